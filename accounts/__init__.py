@@ -1,0 +1,1 @@
+"""Who: users, sites, memberships, roles and capabilities, sign-in, API tokens."""

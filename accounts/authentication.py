@@ -1,0 +1,22 @@
+"""DRF's view of who is signed in: what the middleware found, with CSRF enforced for sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.request import Request
+
+
+class RequestPrincipalAuthentication(SessionAuthentication):
+    """Takes over the user of the session or of the bearer token."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        token = getattr(request._request, "api_token", None)
+        if token is not None:
+            return token.user, token
+        return super().authenticate(request)
+
+    def authenticate_header(self, request: Request) -> str:
+        """Give the challenge that turns a missing sign-in into 401 (RFC 6750 §3)."""
+        return "Bearer"

@@ -1,0 +1,1 @@
+"""The trail: access and change records in a hash chain, review screens, exports."""

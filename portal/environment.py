@@ -1,0 +1,142 @@
+"""The one place that reads ``os.environ``: a typed, frozen view of ``ATRIUM_*``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class InvalidEnvironment(ValueError):
+    """An ``ATRIUM_*`` variable has a value that can't be used."""
+
+
+def _flag(name: str, default: bool) -> bool:
+    value = os.environ.get(name, "").strip().lower()
+    if not value:
+        return default
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"0", "false", "no", "off"}:
+        return False
+    raise InvalidEnvironment(f"{name} must be 0 or 1, not {value!r}")
+
+
+def _port(name: str, default: int) -> int:
+    value = os.environ.get(name) or str(default)
+    if not value.isdigit() or not 0 < int(value) < 65536:
+        raise InvalidEnvironment(f"{name} must be a port number, not {value!r}")
+    return int(value)
+
+
+def kept_secret(path: Path, length: int = 50) -> str:
+    """Give the secret kept in ``path``; make it (readable by the owner only) on first use."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        pass
+    path.parent.mkdir(parents=True, exist_ok=True)
+    candidate = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(length) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        # link() refuses to overwrite: of several processes that start at once, one secret wins.
+        os.link(candidate, path)
+    except FileExistsError:
+        pass
+    finally:
+        candidate.unlink()
+    return path.read_text().strip()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the installation is told from outside; see the table in docs/deploy.md."""
+
+    data: Path
+    http_host: str
+    http_port: int
+    public_url: str
+    allowed_hosts: tuple[str, ...]
+    trust_proxy: bool
+    web_workers: int
+    dicom_host: str
+    dicom_port: int
+    ae_title: str
+    dicom_open: bool
+    database_url: str
+    storage_url: str
+    broker_url: str
+    secret_key: str
+    debug: bool
+    viewer_root: Path
+    metrics_open: bool
+
+    @property
+    def is_embedded_database(self) -> bool:
+        return self.database_url.startswith("sqlite")
+
+
+def read_environment() -> Environment:
+    """Read ``ATRIUM_*`` once. Raises InvalidEnvironment with a sentence that names the variable."""
+    data = Path(os.environ.get("ATRIUM_DATA") or PROJECT_ROOT / "var").resolve()
+    http_port = _port("ATRIUM_HTTP_PORT", 8000)
+    http_host = os.environ.get("ATRIUM_HTTP_HOST") or "127.0.0.1"
+    public_url = os.environ.get("ATRIUM_PUBLIC_URL") or f"http://127.0.0.1:{http_port}"
+    hosts = [h.strip() for h in os.environ.get("ATRIUM_ALLOWED_HOSTS", "").split(",") if h.strip()]
+    ae_title = os.environ.get("ATRIUM_AE_TITLE") or "ATRIUM"
+    if not 0 < len(ae_title) <= 16:
+        raise InvalidEnvironment("ATRIUM_AE_TITLE must have 1 to 16 characters")
+    demo_installed = (data / "demo-password").exists()
+    return Environment(
+        data=data,
+        http_host=http_host,
+        http_port=http_port,
+        public_url=public_url.rstrip("/"),
+        allowed_hosts=tuple(
+            hosts or ["127.0.0.1", "localhost", "[::1]", http_host, urlsplit(public_url).hostname or "localhost"]
+        ),
+        trust_proxy=_flag("ATRIUM_TRUST_PROXY", False),
+        web_workers=int(os.environ.get("ATRIUM_WEB_WORKERS") or min(4, os.cpu_count() or 1)),
+        dicom_host=os.environ.get("ATRIUM_DICOM_HOST") or "0.0.0.0",  # noqa: S104  modalities call from outside
+        dicom_port=_port("ATRIUM_DICOM_PORT", 11112),
+        ae_title=ae_title,
+        dicom_open=_flag("ATRIUM_DICOM_OPEN", demo_installed),
+        database_url=os.environ.get("ATRIUM_DATABASE_URL") or f"sqlite:///{data / 'atrium.sqlite3'}",
+        storage_url=os.environ.get("ATRIUM_STORAGE_URL") or f"file://{data / 'objects'}",
+        broker_url=os.environ.get("ATRIUM_BROKER_URL") or "filesystem://",
+        secret_key=os.environ.get("ATRIUM_SECRET_KEY") or kept_secret(data / "secret-key"),
+        debug=_flag("ATRIUM_DEBUG", False),
+        viewer_root=Path(os.environ.get("ATRIUM_VIEWER_ROOT") or PROJECT_ROOT / ".build" / "viewer"),
+        metrics_open=_flag("ATRIUM_METRICS_OPEN", False),
+    )
+
+
+def object_storage(url: str) -> dict[str, Any]:
+    """Turn ``ATRIUM_STORAGE_URL`` into an entry of Django's STORAGES.
+
+    ``file:///folder`` or a bare path; ``s3://bucket/prefix?endpoint_url=…&access_key=…&secret_key=…``.
+    Raises InvalidEnvironment for a scheme that isn't known.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in {"", "file"}:
+        return {"BACKEND": "portal.storage.DurableFileSystemStorage", "OPTIONS": {"location": unquote(parts.path)}}
+    if parts.scheme == "s3":
+        options: dict[str, Any] = {
+            "bucket_name": parts.netloc,
+            "location": parts.path.strip("/"),
+            "file_overwrite": True,
+            "default_acl": None,
+            "addressing_style": "path",
+        }
+        options.update(parse_qsl(parts.query))
+        return {"BACKEND": "portal.storage.RangedS3Storage", "OPTIONS": options}
+    raise InvalidEnvironment(f"ATRIUM_STORAGE_URL: scheme {parts.scheme!r} isn't known; use file:// or s3://")

@@ -1,0 +1,1 @@
+"""What: patients, studies, series, instances, and who may see which."""

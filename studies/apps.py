@@ -1,0 +1,16 @@
+from auditlog.registry import auditlog
+from django.apps import AppConfig
+
+
+class StudiesConfig(AppConfig):
+    name = "studies"
+
+    def ready(self) -> None:
+        from accounts.models import ApiToken, Membership, Practice, Role, Site, User
+        from studies import lookups  # noqa: F401  registers the lookup
+        from studies.models import Patient, ReferringPhysician
+
+        auditlog.register(User, exclude_fields=["last_login", "password"], mask_fields=[])
+        auditlog.register(ApiToken, exclude_fields=["digest"])
+        for model in (Site, Role, Membership, Practice, Patient, ReferringPhysician):
+            auditlog.register(model)

@@ -1,0 +1,1 @@
+"""QIDO-RS, WADO-RS, STOW-RS, WADO-URI."""

@@ -1,0 +1,1 @@
+"""C-ECHO and C-STORE, the nodes of the DICOM network."""

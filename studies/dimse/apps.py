@@ -1,0 +1,5 @@
+from django.apps import AppConfig
+
+
+class DimseConfig(AppConfig):
+    name = "studies.dimse"

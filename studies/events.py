@@ -1,0 +1,78 @@
+"""The outbox: rooms tell others what happened without knowing them."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from celery import current_app
+from django.db import transaction
+from django.utils import timezone
+
+from studies.models import DomainEvent
+
+logger = logging.getLogger("atrium.events")
+Handler = Callable[[dict[str, Any]], None]
+_handlers: dict[str, list[Handler]] = defaultdict(list)
+FIRST_RETRY = timedelta(seconds=30)
+LAST_RETRY = timedelta(hours=6)
+LEASE = timedelta(minutes=10)
+
+
+def handle(name: str) -> Callable[[Handler], Handler]:
+    """Register a handler of the event. It may be called more than once for one event and must bear that."""
+
+    def register(handler: Handler) -> Handler:
+        _handlers[name].append(handler)
+        return handler
+
+    return register
+
+
+def emit(name: str, **payload: int | str) -> DomainEvent:
+    """Put an event in the outbox, in the caller's transaction; it's delivered after the commit, also after a crash."""
+    event = DomainEvent.objects.create(name=name, payload=payload, due_at=timezone.now())
+    transaction.on_commit(_wake, robust=True)
+    return event
+
+
+def _wake() -> None:
+    current_app.send_task("studies.tasks.deliver_due_events")
+
+
+def deliver_due() -> int:
+    """Deliver every event that's due and give how many were; failed ones come again later, ever more slowly."""
+    delivered = 0
+    while (event := _lease()) is not None:
+        try:
+            for handler in _handlers[event.name]:
+                handler(event.payload)
+        except Exception as error:  # a handler's fault must not stop the others' events
+            wait = min(FIRST_RETRY * 2 ** min(event.attempts, 12), LAST_RETRY)
+            DomainEvent.objects.filter(pk=event.pk).update(
+                due_at=timezone.now() + wait, last_error=type(error).__name__
+            )
+            logger.exception("event %s %s failed, again in %s", event.name, event.pk, wait)
+        else:
+            DomainEvent.objects.filter(pk=event.pk).update(delivered_at=timezone.now(), last_error="")
+            delivered += 1
+    return delivered
+
+
+@transaction.atomic
+def _lease() -> DomainEvent | None:
+    now = timezone.now()
+    event = (
+        DomainEvent.objects.select_for_update(skip_locked=True)
+        .filter(delivered_at__isnull=True, due_at__lte=now)
+        .order_by("due_at")
+        .first()
+    )
+    if event is not None:
+        event.attempts += 1
+        event.due_at = now + LEASE
+        event.save(update_fields=["attempts", "due_at"])
+    return event

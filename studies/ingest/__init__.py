@@ -1,0 +1,1 @@
+"""The one way in: a stream becomes a stored, indexed, acknowledged instance."""

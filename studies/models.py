@@ -1,0 +1,231 @@
+"""Patient, study, series, instance: the DICOM information model (PS3.3 A.1.2), a partition for each site.
+
+The same Study Instance UID may be held by two sites; each has its own rows and objects, so that neither
+learns of the other's.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+
+from django.conf import settings
+from django.db import models
+
+from accounts.models import Practice, Site
+
+UID_LENGTH = 64
+PN_LENGTH = 324
+
+
+class Patient(models.Model):
+    """A person as one site knows them."""
+
+    site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="patients")
+    # The patient ID with its issuer, or, where a study came without an ID, that study: nameless people aren't merged.
+    identity = models.CharField(max_length=140)
+    patient_id = models.CharField(max_length=64, blank=True)
+    issuer_of_patient_id = models.CharField(max_length=64, blank=True)
+    patient_name = models.CharField(max_length=PN_LENGTH, blank=True)
+    patient_birth_date = models.DateField(null=True)
+    patient_sex = models.CharField(max_length=16, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["site", "identity"], name="patient_identity_unique")]
+        indexes = [models.Index(fields=["patient_id", "site"], name="patient_patient_id")]
+
+    def __str__(self) -> str:
+        return self.patient_id or self.identity
+
+
+class ReferringPhysician(models.Model):
+    """A referring physician as named by a site's studies; linked to an account or a practice by hand, never by name."""
+
+    site = models.ForeignKey(Site, on_delete=models.CASCADE, related_name="referring_physicians")
+    name = models.CharField(max_length=PN_LENGTH)
+    name_search = models.CharField(max_length=PN_LENGTH)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="referring_physicians"
+    )
+    practice = models.ForeignKey(
+        Practice, null=True, blank=True, on_delete=models.SET_NULL, related_name="referring_physicians"
+    )
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["site", "name_search"], name="referring_physician_unique")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Study(models.Model):
+    """An imaging study with what worklists and QIDO-RS filter and sort by.
+
+    The patient's name and ID are kept beside it as well: a list is one index walk, without a join.
+    ``attributes`` is the study level's DICOM JSON (PS3.18 F.2) as received, original DA, TM and PN texts included.
+    """
+
+    class Status(models.TextChoices):
+        UNREAD = "unread", "Unread"
+        IN_READING = "in_reading", "In reading"
+        PRELIMINARY = "preliminary", "Preliminary"
+        FINAL = "final", "Final"
+        ADDENDED = "addended", "Addended"
+
+    site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="studies")
+    patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="studies")
+    study_instance_uid = models.CharField(max_length=UID_LENGTH)
+    patient_id_value = models.CharField(max_length=64, blank=True)
+    patient_name = models.CharField(max_length=PN_LENGTH, blank=True)
+    patient_name_search = models.CharField(max_length=PN_LENGTH, blank=True)
+    study_date = models.DateField(null=True)
+    study_time = models.TimeField(null=True)
+    accession_number = models.CharField(max_length=64, blank=True)
+    study_id = models.CharField(max_length=64, blank=True)
+    study_description = models.CharField(max_length=256, blank=True)
+    institution_name = models.CharField(max_length=256, blank=True)
+    referring_physician = models.ForeignKey(
+        ReferringPhysician, null=True, on_delete=models.SET_NULL, related_name="studies"
+    )
+    referring_physician_name = models.CharField(max_length=PN_LENGTH, blank=True)
+    modalities_in_study = models.CharField(max_length=128, blank=True, help_text="Sorted, joined by backslashes.")
+    number_of_series = models.PositiveIntegerField(default=0)
+    number_of_instances = models.PositiveIntegerField(default=0)
+    has_conflict = models.BooleanField(default=False, help_text="An instance came again with other bytes.")
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.UNREAD)
+    status_at = models.DateTimeField(auto_now_add=True)
+    attributes = models.JSONField(default=dict)
+    received_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name_plural = "studies"
+        constraints = [
+            models.UniqueConstraint(fields=["study_instance_uid", "site"], name="study_uid_unique"),
+        ]
+        indexes = [
+            models.Index(fields=["site", "-study_date", "-id"], name="study_by_date"),
+            models.Index(fields=["site", "-received_at", "-id"], name="study_by_arrival"),
+            models.Index(fields=["site", "status", "-study_date", "-id"], name="study_by_status"),
+            models.Index(fields=["patient_name_search", "id"], name="study_by_name"),
+            models.Index(fields=["patient_id_value"], name="study_by_patient_id"),
+            models.Index(fields=["accession_number"], name="study_by_accession"),
+            models.Index(fields=["study_date", "id"], name="study_by_date_alone"),
+            models.Index(fields=["referring_physician", "-study_date", "-id"], name="study_by_referrer"),
+        ]
+
+    def __str__(self) -> str:
+        return self.study_instance_uid
+
+    @property
+    def modalities(self) -> list[str]:
+        return self.modalities_in_study.split("\\") if self.modalities_in_study else []
+
+
+class Series(models.Model):
+    """A series; ``revision`` counts its changes, so that anything built from it knows when it's stale."""
+
+    study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="series")
+    series_instance_uid = models.CharField(max_length=UID_LENGTH)
+    modality = models.CharField(max_length=16, blank=True)
+    series_number = models.BigIntegerField(null=True)
+    series_description = models.CharField(max_length=256, blank=True)
+    body_part_examined = models.CharField(max_length=32, blank=True)
+    number_of_instances = models.PositiveIntegerField(default=0)
+    revision = models.PositiveIntegerField(default=0)
+    attributes = models.JSONField(default=dict)
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "series"
+        constraints = [
+            models.UniqueConstraint(fields=["study", "series_instance_uid"], name="series_uid_unique"),
+        ]
+        indexes = [
+            models.Index(fields=["series_instance_uid"], name="series_by_uid"),
+            models.Index(fields=["modality", "study"], name="series_by_modality"),
+        ]
+
+    def __str__(self) -> str:
+        return self.series_instance_uid
+
+
+class Instance(models.Model):
+    """An instance and where its bytes lie: (object key, offset, length, sha256).
+
+    Frames are found without a parse: native ones at ``pixel_data_offset + n * frame_length``, encapsulated ones by
+    ``frame_offsets``. Offsets count from the instance's first byte. Where neither is set but there are frames, the
+    data set is deflated or packed in bits and must be decoded.
+    """
+
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="instances")
+    sop_instance_uid = models.CharField(max_length=UID_LENGTH)
+    sop_class_uid = models.CharField(max_length=UID_LENGTH)
+    version = models.PositiveSmallIntegerField(default=1)
+    is_current = models.BooleanField(default=True, help_text="The version first received; later ones wait for a person.")
+    instance_number = models.BigIntegerField(null=True)
+    rows = models.PositiveIntegerField(null=True)
+    columns = models.PositiveIntegerField(null=True)
+    bits_allocated = models.PositiveSmallIntegerField(null=True)
+    number_of_frames = models.PositiveIntegerField(default=0, help_text="0 without pixel data.")
+    transfer_syntax_uid = models.CharField(max_length=UID_LENGTH)
+    object_key = models.CharField(max_length=400)
+    object_offset = models.BigIntegerField(default=0)
+    object_length = models.BigIntegerField()
+    sha256 = models.BinaryField(max_length=32)
+    dataset_offset = models.PositiveIntegerField(help_text="Where the data set begins, after the file meta information.")
+    dataset_sha256 = models.BinaryField(max_length=32)
+    pixel_data_offset = models.BigIntegerField(null=True)
+    frame_length = models.BigIntegerField(null=True)
+    frame_offsets = models.BinaryField(null=True)
+    frames_are_fragmented = models.BooleanField(default=False)
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["series", "sop_instance_uid", "version"], name="instance_version_unique"),
+        ]
+        indexes = [
+            models.Index(fields=["sop_instance_uid"], name="instance_by_uid"),
+            models.Index(fields=["series", "instance_number", "id"], name="instance_in_order"),
+        ]
+
+    def __str__(self) -> str:
+        return self.sop_instance_uid
+
+    def frame_span(self, frame: int) -> tuple[int, int]:
+        """Give (offset, length) in bytes of a frame, counted from 1.
+
+        Raises IndexError where there's no such frame, LookupError where frames have no place of their own.
+        """
+        if not 1 <= frame <= self.number_of_frames:
+            raise IndexError(frame)
+        if self.frame_offsets is not None:
+            spans = array("Q", bytes(self.frame_offsets))
+            return spans[2 * frame - 2], spans[2 * frame - 1]
+        if self.pixel_data_offset is not None and self.frame_length is not None:
+            return self.pixel_data_offset + (frame - 1) * self.frame_length, self.frame_length
+        raise LookupError("frames must be decoded")
+
+
+class DomainEvent(models.Model):
+    """The outbox: what happened in one room and concerns another, kept until delivered."""
+
+    name = models.CharField(max_length=60)
+    payload = models.JSONField(default=dict, help_text="Row ids, never patient data.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    due_at = models.DateTimeField()
+    attempts = models.PositiveSmallIntegerField(default=0)
+    delivered_at = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["due_at"], name="event_due", condition=models.Q(delivered_at__isnull=True)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.payload}"
+

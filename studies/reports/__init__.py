@@ -1,0 +1,1 @@
+"""Writing, signing, addenda, PDF and DICOM Encapsulated PDF."""

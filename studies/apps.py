@@ -1,4 +1,3 @@
-from auditlog.registry import auditlog
 from django.apps import AppConfig
 
 
@@ -6,6 +5,8 @@ class StudiesConfig(AppConfig):
     name = "studies"
 
     def ready(self) -> None:
+        from auditlog.registry import auditlog
+
         from accounts.models import ApiToken, Membership, Practice, Role, Site, User
         from studies import lookups  # noqa: F401  registers the lookup
         from studies.models import Patient, ReferringPhysician

@@ -139,6 +139,10 @@ def record_viewing(
                 study_instance_uid=study_instance_uid,
                 details=details,
             )
+    transaction.on_commit(lambda: _remember(window))
+
+
+def _remember(window: tuple[Any, ...]) -> None:
     with _recorded_lock:
         _recorded[window] = None
         while len(_recorded) > 20_000:

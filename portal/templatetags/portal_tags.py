@@ -1,0 +1,119 @@
+"""What templates of every room need to show DICOM values, icons and states the same way."""
+
+import re
+from collections.abc import Iterable
+
+from django import template
+from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, FileInput, RadioSelect, Select
+from django.templatetags.static import static
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+register = template.Library()
+
+STATUS_LABELS = {
+    "scheduled": _("Scheduled"),
+    "arrived": _("Arrived"),
+    "unread": _("Unread"),
+    "in_reading": _("In reading"),
+    "preliminary": _("Preliminary"),
+    "final": _("Final"),
+    "addended": _("Addended"),
+    "cancelled": _("Cancelled"),
+    "critical": _("Critical"),
+    "stat": _("STAT"),
+    "ok": _("OK"),
+    "failed": _("Failed"),
+    "refused": _("Refused"),
+    "quarantined": _("Quarantined"),
+    "running": _("Running"),
+    "waiting": _("Waiting"),
+}
+
+AGE_UNITS = {"D": _("d"), "W": _("wk"), "M": _("mo"), "Y": _("y")}
+
+
+@register.simple_tag
+def icon(name: str, label: str = "", css: str = "") -> SafeString:
+    """Give an icon of the sprite `static/icons.svg`; hidden from screen readers unless it has a label."""
+    href = f"{static('icons.svg')}#{name}"
+    if label:
+        return format_html(
+            '<svg class="icon {}" role="img" aria-label="{}"><use href="{}"/></svg>', css, label, href
+        )
+    return format_html('<svg class="icon {}" aria-hidden="true"><use href="{}"/></svg>', css, href)
+
+
+@register.simple_tag
+def status_badge(status: str, label: str = "") -> SafeString:
+    """Give the badge of a status; an unknown status is shown as its own words in the neutral colour."""
+    key = str(status).lower().replace(" ", "_").replace("-", "_")
+    known = key in STATUS_LABELS
+    text = label or (STATUS_LABELS[key] if known else str(status).replace("_", " "))
+    return format_html('<span class="status status-{}">{}</span>', key if known else "neutral", text)
+
+
+@register.filter
+def person_name(value: object) -> str:
+    """Give a DICOM person name (PS3.5 §6.2.1) as `FAMILY, Given Middle`.
+
+    The alphabetic group is formatted; an ideographic group follows in brackets, or stands alone where
+    there is no alphabetic one. Prefix and suffix are left out; text without `^` stays as it is.
+    """
+    groups = [group.strip() for group in str(value or "").split("=")]
+    alphabetic = groups[0]
+    ideographic = " ".join(groups[1].replace("^", " ").split()) if len(groups) > 1 else ""
+    if "^" in alphabetic:
+        family, given, middle = (*(part.strip() for part in alphabetic.split("^")), "", "")[:3]
+        rest = " ".join(part for part in (given, middle) if part)
+        shown = ", ".join(part for part in (family.upper(), rest) if part)
+    else:
+        shown = alphabetic
+    if shown and ideographic:
+        return f"{shown} ({ideographic})"
+    return shown or ideographic
+
+
+@register.filter
+def dicom_age(value: object) -> str:
+    """Give a DICOM age string (PS3.5 §6.2, VR AS) for people: `034Y` as `34 y`; other text as it is."""
+    text = str(value or "").strip()
+    match = re.fullmatch(r"(\d{3})([DWMY])", text)
+    return f"{int(match[1])} {AGE_UNITS[match[2]]}" if match else text
+
+
+@register.filter
+def modalities(value: object) -> list[str]:
+    """Give modalities as a list, from a list or from a DICOM multi-value (`CT\\SR`) or comma text."""
+    if isinstance(value, str):
+        return [part.strip() for part in re.split(r"[\\,]", value) if part.strip()]
+    if isinstance(value, Iterable):
+        return [str(part) for part in value]
+    return []
+
+
+@register.filter
+def count_of(done: int, total: int) -> int:
+    """Give done of total as whole percent, 0 when the total is not known."""
+    return round(100 * done / total) if total else 0
+
+
+@register.inclusion_tag("components/field.html")
+def field(bound: BoundField, hide_label: bool = False) -> dict[str, object]:
+    """Show one form field: label, control, help and errors, tied together for screen readers."""
+    widget = bound.field.widget
+    if isinstance(widget, CheckboxSelectMultiple | RadioSelect):
+        kind, css = "group", "form-check-input"
+    elif isinstance(widget, CheckboxInput):
+        kind, css = "check", "form-check-input"
+    elif isinstance(widget, Select):
+        kind, css = "select", "form-select"
+    elif isinstance(widget, FileInput):
+        kind, css = "file", "form-control"
+    else:
+        kind, css = "control", "form-control"
+    own = str(widget.attrs.get("class", ""))
+    invalid = " is-invalid" if bound.errors else ""
+    control = bound.as_widget(attrs={"class": f"{own} {css}{invalid}".strip()})
+    return {"field": bound, "control": control, "kind": kind, "hide_label": hide_label}

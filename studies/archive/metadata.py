@@ -1,0 +1,116 @@
+"""DICOM JSON metadata (PS3.18 Annex F): built once per series, kept compressed, sent as it is."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from typing import Any
+
+from django.db import transaction
+from pydicom import DataElement, Dataset
+
+from studies.archive.models import SeriesMetadata
+from studies.archive.objects import read_dataset
+from studies.models import Instance, Series
+
+BULK_THRESHOLD = 1024
+
+
+def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
+    """Give the DICOM JSON of one instance; long binary values become BulkDataURIs relative to the instance's metadata.
+
+    A value that its VR doesn't allow is left out, as an empty element, rather than refuse the instance.
+    """
+    content = _json_of(dataset, path="")
+    content["00083002"] = {"vr": "UI", "Value": [instance.transfer_syntax_uid]}
+    if instance.number_of_frames:
+        content["7FE00010"] = {"vr": "OW", "BulkDataURI": _bulk_uri(instance, "7FE00010")}
+    for element in _elements_with_bulk(content):
+        element["BulkDataURI"] = _bulk_uri(instance, element["BulkDataURI"])
+    return content
+
+
+def _bulk_uri(instance: Instance, path: str) -> str:
+    if path.startswith("../"):
+        return path
+    return f"../../instances/{instance.sop_instance_uid}/bulkdata/{path}"
+
+
+def _elements_with_bulk(content: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for element in content.values():
+        if "BulkDataURI" in element and not element["BulkDataURI"].startswith("../"):
+            found.append(element)
+        if element["vr"] == "SQ":
+            for item in element.get("Value", []):
+                found.extend(_elements_with_bulk(item))
+    return found
+
+
+def _json_of(dataset: Dataset, path: str) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for tag in sorted(dataset.keys()):
+        if tag.group in {0x0002, 0x7FE0} or (tag.element == 0 and tag.group % 2 == 0):
+            continue
+        name = f"{tag:08X}"
+        try:
+            element = dataset[tag]
+            content[name] = _json_of_element(element, f"{path}{name}")
+        except Exception:  # pydicom raises what it will on hostile values
+            content[name] = {"vr": "UN"}
+    return content
+
+
+def _json_of_element(element: DataElement, path: str) -> dict[str, Any]:
+    if element.VR == "SQ":
+        items = [_json_of(item, f"{path}.{number}.") for number, item in enumerate(element.value, start=1)]
+        return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
+    if isinstance(element.value, bytes) and len(element.value) > BULK_THRESHOLD:
+        return {"vr": element.VR, "BulkDataURI": path}
+    rendered: dict[str, Any] = element.to_json_dict(bulk_data_element_handler=None, bulk_data_threshold=1 << 40)
+    json.dumps(rendered, allow_nan=False)
+    return rendered
+
+
+def series_metadata(series: Series) -> SeriesMetadata:
+    """Give the series' metadata, a gzipped JSON array of its current instances, building it when it's stale.
+
+    Raises ObjectMissing.
+    """
+    kept = SeriesMetadata.objects.filter(series=series).first()
+    if kept is not None and kept.revision == series.revision:
+        return kept
+    instances = Instance.objects.filter(series=series, is_current=True).order_by("instance_number", "pk")
+    parts = [
+        json.dumps(instance_metadata(i, read_dataset(i)), ensure_ascii=False, separators=(",", ":")) for i in instances
+    ]
+    plain = ("[" + ",".join(parts) + "]").encode("utf-8", "replace")
+    with transaction.atomic():
+        kept, _ = SeriesMetadata.objects.update_or_create(
+            series=series,
+            defaults={
+                "revision": series.revision,
+                "content": gzip.compress(plain, 6),
+                "etag": hashlib.sha256(plain).hexdigest(),
+            },
+        )
+    return kept
+
+
+def bulk_data(instance: Instance, path: str) -> bytes:
+    """Give the bytes of the element at a path such as ``"00420011"`` or ``"00081140.1.00091010"``.
+
+    Raises LookupError when there's no such binary element, ObjectMissing.
+    """
+    dataset = read_dataset(instance, with_pixels=path == "7FE00010")
+    try:
+        *parents, last = path.split(".")
+        for tag, number in zip(parents[::2], parents[1::2], strict=True):
+            dataset = dataset[int(tag, 16)].value[int(number) - 1]
+        value = dataset[int(last, 16)].value
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError, OverflowError) as error:
+        raise LookupError(path) from error
+    if not isinstance(value, bytes):
+        raise LookupError(path)
+    return value

@@ -1,0 +1,203 @@
+"""From a data set to the index's values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, time
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
+from pydicom.valuerep import DA, TM
+
+from studies.ingest.errors import DATASET_DOES_NOT_MATCH, Refusal
+
+# A UID becomes a part of an object key: digits and dots only, so that it can't be a path.
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+# What QIDO-RS and C-FIND return at each level (PS3.18 Tables 10.6.3-3 to -5, PS3.4 C.6.2) besides counts.
+STUDY_KEYWORDS = (
+    "SpecificCharacterSet StudyDate StudyTime AccessionNumber IssuerOfAccessionNumberSequence ReferringPhysicianName "
+    "TimezoneOffsetFromUTC PatientName PatientID IssuerOfPatientID OtherPatientIDsSequence PatientBirthDate "
+    "PatientBirthTime PatientSex PatientAge PatientSize PatientWeight EthnicGroup Occupation PatientComments "
+    "StudyInstanceUID StudyID StudyDescription ProcedureCodeSequence NameOfPhysiciansReadingStudy "
+    "AdmittingDiagnosesDescription InstitutionName"
+).split()
+SERIES_KEYWORDS = (
+    "Modality SeriesInstanceUID SeriesNumber SeriesDescription SeriesDate SeriesTime TimezoneOffsetFromUTC Laterality "
+    "BodyPartExamined PatientPosition ProtocolName PerformedProcedureStepStartDate PerformedProcedureStepStartTime "
+    "PerformedProcedureStepID RequestAttributesSequence Manufacturer ManufacturerModelName StationName InstitutionName "
+    "InstitutionalDepartmentName PerformingPhysicianName OperatorsName FrameOfReferenceUID SeriesDescriptionCodeSequence"
+).split()
+
+
+def _tags(keywords: list[str]) -> list[int]:
+    return sorted({tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None})
+
+
+_STUDY_TAGS, _SERIES_TAGS = _tags(STUDY_KEYWORDS), _tags(SERIES_KEYWORDS)
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """An instance's identity and what its patient, study, series and instance are indexed by."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    patient: dict[str, Any]
+    study: dict[str, Any]
+    series: dict[str, Any]
+    instance: dict[str, Any]
+    referring_physician_name: str
+    modality: str
+    announced_frames: int
+    frame_length: int | None
+    has_even_frames: bool
+
+
+def read_attributes(path: Path) -> Attributes:
+    """Read the data set up to its pixels. Raises Refusal when it isn't one, or lacks or mangles what identifies it."""
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    except (InvalidDicomError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
+        raise Refusal("The data set can't be parsed.") from error
+    uids = {
+        keyword: _uid(dataset, keyword)
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+    }
+    return Attributes(
+        study_instance_uid=uids["StudyInstanceUID"],
+        series_instance_uid=uids["SeriesInstanceUID"],
+        sop_instance_uid=uids["SOPInstanceUID"],
+        sop_class_uid=uids["SOPClassUID"],
+        patient={
+            "patient_id": _text(dataset, "PatientID", 64),
+            "issuer_of_patient_id": _text(dataset, "IssuerOfPatientID", 64),
+            "patient_name": _text(dataset, "PatientName", 324),
+            "patient_birth_date": _date(dataset, "PatientBirthDate"),
+            "patient_sex": _text(dataset, "PatientSex", 16),
+        },
+        study={
+            "study_date": _date(dataset, "StudyDate"),
+            "study_time": _time(dataset, "StudyTime"),
+            "accession_number": _text(dataset, "AccessionNumber", 64),
+            "study_id": _text(dataset, "StudyID", 64),
+            "study_description": _text(dataset, "StudyDescription", 256),
+            "institution_name": _text(dataset, "InstitutionName", 256),
+            "attributes": _json(dataset, _STUDY_TAGS),
+        },
+        series={
+            "modality": _text(dataset, "Modality", 16),
+            "series_number": _integer(dataset, "SeriesNumber"),
+            "series_description": _text(dataset, "SeriesDescription", 256),
+            "body_part_examined": _text(dataset, "BodyPartExamined", 32),
+            "attributes": _json(dataset, _SERIES_TAGS),
+        },
+        instance={
+            "instance_number": _integer(dataset, "InstanceNumber"),
+            "rows": _count(dataset, "Rows"),
+            "columns": _count(dataset, "Columns"),
+            "bits_allocated": _count(dataset, "BitsAllocated"),
+        },
+        referring_physician_name=_text(dataset, "ReferringPhysicianName", 324),
+        modality=_text(dataset, "Modality", 16),
+        announced_frames=max(_integer(dataset, "NumberOfFrames") or 1, 1),
+        **_frame_size(dataset),
+    )
+
+
+def _uid(dataset: Dataset, keyword: str) -> str:
+    value = _text(dataset, keyword, 1000)
+    if not value:
+        raise Refusal(f"The data set has no {keyword}.", DATASET_DOES_NOT_MATCH)
+    if len(value) > 64 or not _UID.fullmatch(value):
+        raise Refusal(f"{keyword} is no valid UID.", DATASET_DOES_NOT_MATCH)
+    return value
+
+
+def _text(dataset: Dataset, keyword: str, longest: int) -> str:
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # pydicom raises what it will on hostile values
+        return ""
+    if value is None:
+        return ""
+    if not isinstance(value, str) and hasattr(value, "__iter__") and not hasattr(value, "components"):
+        value = "\\".join(str(v) for v in value)
+    text = str(value).replace("\x00", "").strip()
+    return text.encode("utf-8", "replace").decode()[:longest]
+
+
+def _first(dataset: Dataset, keyword: str) -> str:
+    return _text(dataset, keyword, 1000).split("\\", 1)[0]
+
+
+def _integer(dataset: Dataset, keyword: str) -> int | None:
+    try:
+        value = int(float(_first(dataset, keyword)))
+    except (ValueError, OverflowError):
+        return None
+    return value if -(2**62) < value < 2**62 else None
+
+
+def _count(dataset: Dataset, keyword: str) -> int | None:
+    value = _integer(dataset, keyword)
+    return value if value is not None and 0 <= value < 2**31 else None
+
+
+def _date(dataset: Dataset, keyword: str) -> date | None:
+    try:
+        value = DA(_first(dataset, keyword).replace(".", ""))
+    except ValueError:
+        return None
+    return date(value.year, value.month, value.day) if value else None
+
+
+def _time(dataset: Dataset, keyword: str) -> time | None:
+    try:
+        value = TM(_first(dataset, keyword).replace(":", ""))
+    except ValueError:
+        return None
+    return time(value.hour, value.minute, min(value.second, 59), value.microsecond) if value else None
+
+
+def _json(dataset: Dataset, tags: list[int]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for tag in tags:
+        if tag not in dataset:
+            continue
+        try:
+            content[f"{tag:08X}"] = _without_nul(dataset[Tag(tag)].to_json_dict(None, 1 << 30))
+        except Exception:  # an element that its VR doesn't allow is left out; the original keeps it
+            continue
+    return content
+
+
+def _without_nul(value: Any) -> Any:
+    """PostgreSQL's JSON can hold neither NUL nor lone surrogates."""
+    if isinstance(value, str):
+        return value.replace("\x00", "").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {key: _without_nul(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nul(item) for item in value]
+    return value if value == value and value not in {float("inf"), float("-inf")} else None
+
+
+def _frame_size(dataset: Dataset) -> dict[str, Any]:
+    """Give the length of a native frame in bytes, and whether frames begin on byte borders (PS3.5 §8.1.1)."""
+    rows, columns, bits = (_count(dataset, k) or 0 for k in ("Rows", "Columns", "BitsAllocated"))
+    samples = _count(dataset, "SamplesPerPixel") or 1
+    frame_bits = rows * columns * samples * bits
+    if _text(dataset, "PhotometricInterpretation", 16) == "YBR_FULL_422":
+        frame_bits = frame_bits * 2 // 3
+    if not frame_bits:
+        return {"frame_length": None, "has_even_frames": False}
+    return {"frame_length": (frame_bits + 7) // 8, "has_even_frames": frame_bits % 8 == 0}

@@ -1,0 +1,18 @@
+"""Why a file isn't taken."""
+
+from __future__ import annotations
+
+
+class Refusal(Exception):
+    """A file can't be archived. ``reason`` is for a person; ``status`` the DICOM status (PS3.4 Table B.2-1)."""
+
+    def __init__(self, reason: str, status: int = 0xC000) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+CANNOT_UNDERSTAND = 0xC000
+DATASET_DOES_NOT_MATCH = 0xA900
+OUT_OF_RESOURCES = 0xA700
+PROCESSING_FAILURE = 0x0110

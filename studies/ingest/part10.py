@@ -1,0 +1,240 @@
+"""A DICOM file's structure (PS3.10 §7, PS3.5 §7 and §A.4), walked once, without decoding values.
+
+The walk proves that every top-level element lies inside the file, and finds where the frames lie.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from studies.ingest.errors import Refusal
+
+LONG_FORM = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+UNDEFINED = 0xFFFFFFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+EXTENDED_OFFSETS = 0x7FE00001
+TRANSFER_SYNTAX = 0x00020010
+DEEPEST = 64
+LARGEST_INFLATED = 1 << 31
+
+
+@dataclass(frozen=True)
+class Element:
+    """Where an element's value lies; ``length`` excludes delimiters, ``end`` is the next element's place."""
+
+    tag: int
+    offset: int
+    length: int
+    end: int
+    is_undefined: bool
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the walk found. Fragments are (offset, length) of their data, the offset table left out."""
+
+    transfer_syntax_uid: str
+    dataset_offset: int
+    pixel_data: Element | None = None
+    offset_table: tuple[int, ...] = ()
+    fragments: tuple[tuple[int, int], ...] = ()
+    first_fragment: int = 0
+    is_deflated: bool = False
+
+
+def read_structure(data: memoryview) -> Structure:
+    """Walk a whole Part 10 file. Raises Refusal with a sentence on what is wrong and where."""
+    if len(data) == 0:
+        raise Refusal("The file is empty.")
+    if len(data) < 132 or data[128:132] != b"DICM":
+        raise Refusal("This is no DICOM file: the DICM prefix is missing.")
+    transfer_syntax_uid, dataset_offset = _read_file_meta(data)
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        inflated = _inflate(data[dataset_offset:])
+        _walk(memoryview(inflated), 0, explicit=True, order="<")
+        return Structure(transfer_syntax_uid, dataset_offset, is_deflated=True)
+    order = ">" if transfer_syntax_uid == ExplicitVRBigEndian else "<"
+    explicit = transfer_syntax_uid != ImplicitVRLittleEndian
+    found = _walk(data, dataset_offset, explicit=explicit, order=order)
+    pixel_data = found.get("pixel data")
+    if pixel_data is None or not pixel_data.is_undefined:
+        return Structure(transfer_syntax_uid, dataset_offset, pixel_data)
+    offset_table, fragments, first_fragment = _read_fragments(data, pixel_data)
+    extended = found.get("extended offsets")
+    if extended is not None:
+        raw = data[extended.offset : extended.offset + extended.length]
+        offset_table = struct.unpack(f"<{len(raw) // 8}Q", raw[: len(raw) // 8 * 8])
+    return Structure(transfer_syntax_uid, dataset_offset, pixel_data, offset_table, fragments, first_fragment)
+
+
+def _read_file_meta(data: memoryview) -> tuple[str, int]:
+    position, transfer_syntax_uid = 132, ""
+    while position + 8 <= len(data) and data[position : position + 2] == b"\x02\x00":
+        element = _element(data, position, explicit=True, order="<")
+        if element.is_undefined:
+            raise Refusal("The file meta information is broken.")
+        if element.tag == TRANSFER_SYNTAX:
+            value = bytes(data[element.offset : element.offset + element.length])
+            transfer_syntax_uid = value.decode("ascii", "replace").rstrip("\x00 ")
+        position = element.end
+    if not transfer_syntax_uid:
+        raise Refusal("The file meta information names no transfer syntax.")
+    return transfer_syntax_uid, position
+
+
+def _inflate(data: memoryview) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = inflater.decompress(data, LARGEST_INFLATED)
+    except zlib.error as error:
+        raise Refusal("The deflated data set is broken.") from error
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise Refusal("The deflated data set is cut short or too large.")
+    return inflated
+
+
+def _walk(data: memoryview, position: int, *, explicit: bool, order: str) -> dict[str, Element]:
+    found: dict[str, Element] = {}
+    if position >= len(data):
+        raise Refusal("The file has no data set.")
+    while position < len(data):
+        if len(data) - position < 8:
+            if any(data[position:]):
+                raise Refusal("The file is cut off inside an element's header.")
+            break
+        element = _element(data, position, explicit=explicit, order=order)
+        if element.tag in PIXEL_DATA:
+            found["pixel data"] = element
+        elif element.tag == EXTENDED_OFFSETS:
+            found["extended offsets"] = element
+        position = element.end
+    return found
+
+
+def _element(data: memoryview, position: int, *, explicit: bool, order: str, depth: int = 0) -> Element:
+    try:
+        group, number = struct.unpack_from(f"{order}HH", data, position)
+        tag = group << 16 | number
+        vr = bytes(data[position + 4 : position + 6])
+        if not explicit or group == 0xFFFE:
+            (length,) = struct.unpack_from(f"{order}I", data, position + 4)
+            offset = position + 8
+        elif vr in LONG_FORM:
+            (length,) = struct.unpack_from(f"{order}I", data, position + 8)
+            offset = position + 12
+        elif vr.isalpha() and vr.isupper():
+            (length,) = struct.unpack_from(f"{order}H", data, position + 6)
+            offset = position + 8
+        else:
+            raise Refusal(f"Element {_name(tag)} has no valid value representation.")
+    except struct.error as error:
+        raise Refusal("The file is cut off inside an element's header.") from error
+    if length != UNDEFINED:
+        if offset + length > len(data):
+            what = "The pixel data are cut short" if tag in PIXEL_DATA else f"Element {_name(tag)} is cut short"
+            raise Refusal(f"{what}: {length} bytes announced, {len(data) - offset} there.")
+        return Element(tag, offset, length, offset + length, False)
+    # Within UN of undefined length, items are in implicit VR little endian (PS3.5 §6.2.2 note 2).
+    inner_explicit = explicit and vr != b"UN"
+    end = _end_of_items(data, offset, explicit=inner_explicit, order=order, depth=depth + 1, is_pixels=tag in PIXEL_DATA)
+    return Element(tag, offset, end - offset, end, True)
+
+
+def _end_of_items(data: memoryview, position: int, *, explicit: bool, order: str, depth: int, is_pixels: bool) -> int:
+    if depth > DEEPEST:
+        raise Refusal("Sequences are nested too deeply.")
+    while position + 8 <= len(data):
+        group, number, length = struct.unpack_from(f"{order}HHI", data, position)
+        tag = group << 16 | number
+        position += 8
+        if tag == SEQUENCE_END:
+            return position
+        if tag != ITEM:
+            raise Refusal(f"A sequence holds {_name(tag)} where an item should be.")
+        if length != UNDEFINED:
+            position += length
+        elif is_pixels:
+            raise Refusal("A fragment of the pixel data has no length.")
+        else:
+            position = _end_of_item(data, position, explicit=explicit, order=order, depth=depth)
+    raise Refusal("The pixel data are cut short." if is_pixels else "A sequence is cut short.")
+
+
+def _end_of_item(data: memoryview, position: int, *, explicit: bool, order: str, depth: int) -> int:
+    while position + 8 <= len(data):
+        if struct.unpack_from(f"{order}HH", data, position) == (ITEM_END >> 16, ITEM_END & 0xFFFF):
+            return position + 8
+        position = _element(data, position, explicit=explicit, order=order, depth=depth).end
+    raise Refusal("An item of a sequence is cut short.")
+
+
+def _read_fragments(
+    data: memoryview, pixel_data: Element
+) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], int]:
+    items = list(_items(data, pixel_data.offset))
+    if not items:
+        raise Refusal("The encapsulated pixel data have no offset table.")
+    (table_offset, table_length), *fragments = items
+    table = struct.unpack_from(f"<{table_length // 4}I", data, table_offset)
+    return table, tuple(fragments), fragments[0][0] - 8 if fragments else 0
+
+
+def _items(data: memoryview, position: int) -> Iterator[tuple[int, int]]:
+    while True:
+        group, number, length = struct.unpack_from("<HHI", data, position)
+        if (group << 16 | number) != ITEM:
+            return
+        yield position + 8, length
+        position += 8 + length
+
+
+def _name(tag: int) -> str:
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def frame_spans(structure: Structure, data: memoryview, number_of_frames: int) -> tuple[bytes | None, bool]:
+    """Give packed uint64 pairs (offset, length) of every frame of encapsulated data, and whether frames have fragments.
+
+    A span of a fragmented frame begins at its first fragment's item header. None when the frames can't be told apart.
+    Raises Refusal when there are fewer fragments than frames.
+    """
+    fragments = structure.fragments
+    if len(fragments) < number_of_frames:
+        raise Refusal(f"The pixel data have {len(fragments)} fragments for {number_of_frames} frames.")
+    if len(fragments) == number_of_frames:
+        return array("Q", [n for span in fragments for n in span]).tobytes(), False
+    groups = _grouped(structure, data, number_of_frames)
+    if groups is None:
+        return None, False
+    spans = array("Q")
+    for group in groups:
+        first, last = group[0], group[-1]
+        spans.extend((first[0] - 8, last[0] + last[1] - first[0] + 8))
+    return spans.tobytes(), True
+
+
+def _grouped(structure: Structure, data: memoryview, number_of_frames: int) -> list[list[tuple[int, int]]] | None:
+    fragments = structure.fragments
+    if number_of_frames == 1:
+        return [list(fragments)]
+    if len(structure.offset_table) == number_of_frames:
+        starts = {structure.first_fragment + 8 + offset for offset in structure.offset_table}
+    else:
+        # Without a table, a frame ends where its bit stream does: EOI of JPEG and its kin (ITU T.81 B.1.1.3).
+        starts = {fragments[0][0]}
+        for (offset, length), (following, _) in zip(fragments, fragments[1:], strict=False):
+            if b"\xff\xd9" in bytes(data[offset + max(length - 3, 0) : offset + length]):
+                starts.add(following)
+    groups: list[list[tuple[int, int]]] = []
+    for fragment in fragments:
+        if fragment[0] in starts or not groups:
+            groups.append([])
+        groups[-1].append(fragment)
+    return groups if len(groups) == number_of_frames else None

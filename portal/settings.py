@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,8 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {"TITLE": "Atrium", "VERSION": "0.1.0", "SERVE_INCLUDE_SCHEMA": False}
 
+# pydicom quotes element values in its warnings, which may name a patient.
+warnings.filterwarnings("ignore", module="pydicom")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -218,7 +221,6 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         "atrium": {"level": "INFO"},
-        # pydicom quotes element values in its warnings, which may name a patient.
         "pydicom": {"level": "CRITICAL"},
         "pynetdicom": {"level": "ERROR"},
         "weasyprint": {"level": "ERROR"},

@@ -1,0 +1,109 @@
+"""What the one way in promises."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from django.core.files.storage import storages
+
+from studies.archive import objects
+from studies.ingest.models import QuarantinedFile
+from studies.ingest.services import Status
+from studies.models import Instance, Patient, Series, Study
+from tests.factories import make_instance
+
+pytestmark = pytest.mark.django_db
+
+
+def manifest(shared: Path) -> list[dict[str, str]]:
+    with (shared / "dicom" / "MANIFEST.tsv").open() as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def test_bytes_are_kept_as_they_came(north: Any, ingest_files: Any) -> None:
+    content = make_instance()
+    (outcome,) = ingest_files(north, content)
+    assert outcome.status is Status.STORED
+    assert objects.read_instance(Instance.objects.get()) == content
+
+
+def test_sending_again_changes_nothing(north: Any, ingest_files: Any) -> None:
+    content = make_instance()
+    ingest_files(north, content)
+    (again,) = ingest_files(north, content)
+    assert again.status is Status.DUPLICATE
+    assert (Instance.objects.count(), Series.objects.get().number_of_instances) == (1, 1)
+
+
+def test_the_same_instance_twice_in_one_batch_is_stored_once(north: Any, ingest_files: Any) -> None:
+    content = make_instance()
+    outcomes = ingest_files(north, content, content)
+    assert [o.status for o in outcomes] == [Status.STORED, Status.DUPLICATE]
+    assert Study.objects.get().number_of_instances == 1
+
+
+def test_other_bytes_under_the_same_uid_are_a_flagged_second_version(north: Any, ingest_files: Any) -> None:
+    uids = {"SOPInstanceUID": "1.2.3.4", "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.1"}
+    first, second = make_instance(**uids), make_instance(**uids, WindowCenter=40)
+    ingest_files(north, first)
+    (outcome,) = ingest_files(north, second)
+    assert outcome.status is Status.CONFLICT
+    versions = Instance.objects.order_by("version")
+    assert [(v.version, v.is_current) for v in versions] == [(1, True), (2, False)]
+    assert [objects.read_instance(v) for v in versions] == [first, second]
+    study = Study.objects.get()
+    assert study.has_conflict
+    assert study.number_of_instances == 1
+
+
+def test_one_study_at_two_sites_is_two_partitions(north: Any, south: Any, ingest_files: Any) -> None:
+    content = make_instance()
+    ingest_files(north, content)
+    (outcome,) = ingest_files(south, content)
+    assert outcome.status is Status.STORED
+    assert Study.objects.count() == Patient.objects.count() == 2
+
+
+def test_patients_without_an_id_are_not_merged(north: Any, ingest_files: Any) -> None:
+    ingest_files(north, make_instance(PatientID=""), make_instance(PatientID=""))
+    assert Patient.objects.count() == 2
+
+
+def test_every_readable_real_file_goes_in(shared: Path, north: Any, ingest_files: Any) -> None:
+    files = [shared / "dicom" / row["file"] for row in manifest(shared) if not row["file"].startswith("malformed/")]
+    outcomes = ingest_files(north, *files)
+    assert {o.file_name: o.reason for o in outcomes if not o.is_in} == {}
+    assert Instance.objects.filter(is_current=True).count() > 50
+
+
+def test_every_frame_that_was_found_is_the_one_that_pydicom_finds(shared: Path, north: Any, ingest_files: Any) -> None:
+    files = sorted((shared / "dicom" / "codecs").glob("*.dcm"))
+    ingest_files(north, *files)
+    by_uid = {str(pydicom.dcmread(f, stop_before_pixels=True).SOPInstanceUID): f for f in files}
+    for instance in Instance.objects.all():
+        dataset = pydicom.dcmread(by_uid[instance.sop_instance_uid])
+        frames = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=instance.number_of_frames)
+        for number, frame in enumerate(frames, start=1):
+            assert objects.read_frame(instance, number) == frame
+
+
+def test_every_malformed_file_is_refused_with_a_reason_and_kept(shared: Path, north: Any, ingest_files: Any) -> None:
+    files = sorted((shared / "dicom" / "malformed").iterdir())
+    outcomes = ingest_files(north, *files)
+    assert {o.file_name for o in outcomes if o.status is not Status.REFUSED} == set()
+    assert all(o.reason for o in outcomes)
+    kept = QuarantinedFile.objects.all()
+    assert {storages["quarantine"].open(k.object_key).read() for k in kept} == {f.read_bytes() for f in files}
+    assert Study.objects.count() == 0
+
+
+@pytest.mark.parametrize("uid", ["../../etc", "1.2/3", "1..2", "x", "1" * 65])
+def test_a_uid_that_could_be_a_path_is_refused(uid: str, north: Any, ingest_files: Any) -> None:
+    with pydicom.config.disable_value_validation():
+        content = make_instance(SeriesInstanceUID=uid)
+    (outcome,) = ingest_files(north, content)
+    assert outcome.status is Status.REFUSED

@@ -5,8 +5,39 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from accounts.capabilities import Capability as C
+from accounts.models import Site
+from accounts.principals import EVERY_SITE, Principal
+
+# Route name, label, icon, key, and the capabilities of which one is needed.
+ROOMS = (
+    ("worklist", "Worklist", "worklist", "w", (C.STUDY_VIEW, C.STUDY_VIEW_REFERRED)),
+    ("reports", "Reports", "report", "r", (C.REPORT_WRITE,)),
+    ("upload", "Upload", "upload", "u", (C.STUDY_UPLOAD,)),
+    ("quarantine", "Quarantine", "alert", "q", (C.QUARANTINE_VIEW,)),
+    ("audit", "Audit trail", "shield", "a", (C.AUDIT_VIEW,)),
+    ("nodes", "DICOM nodes", "network", "d", (C.NODE_MANAGE,)),
+)
 
 
 def portal(request: HttpRequest) -> dict[str, Any]:
-    """Give the navigation that the person's capabilities allow."""
-    return {"navigation": []}
+    """Give the navigation that the person's capabilities allow, and the names of their sites."""
+    principal = getattr(request, "principal", None)
+    if principal is None or principal.is_stranger:
+        return {"navigation": [], "person_sites": []}
+    navigation = []
+    for name, label, icon, key, capabilities in ROOMS:
+        if any(principal.may(c) for c in capabilities):
+            url = reverse(name)
+            active = request.path.startswith(url)
+            navigation.append({"url": url, "label": _(label), "icon": icon, "key": key, "active": active})
+    return {"navigation": navigation, "person_sites": _site_names(principal)}
+
+
+def _site_names(principal: Principal) -> list[str]:
+    site_ids = {site_id for _, site_id in principal.grants}
+    sites = Site.objects.all() if EVERY_SITE in site_ids else Site.objects.filter(pk__in=site_ids)
+    return list(sites.values_list("name", flat=True))

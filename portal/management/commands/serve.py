@@ -1,0 +1,77 @@
+"""``manage.py serve [web|dicom|worker|scheduler]``: all of Atrium in one command, or one part alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from portal.supervisor import Child, supervise
+from studies.dimse import listener
+
+PARTS = ("web", "dicom", "worker", "scheduler")
+MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
+
+
+class Command(BaseCommand):
+    help = "Serve web, DICOM listener, job worker and scheduler; with a name, that part alone."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("part", nargs="?", choices=PARTS)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        part = options["part"]
+        if part is None:
+            self._announce()
+            supervise([Child(name, [sys.executable, MANAGE, "serve", name]) for name in PARTS])
+        elif part == "dicom":
+            listener.run()
+        else:
+            command = {"web": _web, "worker": _worker, "scheduler": _scheduler}[part]()
+            os.execv(command[0], command)  # noqa: S606  our own command
+
+    def _announce(self) -> None:
+        atrium = settings.ATRIUM
+        self.stdout.write("")
+        self.stdout.write(f"  Atrium            {atrium.public_url}/")
+        self.stdout.write(f"  DICOM             AE title {atrium.ae_title}, port {atrium.dicom_port}")
+        password = atrium.data / "demo-password"
+        if password.exists():
+            self.stdout.write("  Demo people       radiologist resident technologist referrer southradiologist compliance admin")
+            self.stdout.write(f"  Their password    {password.read_text().strip()}")
+        self.stdout.write("  Ctrl-C stops everything.\n")
+        self.stdout.flush()
+
+
+def _beside_python(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _web() -> list[str]:
+    atrium = settings.ATRIUM
+    return [
+        *(_beside_python("granian"), "--interface", "wsgi"),
+        *("--host", atrium.http_host, "--port", str(atrium.http_port)),
+        *("--workers", str(atrium.web_workers), "--blocking-threads", "8", "--backlog", "1024"),
+        *("--respawn-failed-workers", "--workers-kill-timeout", "10", "--log-level", "warning"),
+        "portal.wsgi:application",
+    ]
+
+
+def _worker() -> list[str]:
+    return [
+        *(_beside_python("celery"), "-A", "portal", "worker", "--pool", "threads", "--concurrency", "2"),
+        *("--loglevel", "WARNING", "--without-gossip", "--without-mingle"),
+    ]
+
+
+def _scheduler() -> list[str]:
+    return [
+        *(_beside_python("celery"), "-A", "portal", "beat", "--loglevel", "WARNING"),
+        *("--pidfile", "", "--schedule", settings.CELERY_BEAT_SCHEDULE_FILENAME),
+    ]

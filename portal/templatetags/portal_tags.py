@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from django import template
-from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, FileInput, RadioSelect, Select
+from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, RadioSelect, Select
 from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -93,27 +93,28 @@ def modalities(value: object) -> list[str]:
     return []
 
 
-@register.filter
-def count_of(done: int, total: int) -> int:
-    """Give done of total as whole percent, 0 when the total is not known."""
-    return round(100 * done / total) if total else 0
+def kind_of(bound: BoundField) -> str:
+    """Give the kind of control that a form field is drawn as."""
+    widget = bound.field.widget
+    if isinstance(widget, CheckboxSelectMultiple | RadioSelect):
+        return "group"
+    if isinstance(widget, CheckboxInput):
+        return "check"
+    return "select" if isinstance(widget, Select) else "control"
+
+
+@register.simple_tag
+def control(bound: BoundField) -> SafeString:
+    """Give the bare control of a form field with our classes, for places that bring their own label."""
+    css = {"group": "form-check-input", "check": "form-check-input", "select": "form-select"}.get(
+        kind_of(bound), "form-control"
+    )
+    own = bound.field.widget.attrs.get("class", "")
+    invalid = "is-invalid" if bound.errors else ""
+    return bound.as_widget(attrs={"class": " ".join(part for part in (own, css, invalid) if part)})
 
 
 @register.inclusion_tag("components/field.html")
 def field(bound: BoundField, hide_label: bool = False) -> dict[str, object]:
     """Show one form field: label, control, help and errors, tied together for screen readers."""
-    widget = bound.field.widget
-    if isinstance(widget, CheckboxSelectMultiple | RadioSelect):
-        kind, css = "group", "form-check-input"
-    elif isinstance(widget, CheckboxInput):
-        kind, css = "check", "form-check-input"
-    elif isinstance(widget, Select):
-        kind, css = "select", "form-select"
-    elif isinstance(widget, FileInput):
-        kind, css = "file", "form-control"
-    else:
-        kind, css = "control", "form-control"
-    own = str(widget.attrs.get("class", ""))
-    invalid = " is-invalid" if bound.errors else ""
-    control = bound.as_widget(attrs={"class": f"{own} {css}{invalid}".strip()})
-    return {"field": bound, "control": control, "kind": kind, "hide_label": hide_label}
+    return {"field": bound, "control": control(bound), "kind": kind_of(bound), "hide_label": hide_label}

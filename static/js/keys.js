@@ -1,0 +1,98 @@
+// The keyboard. An element with data-key="n" (or a sequence, "g w") is focused when it is a field and
+// clicked otherwise. data-key-label says what it does in the help that "?" opens.
+// Inside [data-rows], j and k walk over the .row-link of each row, and Enter opens it.
+(() => {
+  const PAUSE = 1000;
+  let typed = [];
+  let last = 0;
+
+  const isTyping = (target) =>
+    target.isContentEditable || (target.matches("input, textarea, select") && !target.matches("[type=checkbox], [type=radio], [type=button], [type=submit]"));
+
+  const isShown = (element) => element.checkVisibility ? element.checkVisibility() : element.offsetParent !== null;
+
+  const keyed = () => [...document.querySelectorAll("[data-key]")];
+
+  const act = (element) => {
+    if (element.matches("input:not([type=checkbox], [type=radio]), textarea, select")) {
+      element.focus();
+      if (element.select) element.select();
+    } else {
+      element.click();
+    }
+  };
+
+  const walk = (step) => {
+    const links = [...document.querySelectorAll("[data-rows] .row-link")].filter(isShown);
+    if (!links.length) return false;
+    const at = links.findIndex((link) => link === document.activeElement || link.closest("tr, li")?.contains(document.activeElement));
+    const next = links[Math.min(Math.max(at + step, 0), links.length - 1)];
+    next.focus();
+    next.closest("tr, li")?.scrollIntoView({ block: "nearest" });
+    return true;
+  };
+
+  const row = (keys, label) => {
+    const term = document.createElement("dt");
+    keys.split(" ").forEach((key, index) => {
+      if (index) term.append(" ");
+      const kbd = document.createElement("kbd");
+      kbd.textContent = key;
+      term.append(kbd);
+    });
+    const text = document.createElement("dd");
+    text.textContent = label;
+    return [term, text];
+  };
+
+  const help = () => {
+    const dialog = document.getElementById("key-help");
+    if (!dialog || dialog.open) return;
+    const list = dialog.querySelector(".key-list");
+    const seen = new Set();
+    const rows = [];
+    for (const element of keyed()) {
+      const key = element.dataset.key;
+      if (seen.has(key)) continue;
+      seen.add(key);
+      rows.push(...row(key, element.dataset.keyLabel || element.getAttribute("aria-label") || element.textContent.trim()));
+    }
+    if (document.querySelector("[data-rows]")) {
+      rows.push(...row("j", list.dataset.next), ...row("k", list.dataset.previous), ...row("Enter", list.dataset.open));
+    }
+    rows.push(...row("?", list.dataset.help), ...row("Esc", list.dataset.close));
+    list.replaceChildren(...rows);
+    dialog.showModal();
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (isTyping(event.target)) {
+      if (event.key === "Escape" && event.target.matches("[data-key]")) event.target.blur();
+      return;
+    }
+    if (document.querySelector("dialog[open], .modal.show")) return;
+    if (event.key === "?") {
+      event.preventDefault();
+      help();
+      return;
+    }
+    if (event.key.length !== 1) return;
+    const now = Date.now();
+    typed = now - last > PAUSE ? [event.key] : [...typed, event.key].slice(-2);
+    last = now;
+    const wanted = [typed.join(" "), event.key];
+    const found = keyed().find((element) => wanted.includes(element.dataset.key) && !element.disabled);
+    if (found) {
+      event.preventDefault();
+      typed = [];
+      act(found);
+    } else if ((event.key === "j" || event.key === "k") && walk(event.key === "j" ? 1 : -1)) {
+      event.preventDefault();
+    }
+  });
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-key-help]")) help();
+  });
+})();

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
 from accounts.capabilities import Capability as C
 from accounts.models import Site
 from accounts.principals import EVERY_SITE, Principal
+from portal.demo.people import PEOPLE
 
 # Route name, label, icon, key, and the capabilities of which one is needed.
 ROOMS = (
@@ -27,17 +29,29 @@ def portal(request: HttpRequest) -> dict[str, Any]:
     """Give the navigation that the person's capabilities allow, and the names of their sites."""
     principal = getattr(request, "principal", None)
     if principal is None or principal.is_stranger:
-        return {"navigation": [], "person_sites": []}
+        return {"navigation": [], "demo_people": _demo_people(request)}
     navigation = []
     for name, label, icon, key, capabilities in ROOMS:
         if any(principal.may(c) for c in capabilities):
-            url = reverse(name)
+            try:
+                url = reverse(name)
+            except NoReverseMatch:
+                continue
             active = request.path.startswith(url)
             navigation.append({"url": url, "label": _(label), "icon": icon, "key": key, "active": active})
-    return {"navigation": navigation, "person_sites": _site_names(principal)}
+    return {"navigation": navigation, "site_label": ", ".join(_site_names(principal))}
 
 
 def _site_names(principal: Principal) -> list[str]:
     site_ids = {site_id for _, site_id in principal.grants}
     sites = Site.objects.all() if EVERY_SITE in site_ids else Site.objects.filter(pk__in=site_ids)
     return list(sites.values_list("name", flat=True))
+
+
+def _demo_people(request: HttpRequest) -> list[dict[str, str]]:
+    if request.path != reverse("account_login") or not (settings.ATRIUM.data / "demo-installed").exists():
+        return []
+    return [
+        {"username": username, "role": role, "site": ", ".join(slug or "all sites" for slug in slugs)}
+        for username, (_, _, role, slugs) in PEOPLE.items()
+    ]

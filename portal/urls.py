@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView
 
 from portal import views
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("theme/", views.theme, name="theme"),
     path("accounts/", include("allauth.urls")),
+    path("", include("portal.audit.urls")),
+    path("api/v1/schema/", SpectacularAPIView.as_view(), name="api_schema"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
+    path("metrics", views.metrics, name="metrics"),
 ]

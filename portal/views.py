@@ -13,7 +13,9 @@ from django.db import DatabaseError, connection
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
@@ -43,7 +45,10 @@ def theme(request: HttpRequest) -> HttpResponse:
     if chosen not in User.Theme.values:
         return HttpResponse(status=400)
     User.objects.filter(pk=request.user.pk).update(theme=chosen)
-    return HttpResponse(status=204)
+    back = request.POST.get("next", "")
+    if not url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}):
+        back = reverse("home")
+    return redirect(back)
 
 
 @require_GET

@@ -12,22 +12,12 @@ from django.db import transaction
 from accounts.models import Practice, Site, User
 from accounts.principals import principal_of_user
 from accounts.services import create_built_in_roles, create_user
+from portal.demo.people import PEOPLE, SITES
 from portal.demo.studies import REFERRING_PHYSICIAN, demo_studies
 from studies.ingest.services import Outcome, Source, WayIn, ingest, stage
 from studies.models import ReferringPhysician
 from studies.person_names import searchable
 
-SITES = {"north": "North General Hospital", "south": "South Coast Clinic"}
-# Username: (first name, last name, role, slugs of sites; None is the whole installation).
-PEOPLE: dict[str, tuple[str, str, str, tuple[str | None, ...]]] = {
-    "radiologist": ("Ingrid", "Solberg", "radiologist", ("north", "south")),
-    "resident": ("Tomás", "Ferreira", "resident", ("north",)),
-    "technologist": ("Wei", "Zhang", "technologist", ("north",)),
-    "referrer": ("Ada", "Okafor", "referrer", ("north",)),
-    "southradiologist": ("Jonas", "Brandt", "radiologist", ("south",)),
-    "compliance": ("Miriam", "Katz", "compliance", ("north", "south")),
-    "admin": ("Priya", "Raman", "administrator", (None,)),
-}
 BATCH = 20
 
 

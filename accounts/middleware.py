@@ -9,7 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.functional import SimpleLazyObject
 
-from accounts.models import ApiToken, User
+from accounts.models import ApiToken
 from accounts.principals import Principal, principal_of_user, stranger
 from accounts.services import token_digest
 
@@ -37,7 +37,9 @@ class BearerTokenMiddleware:
         if scheme.lower() == "bearer":
             token = ApiToken.objects.select_related("user").filter(digest=token_digest(text.strip())).first()
             if token is None or not token.is_valid or not token.user.is_active:
-                response = JsonResponse({"title": "The token is unknown, expired or revoked.", "status": 401}, status=401)
+                response = JsonResponse(
+                    {"title": "The token is unknown, expired or revoked.", "status": 401}, status=401
+                )
                 response["Content-Type"] = "application/problem+json"
                 response["WWW-Authenticate"] = 'Bearer error="invalid_token"'
                 return response
@@ -66,4 +68,4 @@ def _principal(request: HttpRequest, token: ApiToken | None) -> Principal:
     user_agent = request.headers.get("User-Agent", "")
     if not request.user.is_authenticated:
         return stranger(ip_address=address, user_agent=user_agent)
-    return principal_of_user(cast(User, request.user), token=token, ip_address=address, user_agent=user_agent)
+    return principal_of_user(request.user, token=token, ip_address=address, user_agent=user_agent)

@@ -57,9 +57,7 @@ class Membership(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["user", "role", "site"], name="membership_unique"
-            ),
+            models.UniqueConstraint(fields=["user", "role", "site"], name="membership_unique"),
         ]
 
     def __str__(self) -> str:

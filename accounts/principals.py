@@ -63,7 +63,7 @@ def principal_of_user(
     if not user.is_active:
         return stranger(ip_address=ip_address, user_agent=user_agent)
     memberships = Membership.objects.filter(user=user).values_list("role__capabilities", "site_id")
-    grants = {(capability, site_id) for capabilities, site_id in memberships for capability in capabilities}
+    grants: set[Grant] = {(capability, site_id) for capabilities, site_id in memberships for capability in capabilities}
     if token is not None:
         grants = _narrowed(grants, token)
     return Principal(

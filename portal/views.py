@@ -44,7 +44,7 @@ def theme(request: HttpRequest) -> HttpResponse:
     chosen = request.POST.get("theme", "")
     if chosen not in User.Theme.values:
         return HttpResponse(status=400)
-    User.objects.filter(pk=request.user.pk).update(theme=chosen)
+    User.objects.filter(username=request.user.get_username()).update(theme=chosen)
     back = request.POST.get("next", "")
     if not url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}):
         back = reverse("home")

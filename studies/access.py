@@ -11,7 +11,7 @@ from studies.models import Instance, ReferringPhysician, Series, Study
 
 
 def studies_visible_to(principal: Principal) -> QuerySet[Study]:
-    """Give the studies that the principal may see: those of their sites, and those that they or their practice referred."""
+    """Give the studies that the principal may see: their sites', and those that they or their practice referred."""
     sites = principal.sites_with(Capability.STUDY_VIEW)
     if sites is None:
         return Study.objects.all()

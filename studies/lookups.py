@@ -19,12 +19,10 @@ class Prefix(Lookup):
     lookup_name = "prefix"
     prepare_rhs = True
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         column, column_params = self.process_lhs(compiler, connection)
         first = str(self.rhs)
         if connection.vendor == "postgresql":
             column = f'{column} COLLATE "C"'
-        return (
-            f"({column} >= %s AND {column} < %s)",
-            [*column_params, first, *column_params, first + LAST_CHARACTER],
-        )
+        params = (*column_params, first, *column_params, first + LAST_CHARACTER)
+        return f"({column} >= %s AND {column} < %s)", params

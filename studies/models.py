@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 
-
 from django.conf import settings
 from django.db import models
 
@@ -162,7 +161,9 @@ class Instance(models.Model):
     sop_instance_uid = models.CharField(max_length=UID_LENGTH)
     sop_class_uid = models.CharField(max_length=UID_LENGTH)
     version = models.PositiveSmallIntegerField(default=1)
-    is_current = models.BooleanField(default=True, help_text="The version first received; later ones wait for a person.")
+    is_current = models.BooleanField(
+        default=True, help_text="The version first received; later ones wait for a person."
+    )
     instance_number = models.BigIntegerField(null=True)
     rows = models.PositiveIntegerField(null=True)
     columns = models.PositiveIntegerField(null=True)
@@ -173,7 +174,9 @@ class Instance(models.Model):
     object_offset = models.BigIntegerField(default=0)
     object_length = models.BigIntegerField()
     sha256 = models.BinaryField(max_length=32)
-    dataset_offset = models.PositiveIntegerField(help_text="Where the data set begins, after the file meta information.")
+    dataset_offset = models.PositiveIntegerField(
+        help_text="Where the data set begins, after the file meta information."
+    )
     dataset_sha256 = models.BinaryField(max_length=32)
     pixel_data_offset = models.BigIntegerField(null=True)
     frame_length = models.BigIntegerField(null=True)
@@ -220,12 +223,7 @@ class DomainEvent(models.Model):
     last_error = models.CharField(max_length=200, blank=True)
 
     class Meta:
-        indexes = [
-            models.Index(
-                fields=["due_at"], name="event_due", condition=models.Q(delivered_at__isnull=True)
-            )
-        ]
+        indexes = [models.Index(fields=["due_at"], name="event_due", condition=models.Q(delivered_at__isnull=True))]
 
     def __str__(self) -> str:
         return f"{self.name} {self.payload}"
-

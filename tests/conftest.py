@@ -21,6 +21,7 @@ from portal.audit import services as audit_services
 from studies.ingest.services import Outcome
 from tests.factories import SHARED, ingest_as, make_people, principal_of
 
+
 @pytest.fixture(autouse=True)
 def _forget_recorded_viewing() -> None:
     audit_services._recorded.clear()
@@ -94,5 +95,3 @@ def shared() -> Path:
     if not (SHARED / "dicom" / "MANIFEST.tsv").exists():
         pytest.skip("../shared with its real DICOM files isn't here")
     return SHARED
-
-

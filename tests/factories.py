@@ -50,7 +50,9 @@ def make_people(sites: dict[str, Site]) -> dict[str, User]:
     return people
 
 
-def make_instance(*, pixels: np.ndarray | None = None, transfer_syntax_uid: str = ExplicitVRLittleEndian, **keywords: Any) -> bytes:
+def make_instance(
+    *, pixels: np.ndarray | None = None, transfer_syntax_uid: str = ExplicitVRLittleEndian, **keywords: Any
+) -> bytes:
     """Give a small CT image as a Part 10 file; keywords override or add attributes, None removes one."""
     pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) if pixels is None else pixels
     ds = Dataset()

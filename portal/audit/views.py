@@ -20,10 +20,22 @@ from portal.audit.selectors import events_visible_to, filtered, verify_chain
 from portal.audit.services import record
 
 PAGE = 100
-COLUMNS = (
-    "sequence occurred_at action outcome username site patient_id patient_name study_instance_uid ip_address "
-    "user_agent request_id details digest"
-).split()
+COLUMNS = [
+    "sequence",
+    "occurred_at",
+    "action",
+    "outcome",
+    "username",
+    "site",
+    "patient_id",
+    "patient_name",
+    "study_instance_uid",
+    "ip_address",
+    "user_agent",
+    "request_id",
+    "details",
+    "digest",
+]
 
 
 @require_GET

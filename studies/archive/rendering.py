@@ -87,7 +87,7 @@ def _picture(samples: np.ndarray, header: Dataset, window: Window | None) -> Ima
 
 
 def _was_converted(header: Dataset) -> bool:
-    """pydicom's decoders already give RGB for JPEG and JPEG 2000; native and RLE data keep YBR."""
+    """Pydicom's decoders already give RGB for JPEG and JPEG 2000; native and RLE data keep YBR."""
     return bool(header.file_meta.TransferSyntaxUID.is_compressed) and not header.file_meta.TransferSyntaxUID.endswith(
         "1.2.5"
     )

@@ -21,19 +21,61 @@ from studies.ingest.errors import DATASET_DOES_NOT_MATCH, Refusal
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 # What QIDO-RS and C-FIND return at each level (PS3.18 Tables 10.6.3-3 to -5, PS3.4 C.6.2) besides counts.
-STUDY_KEYWORDS = (
-    "SpecificCharacterSet StudyDate StudyTime AccessionNumber IssuerOfAccessionNumberSequence ReferringPhysicianName "
-    "TimezoneOffsetFromUTC PatientName PatientID IssuerOfPatientID OtherPatientIDsSequence PatientBirthDate "
-    "PatientBirthTime PatientSex PatientAge PatientSize PatientWeight EthnicGroup Occupation PatientComments "
-    "StudyInstanceUID StudyID StudyDescription ProcedureCodeSequence NameOfPhysiciansReadingStudy "
-    "AdmittingDiagnosesDescription InstitutionName"
-).split()
-SERIES_KEYWORDS = (
-    "Modality SeriesInstanceUID SeriesNumber SeriesDescription SeriesDate SeriesTime TimezoneOffsetFromUTC Laterality "
-    "BodyPartExamined PatientPosition ProtocolName PerformedProcedureStepStartDate PerformedProcedureStepStartTime "
-    "PerformedProcedureStepID RequestAttributesSequence Manufacturer ManufacturerModelName StationName InstitutionName "
-    "InstitutionalDepartmentName PerformingPhysicianName OperatorsName FrameOfReferenceUID SeriesDescriptionCodeSequence"
-).split()
+STUDY_KEYWORDS = [
+    "SpecificCharacterSet",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianName",
+    "TimezoneOffsetFromUTC",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "OtherPatientIDsSequence",
+    "PatientBirthDate",
+    "PatientBirthTime",
+    "PatientSex",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "EthnicGroup",
+    "Occupation",
+    "PatientComments",
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDescription",
+    "ProcedureCodeSequence",
+    "NameOfPhysiciansReadingStudy",
+    "AdmittingDiagnosesDescription",
+    "InstitutionName",
+]
+SERIES_KEYWORDS = [
+    "Modality",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "SeriesDate",
+    "SeriesTime",
+    "TimezoneOffsetFromUTC",
+    "Laterality",
+    "BodyPartExamined",
+    "PatientPosition",
+    "ProtocolName",
+    "PerformedProcedureStepStartDate",
+    "PerformedProcedureStepStartTime",
+    "PerformedProcedureStepID",
+    "RequestAttributesSequence",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "StationName",
+    "InstitutionName",
+    "InstitutionalDepartmentName",
+    "PerformingPhysicianName",
+    "OperatorsName",
+    "FrameOfReferenceUID",
+    "SeriesDescriptionCodeSequence",
+]
 
 
 def _tags(keywords: list[str]) -> list[int]:
@@ -175,7 +217,7 @@ def _json(dataset: Dataset, tags: list[int]) -> dict[str, Any]:
             continue
         try:
             content[f"{tag:08X}"] = _without_nul(dataset[Tag(tag)].to_json_dict(None, 1 << 30))
-        except Exception:  # an element that its VR doesn't allow is left out; the original keeps it
+        except Exception:  # noqa: S112  an element that its VR doesn't allow is left out; the original keeps it
             continue
     return content
 

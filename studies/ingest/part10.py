@@ -10,6 +10,7 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -53,7 +54,7 @@ def read_structure(data: memoryview) -> Structure:
     """Walk a whole Part 10 file. Raises Refusal with a sentence on what is wrong and where."""
     if len(data) == 0:
         raise Refusal("The file is empty.")
-    if len(data) < 132 or data[128:132] != b"DICM":
+    if len(data) < 132 or bytes(data[128:132]) != b"DICM":
         raise Refusal("This is no DICOM file: the DICM prefix is missing.")
     transfer_syntax_uid, dataset_offset = _read_file_meta(data)
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
@@ -76,7 +77,7 @@ def read_structure(data: memoryview) -> Structure:
 
 def _read_file_meta(data: memoryview) -> tuple[str, int]:
     position, transfer_syntax_uid = 132, ""
-    while position + 8 <= len(data) and data[position : position + 2] == b"\x02\x00":
+    while position + 8 <= len(data) and bytes(data[position : position + 2]) == b"\x02\x00":
         element = _element(data, position, explicit=True, order="<")
         if element.is_undefined:
             raise Refusal("The file meta information is broken.")
@@ -143,7 +144,9 @@ def _element(data: memoryview, position: int, *, explicit: bool, order: str, dep
         return Element(tag, offset, length, offset + length, False)
     # Within UN of undefined length, items are in implicit VR little endian (PS3.5 §6.2.2 note 2).
     inner_explicit = explicit and vr != b"UN"
-    end = _end_of_items(data, offset, explicit=inner_explicit, order=order, depth=depth + 1, is_pixels=tag in PIXEL_DATA)
+    end = _end_of_items(
+        data, offset, explicit=inner_explicit, order=order, depth=depth + 1, is_pixels=tag in PIXEL_DATA
+    )
     return Element(tag, offset, end - offset, end, True)
 
 
@@ -175,9 +178,7 @@ def _end_of_item(data: memoryview, position: int, *, explicit: bool, order: str,
     raise Refusal("An item of a sequence is cut short.")
 
 
-def _read_fragments(
-    data: memoryview, pixel_data: Element
-) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], int]:
+def _read_fragments(data: memoryview, pixel_data: Element) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], int]:
     items = list(_items(data, pixel_data.offset))
     if not items:
         raise Refusal("The encapsulated pixel data have no offset table.")
@@ -229,7 +230,7 @@ def _grouped(structure: Structure, data: memoryview, number_of_frames: int) -> l
     else:
         # Without a table, a frame ends where its bit stream does: EOI of JPEG and its kin (ITU T.81 B.1.1.3).
         starts = {fragments[0][0]}
-        for (offset, length), (following, _) in zip(fragments, fragments[1:], strict=False):
+        for (offset, length), (following, _) in pairwise(fragments):
             if b"\xff\xd9" in bytes(data[offset + max(length - 3, 0) : offset + length]):
                 starts.add(following)
     groups: list[list[tuple[int, int]]] = []

@@ -154,16 +154,23 @@ def ingest(files: Sequence[StagedFile], source: Source) -> list[Outcome]:
 def _parse(file: StagedFile) -> _Parsed:
     if file.size == 0:
         raise Refusal("The file is empty.")
-    with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with memoryview(mapped) as data:
-            structure = read_structure(data)
-            attributes = read_attributes(file.path)
-            placement = _placement(structure, attributes, data)
-            with data[structure.dataset_offset :] as dataset:
-                dataset_sha256 = hashlib.sha256(dataset).digest()
-            return _Parsed(
-                file, attributes, structure, hashlib.sha256(data).digest(), dataset_sha256, placement=placement
-            )
+    with (
+        file.path.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as data,
+    ):
+        structure = read_structure(data)
+        attributes = read_attributes(file.path)
+        with data[structure.dataset_offset :] as dataset:
+            dataset_sha256 = hashlib.sha256(dataset).digest()
+        return _Parsed(
+            staged=file,
+            attributes=attributes,
+            structure=structure,
+            sha256=hashlib.sha256(data).digest(),
+            dataset_sha256=dataset_sha256,
+            placement=_placement(structure, attributes, data),
+        )
 
 
 def _placement(structure: Structure, attributes: Attributes, data: memoryview) -> dict[str, Any]:
@@ -171,7 +178,9 @@ def _placement(structure: Structure, attributes: Attributes, data: memoryview) -
     pixel_data = structure.pixel_data
     if pixel_data is None:
         # A deflated data set's pixels are found by decoding; without rows there are none.
-        return {"number_of_frames": attributes.announced_frames if structure.is_deflated and attributes.frame_length else 0}
+        return {
+            "number_of_frames": attributes.announced_frames if structure.is_deflated and attributes.frame_length else 0
+        }
     frames = attributes.announced_frames
     if pixel_data.is_undefined:
         spans, fragmented = frame_spans(structure, data, frames)
@@ -340,9 +349,7 @@ def _study(a: Attributes, site: Site) -> Study:
 
 def _index_instance(file: _Parsed, study: Study) -> Status:
     a = file.attributes
-    series, _ = Series.objects.get_or_create(
-        study=study, series_instance_uid=a.series_instance_uid, defaults=a.series
-    )
+    series, _ = Series.objects.get_or_create(study=study, series_instance_uid=a.series_instance_uid, defaults=a.series)
     versions = list(
         Instance.objects.filter(series__study=study, sop_instance_uid=a.sop_instance_uid).values_list(
             "dataset_sha256", "version"

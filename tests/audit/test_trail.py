@@ -31,7 +31,9 @@ def drop_protection() -> None:
 
 def some_events(count: int = 5) -> None:
     for number in range(count):
-        record(AuditEvent.Action.VIEW, principal=Principal(ae_title="CT1"), details={"number": number, "ü": [None, 1.5]})
+        record(
+            AuditEvent.Action.VIEW, principal=Principal(ae_title="CT1"), details={"number": number, "ü": [None, 1.5]}
+        )
 
 
 def test_an_untouched_trail_is_whole() -> None:
@@ -44,7 +46,12 @@ def test_the_application_can_neither_change_nor_delete_an_event() -> None:
     some_events(1)
     event = AuditEvent.objects.get()
     event.username = "someone else"
-    for attempt in (event.save, event.delete, AuditEvent.objects.all().delete, lambda: AuditEvent.objects.update(username="x")):
+    for attempt in (
+        event.save,
+        event.delete,
+        AuditEvent.objects.all().delete,
+        lambda: AuditEvent.objects.update(username="x"),
+    ):
         with pytest.raises(TrailIsImmutable):
             attempt()
 

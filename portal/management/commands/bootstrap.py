@@ -18,7 +18,10 @@ from accounts.services import create_built_in_roles, create_user
 
 
 class Command(BaseCommand):
-    help = "Make the first site and the installation's administrator; the password comes from ATRIUM_ADMIN_PASSWORD or is asked for."
+    help = (
+        "Make the first site and the installation's administrator; "
+        "the password comes from ATRIUM_ADMIN_PASSWORD or is asked for."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--site", required=True, help="name of the first site")

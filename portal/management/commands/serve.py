@@ -42,7 +42,9 @@ class Command(BaseCommand):
         self.stdout.write(f"  DICOM             AE title {atrium.ae_title}, port {atrium.dicom_port}")
         password = atrium.data / "demo-password"
         if password.exists():
-            self.stdout.write("  Demo people       radiologist resident technologist referrer southradiologist compliance admin")
+            self.stdout.write(
+                "  Demo people       radiologist resident technologist referrer southradiologist compliance admin"
+            )
             self.stdout.write(f"  Their password    {password.read_text().strip()}")
         self.stdout.write("  Ctrl-C stops everything.\n")
         self.stdout.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import copysign, cos, radians, sin
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,8 @@ MEDIASTINUM_HALF_WIDTH = _profile((380, 48), (440, 42), (490, 37), (520, 36), (5
 
 
 def _at(profile: tuple[Array, Array], z: Any) -> Any:
-    return np.interp(z, *profile)
+    value = np.interp(z, *profile)
+    return float(value) if np.ndim(value) == 0 else value
 
 
 def _ellipse(x: Any, y: Any, half_width: Any, half_depth: Any, squareness: float = 0.25) -> Any:
@@ -76,7 +78,8 @@ def _ellipse(x: Any, y: Any, half_width: Any, half_depth: Any, squareness: float
     radius = np.sqrt(u + v)
     if squareness:
         radius = (1 - squareness) * radius + squareness * np.sqrt(np.sqrt(u * u + v * v))
-    return (1 - radius) * np.minimum(half_width, half_depth)
+    smaller = np.minimum(half_width, half_depth)
+    return (1 - radius) * (float(smaller) if np.ndim(smaller) == 0 else smaller)
 
 
 def _cavity_depth(x: Any, y: Any, z: Any) -> Any:
@@ -105,10 +108,10 @@ class Ellipsoid:
         """Roughly the depth in mm below the surface (negative outside)."""
         dx, dy, dz = x - self.centre[0], y - self.centre[1], z - self.centre[2]
         if self.yaw:
-            c, s = np.cos(np.radians(self.yaw)), np.sin(np.radians(self.yaw))
+            c, s = cos(radians(self.yaw)), sin(radians(self.yaw))
             dx, dy = c * dx + s * dy, c * dy - s * dx
         if self.pitch:
-            c, s = np.cos(np.radians(self.pitch)), np.sin(np.radians(self.pitch))
+            c, s = cos(radians(self.pitch)), sin(radians(self.pitch))
             dy, dz = c * dy + s * dz, c * dz - s * dy
         a, b, c = self.half_axes
         return (1 - np.sqrt((dx / a) ** 2 + (dy / b) ** 2 + (dz / c) ** 2)) * min(self.half_axes)
@@ -300,7 +303,7 @@ class Anatomy:
         self._pancreas = Tubes().path([(-30, -14, 262, 12), (-26, -18, 280, 14), (0, -26, 296, 10), (34, -16, 312, 11), (78, 18, 332, 10)])
         self._soft_muscles = _both_sides(
             Tubes()
-            .path([(24, 44, 326, 6), (32, 44, 290, 13), (42, 42, 240, 21), (52, 34, 190, 24), (66, 10, 130, 22), (80, -22, 70, 18), (92, -20, 10, 16)])
+            .path([(24, 44, 326, 6), (32, 44, 290, 13), (40, 44, 240, 18), (48, 38, 190, 20), (64, 10, 130, 18), (80, -22, 70, 17), (92, -20, 10, 16)])
             .path([(62, 66, 318, 7), (72, 70, 270, 13), (78, 68, 210, 13)])
             .path([(10, 30, 372, 4), (12, 30, 330, 6), (12, 26, 280, 4)])
         )
@@ -345,15 +348,15 @@ class Anatomy:
         bones.path([(158, 12, 640, 15), (156, 12, 602, 24), (156, 12, 594, 23)])
         bones.path([(132, 22, 588, 9), (124, 34, 570, 7), (118, 46, 545, 4.5), (104, 66, 500, 3.2), (96, 76, 455, 3)])
         bones.path([(128, 28, 575, 6), (110, 62, 560, 3.5), (88, 84, 548, 3.0), (80, 88, 500, 2.6), (92, 80, 455, 3)])
-        for f in np.linspace(0, 1, 6):
+        for f in np.linspace(0, 1, 15):
             bones.path([(122 - 38 * f, 38 + 48 * f, 560 - 8 * f, 2.6), (108 - 26 * f, 60 + 27 * f, 505, 2.2), (96 - 4 * f, 76 + 4 * f, 455, 2.4)], step=20)
         crest = np.array([(43, 84, 132), (50, 84, 168), (72, 70, 196), (98, 44, 208), (117, 12, 204), (122, -22, 184), (116, -44, 152)], float)
         base = np.array([(43, 72, 96), (46, 68, 112), (60, 52, 100), (74, 32, 90), (88, 12, 82), (98, -6, 80), (102, -18, 82)], float)
-        dense = np.linspace(0, 6, 19)
+        dense = np.linspace(0, 6, 49)
         top = np.stack([np.interp(dense, range(7), crest[:, i]) for i in range(3)], axis=1)
         low = np.stack([np.interp(dense, range(7), base[:, i]) for i in range(3)], axis=1)
         for a, b in zip(low, top, strict=True):
-            bones.path([(*a, 6.5), (*(0.55 * a + 0.45 * b + np.array([4, 3, 0])), 3.6), (*b, 6.0)], step=16)
+            bones.path([(*a, 6.0), (*(0.55 * a + 0.45 * b + np.array([4, 3, 0])), 3.4), (*b, 5.0)], step=40)
         bones.path([(*p, 6.5) for p in crest])
         for angle in np.arange(0, 360, 30):
             c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
@@ -372,9 +375,9 @@ class Anatomy:
             cloud = rng.uniform((14, -95, 320), (142, 92, 592), (26000, 3)) * (side, 1, 1)
             cloud = cloud[lung_depth(*cloud.T) > 2.5]
             hilum = np.array([46 * side, 12, 474.0])
-            _grow(rng, vessels, hilum + (0, -6, 5), cloud[:620], radius=7.5, exponent=2.3, floor=0.42)
-            _grow(rng, vessels, np.array([34 * side, 12, 452.0]), cloud[700:1150], radius=6.5, exponent=2.3, floor=0.42)
-            _grow(rng, bronchi, hilum - (4 * side, -2, 2), cloud[1200:1234], radius=4.6, exponent=2.6, floor=0.8)
+            _grow(rng, vessels, hilum + (0, -6, 5), cloud[:760], radius=7.5, exponent=2.3, floor=0.55)
+            _grow(rng, vessels, np.array([34 * side, 12, 452.0]), cloud[800:1300], radius=6.5, exponent=2.3, floor=0.55)
+            _grow(rng, bronchi, hilum - (4 * side, -2, 2), cloud[1300:1334], radius=4.6, exponent=2.6, floor=0.8)
         return vessels, bronchi
 
     def _make_liver_vessels(self, rng: np.random.Generator) -> Tubes:
@@ -412,9 +415,9 @@ class Anatomy:
         return arteries, veins, cava
 
     def _make_small_bowel(self, rng: np.random.Generator) -> tuple[Tubes, Tubes]:
-        spots = np.array([(x, y, z) for z in range(100, 262, 29) for x in range(-78, 90, 30) for y in (-62, -38, -14)], float)
+        spots = np.array([(x, y, z) for z in range(96, 264, 25) for x in range(-84, 92, 28) for y in (-60, -36, -12)], float)
         spots += rng.normal(0, 4.5, spots.shape)
-        inside = ((spots[:, 0] / 88) ** 2 + ((spots[:, 2] - 180) / 92) ** 2 < 1) & ~((np.abs(spots[:, 0]) < 34) & (spots[:, 1] > -28))
+        inside = ((spots[:, 0] / 88) ** 2 + ((spots[:, 2] - 180) / 92) ** 2 < 1) & ~((np.abs(spots[:, 0]) < 20) & (spots[:, 1] > -20))
         left = list(spots[inside])
         order = [left.pop(0)]
         while left:
@@ -427,7 +430,7 @@ class Anatomy:
                 if len(chain) > 1:
                     loops.path(chain, step=8)
                 chain = []
-            chain.append((*spot, rng.uniform(10.5, 14)))
+            chain.append((*spot, rng.uniform(11, 14.5)))
         if len(chain) > 1:
             loops.path(chain, step=8)
         mesentery = Tubes()
@@ -565,8 +568,10 @@ class Anatomy:
         flank = _ellipse(np.abs(x) - 31, y - spine_y - 41, 27.0, 21.0, 0.4)
         core = _ellipse(x, y - spine_y - 20, 30.0, 38.0)
         muscle = MUSCLE + 5 * clumps + (FAT - MUSCLE) * marbling * 0.5
-        self._blend(everywhere, np.maximum(self._edge(core) * (1.0 if z > 175 else 0.0), self._edge(flank) * (1.0 if z > 60 else 0.0)), muscle)
-        seam = self._edge(1.3 - np.abs(flank + 1.5)) * self._edge(wall) * float(np.clip((z - 90) / 40, 0, 1))
+        flank = np.minimum(flank, body - 4)
+        present = float(np.clip((z - 150) / 12, 0, 1))
+        self._blend(everywhere, np.maximum(self._edge(core), self._edge(flank)) * present, muscle)
+        seam = self._edge(1.3 - np.abs(flank + 1.5)) * self._edge(wall) * present
         self._blend(everywhere, 0.6 * seam, FAT)
         return cavity
 
@@ -620,7 +625,7 @@ class Anatomy:
         cx, cy, cz = kidney.centre
         if abs(self._z - cz) > kidney.half_axes[2] + 4:
             return
-        side = np.sign(cx)
+        side = copysign(1.0, cx)
         lean = 0.16 * (cz - self._z) * side
         box = self._box(cx - 50, cx + 50, cy - 50, cy + 50)
         if box is None:
@@ -778,12 +783,12 @@ class Anatomy:
             pedicle = np.minimum(_ellipse(np.abs(x) - vertebra.half_width * 0.62, y - depth_back, 5.0, 9.5, 0.4), pedicle_window)
             span = vertebra.half_width + (22.0 if vertebra.lumbar else 18.0)
             sweep = 0.0 if vertebra.lumbar else 0.45 * (np.abs(x) - 12)
-            transverse = np.minimum(4.2 - np.abs(y - canal_y - sweep), np.minimum(np.abs(x) - 10, span - np.abs(x)))
+            transverse = _ellipse(np.abs(x) - (span + 8) / 2, y - canal_y - sweep + 2, (span - 8) / 2, 4.8, 0.3)
             transverse = np.minimum(transverse, 5.5 - abs(z - (middle + height * 0.12)))
             facet = np.minimum(
                 _ellipse(np.abs(x) - (17 if vertebra.lumbar else 13), y - canal_y - 6, 6.5, 7.5, 0.2), height * 0.24 - abs(z - vertebra.bottom - 1)
             )
-            joint = np.abs(_ellipse(np.abs(x) - (17 if vertebra.lumbar else 13), y - canal_y - 6, 6.5, 7.5, 0.2) - 3.4)
+            joint = np.abs(np.abs(x) - (17 if vertebra.lumbar else 13) - 0.35 * (y - canal_y - 6) + 1.0)
             back = np.maximum(np.maximum(np.maximum(ring, spinous), np.maximum(pedicle, transverse)), facet)
             back = np.minimum(back, -canal)
             self._blend(box, self._edge(back, 1.2), 640 + 40 * g)
@@ -799,7 +804,7 @@ class Anatomy:
         if not 36 < z < 168:
             return
         fraction = (z - 36) / 132
-        centre_y = float(np.interp(z, (36, 60, 100, 140, 168), (58, 74, 82, 70, 56)))
+        centre_y = float(np.interp(z, (36, 60, 100, 140, 168), (54, 67, 74, 66, 55)))
         half_width = float(np.interp(z, (36, 60, 90, 130, 160, 168), (4, 12, 32, 48, 46, 30)))
         half_depth = float(np.interp(z, (36, 60, 100, 140, 168), (4, 7, 13, 20, 19)))
         box = self._box(-60, 60, centre_y - 35, centre_y + 40)
@@ -807,7 +812,7 @@ class Anatomy:
             return
         x, y = self._x[box], self._y[box] - centre_y - np.abs(self._x[box]) * 0.16
         depth = _ellipse(x, y, half_width, half_depth, 0.5)
-        spine = np.minimum(_ellipse(x, y - half_depth - 6, 6.0, 12.0), 99.0) if z > 75 else np.full_like(depth, -9.0)
+        spine = np.minimum(_ellipse(x, y - half_depth - 3, 5.0, 9.0), 99.0) if z > 75 else np.full_like(depth, -9.0)
         depth = np.maximum(depth, spine)
         self._blend(box, self._edge(depth), 520.0)
         self._blend(box, self._edge(depth - 1.9), marrow[box] * 0.72)

@@ -31,6 +31,9 @@ STATUS_LABELS = {
     "waiting": _("Waiting"),
 }
 
+# Marks that turn the direction of the text around them; they have no place in a name that others must read.
+DIRECTION_MARKS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+
 AGE_UNITS = {"D": _("d"), "W": _("wk"), "M": _("mo"), "Y": _("y")}
 
 
@@ -59,9 +62,9 @@ def person_name(value: object) -> str:
     """Give a DICOM person name (PS3.5 §6.2.1) as `FAMILY, Given Middle`.
 
     The alphabetic group is formatted; an ideographic group follows in brackets, or stands alone where
-    there is no alphabetic one. Prefix and suffix are left out; text without `^` stays as it is.
+    there is no alphabetic one. Prefix and suffix are left out; text without `^` stays as it is, less marks that turn its direction.
     """
-    groups = [group.strip() for group in str(value or "").split("=")]
+    groups = [group.strip() for group in str(value or "").translate(DIRECTION_MARKS).split("=")]
     alphabetic = groups[0]
     ideographic = " ".join(groups[1].replace("^", " ").split()) if len(groups) > 1 else ""
     if "^" in alphabetic:

@@ -97,7 +97,9 @@ def test_every_malformed_file_is_refused_with_a_reason_and_kept(shared: Path, no
     assert {o.file_name for o in outcomes if o.status is not Status.REFUSED} == set()
     assert all(o.reason for o in outcomes)
     kept = QuarantinedFile.objects.all()
-    assert {storages["quarantine"].open(k.object_key).read() for k in kept} == {f.read_bytes() for f in files}
+    assert {Path(storages["quarantine"].path(k.object_key)).read_bytes() for k in kept} == {
+        f.read_bytes() for f in files
+    }
     assert Study.objects.count() == 0
 
 

@@ -44,7 +44,9 @@ BODY_HALF_DEPTH = _profile(
     (0, 99), (40, 105), (100, 107), (160, 104), (210, 102), (270, 106), (330, 111), (420, 114), (490, 109), (540, 99),
     (570, 90), (600, 80),
 )  # fmt: skip
-FAT_SIDE = _profile((0, 24), (40, 27), (100, 25), (160, 22), (210, 19), (270, 14), (330, 10), (420, 8), (540, 12), (600, 14))
+FAT_SIDE = _profile(
+    (0, 24), (40, 27), (100, 25), (160, 22), (210, 19), (270, 14), (330, 10), (420, 8), (540, 12), (600, 14)
+)
 FAT_FRONT = _profile((0, 20), (60, 23), (140, 23), (210, 18), (270, 14), (330, 9), (420, 6), (500, 7), (600, 8))
 FAT_BACK = _profile((0, 26), (60, 25), (120, 20), (180, 12), (260, 9), (400, 7), (600, 8))
 CAVITY_HALF_WIDTH = _profile(
@@ -121,7 +123,10 @@ LIVER = (Ellipsoid((-72, -2, 338), (84, 88, 94), yaw=-8), Ellipsoid((-8, -52, 36
 LIVER_NOTCH = Ellipsoid((2, 48, 300), (74, 62, 82), yaw=-20)
 SPLEEN = Ellipsoid((100, 42, 350), (27, 46, 50), yaw=-25, pitch=-15)
 GALLBLADDER = Ellipsoid((-52, -48, 278), (15, 22, 25), pitch=35)
-KIDNEYS = (Ellipsoid((-66, 44, 278), (29, 27, 56), yaw=-28, pitch=8), Ellipsoid((66, 46, 290), (29, 27, 58), yaw=28, pitch=8))
+KIDNEYS = (
+    Ellipsoid((-66, 44, 278), (29, 27, 56), yaw=-28, pitch=8),
+    Ellipsoid((66, 46, 290), (29, 27, 58), yaw=28, pitch=8),
+)
 HEART = Ellipsoid((18, -30, 432), (62, 48, 50), yaw=-32, pitch=22)
 LEFT_VENTRICLE = Ellipsoid((42, -26, 424), (47, 31, 34), yaw=-36, pitch=18)
 LEFT_VENTRICLE_CAVITY = Ellipsoid((41, -25, 426), (36, 20, 23), yaw=-36, pitch=18)
@@ -174,7 +179,9 @@ class Tubes:
         for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
             count = max(1, int(np.linalg.norm((c - b)[:3]) / step))
             for t in np.linspace(0, 1, count + 1)[1:]:
-                curve.append(0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3))
+                curve.append(
+                    0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+                )
         for p, q in zip(curve, curve[1:], strict=False):
             self.add(p, q, max(p[3], 0.3), max(q[3], 0.3))
         return self
@@ -229,7 +236,14 @@ class _SmoothField:
 
 
 def _grow(
-    rng: np.random.Generator, tubes: Tubes, start: Array, points: Array, *, radius: float, exponent: float = 2.5, floor: float = 0.4
+    rng: np.random.Generator,
+    tubes: Tubes,
+    start: Array,
+    points: Array,
+    *,
+    radius: float,
+    exponent: float = 2.5,
+    floor: float = 0.4,
 ) -> None:
     """Let a vessel branch from start until every one of the points is supplied."""
     total = len(points)
@@ -295,20 +309,51 @@ class Anatomy:
         self._small_bowel, self._mesentery = self._make_small_bowel(rng)
         self._colon = self._make_colon()
         self._stomach = Tubes().path(
-            [(72, 34, 384, 24), (76, 6, 372, 37), (74, -28, 345, 35), (56, -50, 312, 29), (24, -55, 290, 22), (-12, -48, 288, 13)]
+            [
+                (72, 34, 384, 24),
+                (76, 6, 372, 37),
+                (74, -28, 345, 35),
+                (56, -50, 312, 29),
+                (24, -55, 290, 22),
+                (-12, -48, 288, 13),
+            ]
         )
         self._duodenum = Tubes().path(
-            [(-14, -46, 288, 13), (-42, -28, 284, 13), (-48, -8, 262, 13), (-40, 4, 240, 13), (-10, 2, 232, 12), (24, -2, 244, 12), (34, -22, 256, 12)]
+            [
+                (-14, -46, 288, 13),
+                (-42, -28, 284, 13),
+                (-48, -8, 262, 13),
+                (-40, 4, 240, 13),
+                (-10, 2, 232, 12),
+                (24, -2, 244, 12),
+                (34, -22, 256, 12),
+            ]
         )
-        self._pancreas = Tubes().path([(-30, -14, 262, 12), (-26, -18, 280, 14), (0, -26, 296, 10), (34, -16, 312, 11), (78, 18, 332, 10)])
+        self._pancreas = Tubes().path(
+            [(-30, -14, 262, 12), (-26, -18, 280, 14), (0, -26, 296, 10), (34, -16, 312, 11), (78, 18, 332, 10)]
+        )
         self._soft_muscles = _both_sides(
             Tubes()
-            .path([(24, 44, 326, 6), (32, 44, 290, 13), (40, 44, 240, 18), (48, 38, 190, 20), (64, 10, 130, 18), (80, -22, 70, 17), (92, -20, 10, 16)])
+            .path(
+                [
+                    (24, 44, 326, 6),
+                    (32, 44, 290, 13),
+                    (40, 44, 240, 18),
+                    (48, 38, 190, 20),
+                    (64, 10, 130, 18),
+                    (80, -22, 70, 17),
+                    (92, -20, 10, 16),
+                ]
+            )
             .path([(62, 66, 318, 7), (72, 70, 270, 13), (78, 68, 210, 13)])
             .path([(10, 30, 372, 4), (12, 30, 330, 6), (12, 26, 280, 4)])
         )
-        self._adrenals = Tubes().path([(-34, 30, 336, 2.5), (-36, 40, 330, 2.5)]).path([(38, 26, 338, 2.5), (46, 38, 332, 2.5)])
-        self._oesophagus = Tubes().path([(0, 26, 600, 8), (2, 30, 520, 8), (6, 34, 460, 8), (10, 30, 410, 9), (34, 22, 386, 9)])
+        self._adrenals = (
+            Tubes().path([(-34, 30, 336, 2.5), (-36, 40, 330, 2.5)]).path([(38, 26, 338, 2.5), (46, 38, 332, 2.5)])
+        )
+        self._oesophagus = Tubes().path(
+            [(0, 26, 600, 8), (2, 30, 520, 8), (6, 34, 460, 8), (10, 30, 410, 9), (34, 22, 386, 9)]
+        )
 
     def _make_ribs(self) -> tuple[Tubes, Tubes]:
         bone, cartilage = Tubes(), Tubes()
@@ -331,7 +376,10 @@ class Anatomy:
                 return head - drop * (1 - np.cos(np.radians(angle) * 1.12)) / 1.75
 
             spine_y = float(_at(SPINE_Y, head))
-            points = [(vertebra.half_width - 1, spine_y + 9, head, 4.6), (vertebra.half_width + 17, spine_y + 25, head - 1, 4.6)]
+            points = [
+                (vertebra.half_width - 1, spine_y + 9, head, 4.6),
+                (vertebra.half_width + 17, spine_y + 25, head - 1, 4.6),
+            ]
             points += [(*place(a, fall(a)), 4.8) for a in np.arange(30, last + 1, 8)]
             bone.path(points, step=7)
             if number < 10:
@@ -339,7 +387,13 @@ class Anatomy:
                 attach = 531 - 17.5 * number if number < 7 else start[2] + 24
                 target = 169 if number < 7 else 156 - 6 * (number - 7)
                 turns = np.linspace(last, target, 5)[1:]
-                cartilage.path([start] + [(*place(a, start[2] + (attach - start[2]) * f), 4.6) for a, f in zip(turns, (0.1, 0.3, 0.65, 1), strict=True)])
+                cartilage.path(
+                    [start]
+                    + [
+                        (*place(a, start[2] + (attach - start[2]) * f), 4.6)
+                        for a, f in zip(turns, (0.1, 0.3, 0.65, 1), strict=True)
+                    ]
+                )
         return _both_sides(bone), _both_sides(cartilage)
 
     def _make_long_bones(self) -> Tubes:
@@ -349,9 +403,30 @@ class Anatomy:
         bones.path([(132, 22, 588, 9), (124, 34, 570, 7), (118, 46, 545, 4.5), (104, 66, 500, 3.2), (96, 76, 455, 3)])
         bones.path([(128, 28, 575, 6), (110, 62, 560, 3.5), (88, 84, 548, 3.0), (80, 88, 500, 2.6), (92, 80, 455, 3)])
         for f in np.linspace(0, 1, 15):
-            bones.path([(122 - 38 * f, 38 + 48 * f, 560 - 8 * f, 2.6), (108 - 26 * f, 60 + 27 * f, 505, 2.2), (96 - 4 * f, 76 + 4 * f, 455, 2.4)], step=20)
-        crest = np.array([(43, 84, 132), (50, 84, 168), (72, 70, 196), (98, 44, 208), (117, 12, 204), (122, -22, 184), (116, -44, 152)], float)
-        base = np.array([(43, 72, 96), (46, 68, 112), (60, 52, 100), (74, 32, 90), (88, 12, 82), (98, -6, 80), (102, -18, 82)], float)
+            bones.path(
+                [
+                    (122 - 38 * f, 38 + 48 * f, 560 - 8 * f, 2.6),
+                    (108 - 26 * f, 60 + 27 * f, 505, 2.2),
+                    (96 - 4 * f, 76 + 4 * f, 455, 2.4),
+                ],
+                step=20,
+            )
+        crest = np.array(
+            [
+                (43, 84, 132),
+                (50, 84, 168),
+                (72, 70, 196),
+                (98, 44, 208),
+                (117, 12, 204),
+                (122, -22, 184),
+                (116, -44, 152),
+            ],
+            float,
+        )
+        base = np.array(
+            [(43, 72, 96), (46, 68, 112), (60, 52, 100), (74, 32, 90), (88, 12, 82), (98, -6, 80), (102, -18, 82)],
+            float,
+        )
         dense = np.linspace(0, 6, 49)
         top = np.stack([np.interp(dense, range(7), crest[:, i]) for i in range(3)], axis=1)
         low = np.stack([np.interp(dense, range(7), base[:, i]) for i in range(3)], axis=1)
@@ -363,7 +438,17 @@ class Anatomy:
             if c > -0.6 or s > 0.3:
                 bones.add((74 + 4 * c, -2 + 27 * s, 46 + 27 * c), (92 + 6 * c, 0 + 25 * s, 50 + 27 * c), 6.0, 5.0)
         bones.path([(80, 18, 72, 10), (76, 32, 40, 10), (66, 44, 10, 13), (60, 46, -20, 12)])
-        bones.path([(80, -24, 52, 9), (56, -46, 46, 8), (26, -58, 36, 8), (9, -58, 24, 9), (10, -48, 8, 8), (32, -20, -10, 7), (52, 18, -14, 8)])
+        bones.path(
+            [
+                (80, -24, 52, 9),
+                (56, -46, 46, 8),
+                (26, -58, 36, 8),
+                (9, -58, 24, 9),
+                (10, -48, 8, 8),
+                (32, -20, -10, 7),
+                (52, 18, -14, 8),
+            ]
+        )
         return _both_sides(bones)
 
     def _make_lung_trees(self, rng: np.random.Generator) -> tuple[Tubes, Tubes]:
@@ -395,29 +480,65 @@ class Anatomy:
              (22, 36, 410, 12), (14, 28, 350, 11.5), (8, 16, 290, 10.5), (5, 10, 240, 9.5), (4, 14, 204, 9)]
         )  # fmt: skip
         for x, start in ((-10, -8), (2, 2), (13, 12)):
-            arteries.path([(x, start, 518, 5), (x * 1.6, start - 2, 550, 4.5), (x * 2.4 + np.sign(x) * 6, start + 2, 600, 4), (x * 2.6, start, 640, 4)])
-        iliac = [(5, 14, 206, 6.5), (24, 22, 172, 6), (48, 22, 132, 5.5), (62, -18, 92, 5), (70, -50, 50, 5), (72, -58, -20, 5)]
-        arteries = arteries.joined(_both_sides(Tubes().path(iliac).path([(40, 24, 144, 4), (48, 44, 110, 3.5), (46, 48, 80, 2)])))
-        arteries.path([(9, 14, 308, 4), (8, 0, 306, 3.6), (-14, -14, 312, 3)]).path([(8, 0, 306, 3), (40, 6, 318, 2.6), (80, 30, 340, 2.4)])
+            arteries.path(
+                [
+                    (x, start, 518, 5),
+                    (x * 1.6, start - 2, 550, 4.5),
+                    (x * 2.4 + np.sign(x) * 6, start + 2, 600, 4),
+                    (x * 2.6, start, 640, 4),
+                ]
+            )
+        iliac = [
+            (5, 14, 206, 6.5),
+            (24, 22, 172, 6),
+            (48, 22, 132, 5.5),
+            (62, -18, 92, 5),
+            (70, -50, 50, 5),
+            (72, -58, -20, 5),
+        ]
+        arteries = arteries.joined(
+            _both_sides(Tubes().path(iliac).path([(40, 24, 144, 4), (48, 44, 110, 3.5), (46, 48, 80, 2)]))
+        )
+        arteries.path([(9, 14, 308, 4), (8, 0, 306, 3.6), (-14, -14, 312, 3)]).path(
+            [(8, 0, 306, 3), (40, 6, 318, 2.6), (80, 30, 340, 2.4)]
+        )
         arteries.path([(8, 16, 292, 4), (6, -2, 282, 4), (8, -12, 240, 3.5), (10, -16, 200, 2.5)])
-        arteries.path([(8, 18, 284, 3), (-36, 34, 282, 2.8), (-54, 40, 280, 2)]).path([(8, 18, 288, 3), (36, 36, 290, 2.8), (54, 42, 290, 2)])
+        arteries.path([(8, 18, 284, 3), (-36, 34, 282, 2.8), (-54, 40, 280, 2)]).path(
+            [(8, 18, 288, 3), (36, 36, 290, 2.8), (54, 42, 290, 2)]
+        )
         arteries.path([(6, -44, 446, 13), (14, -34, 470, 14), (14, -14, 482, 13), (34, 4, 484, 10), (48, 12, 480, 8)])
         arteries.path([(14, -18, 480, 12), (-12, -2, 478, 11), (-34, 2, 478, 10), (-48, 8, 474, 8)])
-        veins = Tubes().path([(-12, -16, 238, 5.5), (-8, -18, 276, 6), (-10, -17, 294, 6.5)]).path([(-8, -18, 284, 4.5), (40, -4, 306, 4), (84, 28, 338, 3.5)])
-        veins = veins.joined(_both_sides(Tubes().path([(46, 34, 134, 6.5), (56, -6, 94, 6.5), (58, -46, 50, 6.5), (60, -52, -20, 6)])))
-        veins.path([(-22, 22, 192, 9), (-36, 32, 164, 7), (-47, 33, 132, 6.5)]).path([(-22, 22, 192, 9), (16, 32, 166, 7), (47, 33, 132, 6.5)])
-        veins.path([(-24, 16, 282, 5), (-54, 38, 276, 4)]).path([(-18, 12, 292, 4.5), (10, -2, 294, 4.5), (54, 40, 288, 4)])
+        veins = (
+            Tubes()
+            .path([(-12, -16, 238, 5.5), (-8, -18, 276, 6), (-10, -17, 294, 6.5)])
+            .path([(-8, -18, 284, 4.5), (40, -4, 306, 4), (84, 28, 338, 3.5)])
+        )
+        veins = veins.joined(
+            _both_sides(Tubes().path([(46, 34, 134, 6.5), (56, -6, 94, 6.5), (58, -46, 50, 6.5), (60, -52, -20, 6)]))
+        )
+        veins.path([(-22, 22, 192, 9), (-36, 32, 164, 7), (-47, 33, 132, 6.5)]).path(
+            [(-22, 22, 192, 9), (16, 32, 166, 7), (47, 33, 132, 6.5)]
+        )
+        veins.path([(-24, 16, 282, 5), (-54, 38, 276, 4)]).path(
+            [(-18, 12, 292, 4.5), (10, -2, 294, 4.5), (54, 40, 288, 4)]
+        )
         veins.path([(-9, 44, 330, 3), (-9, 44, 480, 4), (-22, 20, 496, 4), (-30, -8, 500, 4)])
         veins.path([(32, 10, 452, 6), (14, 12, 450, 8)]).path([(-32, 10, 452, 6), (-10, 12, 450, 8)])
         veins.path([(-30, -18, 532, 7), (0, -34, 545, 6), (36, -24, 560, 6), (80, -14, 578, 6)])
-        cava = Tubes().path([(-22, 20, 192, 11), (-25, 15, 260, 11.5), (-27, 10, 330, 12), (-26, 0, 390, 13), (-28, -12, 412, 13)])
+        cava = Tubes().path(
+            [(-22, 20, 192, 11), (-25, 15, 260, 11.5), (-27, 10, 330, 12), (-26, 0, 390, 13), (-28, -12, 412, 13)]
+        )
         cava.path([(-30, -22, 448, 11), (-31, -18, 500, 10), (-31, -16, 535, 9), (-52, -10, 560, 7), (-84, -8, 580, 6)])
         return arteries, veins, cava
 
     def _make_small_bowel(self, rng: np.random.Generator) -> tuple[Tubes, Tubes]:
-        spots = np.array([(x, y, z) for z in range(96, 264, 25) for x in range(-84, 92, 28) for y in (-60, -36, -12)], float)
+        spots = np.array(
+            [(x, y, z) for z in range(96, 264, 25) for x in range(-84, 92, 28) for y in (-60, -36, -12)], float
+        )
         spots += rng.normal(0, 4.5, spots.shape)
-        inside = ((spots[:, 0] / 88) ** 2 + ((spots[:, 2] - 180) / 92) ** 2 < 1) & ~((np.abs(spots[:, 0]) < 20) & (spots[:, 1] > -20))
+        inside = ((spots[:, 0] / 88) ** 2 + ((spots[:, 2] - 180) / 92) ** 2 < 1) & ~(
+            (np.abs(spots[:, 0]) < 20) & (spots[:, 1] > -20)
+        )
         left = list(spots[inside])
         order = [left.pop(0)]
         while left:
@@ -434,7 +555,14 @@ class Anatomy:
         if len(chain) > 1:
             loops.path(chain, step=8)
         mesentery = Tubes()
-        _grow(rng, mesentery, np.array([8.0, -12, 235]), np.array(order) + rng.normal(0, 8, (len(order), 3)), radius=4, floor=0.9)
+        _grow(
+            rng,
+            mesentery,
+            np.array([8.0, -12, 235]),
+            np.array(order) + rng.normal(0, 8, (len(order), 3)),
+            radius=4,
+            floor=0.9,
+        )
         return loops, mesentery
 
     def _make_colon(self) -> Tubes:
@@ -443,7 +571,10 @@ class Anatomy:
                   (108, 26, 200, 14), (102, 8, 158, 14), (84, -14, 126, 14), (52, -18, 104, 15), (24, 6, 112, 15), (6, 34, 104, 16), (0, 46, 74, 18),
                   (0, 40, 44, 19), (0, 44, 14, 14), (0, 46, -20, 10)]  # fmt: skip
         colon = Tubes().path(course, step=6)
-        colon._rows = [(*r[:6], r[6] + 1.6 * np.sin(i * 1.1), r[7] + 1.6 * np.sin((i + 1) * 1.1)) for i, r in enumerate(colon._rows)]
+        colon._rows = [
+            (*r[:6], r[6] + 1.6 * np.sin(i * 1.1), r[7] + 1.6 * np.sin((i + 1) * 1.1))
+            for i, r in enumerate(colon._rows)
+        ]
         return colon
 
     # Drawing. Every painter below works on the current slice: self._hu, self._x, self._y, self._z.
@@ -501,17 +632,23 @@ class Anatomy:
         row = min(max(int((y / FIELD_OF_VIEW + 0.5) * self.rows), 0), self.rows - 1)
         return float(self._x[row, column] - self._x0[column]), float(self._y[row, column] - self._y0[row])
 
-    def _tubes(self, tubes: Tubes, value: Any, *, flatten: float = 1.0, inset: float = 0.0, strength: float = 1.0) -> None:
+    def _tubes(
+        self, tubes: Tubes, value: Any, *, flatten: float = 1.0, inset: float = 0.0, strength: float = 1.0
+    ) -> None:
         found = self._tube_depth(tubes, flatten)
         if found:
             box, depth = found
-            self._blend(box, self._edge(depth - inset) * strength, value[box] if isinstance(value, np.ndarray) else value)
+            self._blend(
+                box, self._edge(depth - inset) * strength, value[box] if isinstance(value, np.ndarray) else value
+            )
 
     def _solid(self, shape: Ellipsoid, value: Any, within: Array | None = None) -> None:
         reach = max(shape.half_axes)
         if abs(self._z - shape.centre[2]) > reach:
             return
-        box = self._box(shape.centre[0] - reach, shape.centre[0] + reach, shape.centre[1] - reach, shape.centre[1] + reach)
+        box = self._box(
+            shape.centre[0] - reach, shape.centre[0] + reach, shape.centre[1] - reach, shape.centre[1] + reach
+        )
         if box is None:
             return
         depth = shape.depth(self._x[box], self._y[box], self._z)
@@ -559,7 +696,10 @@ class Anatomy:
         wall = _ellipse(x, y - (front + back) / 2, half_width - _at(FAT_SIDE, z), (back - front) / 2, 0.45)
         cavity = _cavity_depth(x, y, z)
         marbling = np.clip((clumps + 0.5 * grain - 0.85) * 1.4, 0, 1)
-        layers = np.exp(-(((wall - 7 - clumps) / 0.9) ** 2)) * 0.75 + np.exp(-(((wall - 13 - 0.7 * clumps) / 0.8) ** 2)) * 0.5
+        layers = (
+            np.exp(-(((wall - 7 - clumps) / 0.9) ** 2)) * 0.75
+            + np.exp(-(((wall - 13 - 0.7 * clumps) / 0.8) ** 2)) * 0.5
+        )
         pelvic = float(np.clip((175 - z) / 60, 0, 1))
         fatness = np.clip(marbling * (0.55 + 0.3 * pelvic) + layers * (1 - 0.6 * pelvic), 0, 0.95)
         self._blend(everywhere, self._edge(wall), MUSCLE + 5 * clumps + (FAT - MUSCLE) * fatness)
@@ -581,11 +721,37 @@ class Anatomy:
         inside = np.minimum(inside, below_diaphragm - 2)
         self._tubes(self._soft_muscles, MUSCLE + 4 * clumps)
         self._tubes(self._mesentery, 120.0)
-        self._hollow(self._small_bowel, wall=2.2, wall_value=82.0, content=28 + 14 * clumps, gas=clumps > 1.9, gas_level=-46.0, within=inside)
+        self._hollow(
+            self._small_bowel,
+            wall=2.2,
+            wall_value=82.0,
+            content=28 + 14 * clumps,
+            gas=clumps > 1.9,
+            gas_level=-46.0,
+            within=inside,
+        )
         stool = 25 + 30 * clumps - 520 * np.clip(grain - 0.75, 0, 1)
-        self._hollow(self._colon, wall=2.2, wall_value=66.0, content=stool, gas=None, gas_level=-6.0 if z > 170 else -30.0, within=inside)
-        self._hollow(self._duodenum, wall=2.5, wall_value=76.0, content=18 + 10 * clumps, gas=None, gas_level=-99.0, within=inside)
-        self._hollow(self._stomach, wall=4.0, wall_value=78.0, content=14 + 8 * clumps, gas=None, gas_level=-38.0, within=inside)
+        self._hollow(
+            self._colon,
+            wall=2.2,
+            wall_value=66.0,
+            content=stool,
+            gas=None,
+            gas_level=-6.0 if z > 170 else -30.0,
+            within=inside,
+        )
+        self._hollow(
+            self._duodenum,
+            wall=2.5,
+            wall_value=76.0,
+            content=18 + 10 * clumps,
+            gas=None,
+            gas_level=-99.0,
+            within=inside,
+        )
+        self._hollow(
+            self._stomach, wall=4.0, wall_value=78.0, content=14 + 8 * clumps, gas=None, gas_level=-38.0, within=inside
+        )
         self._tubes(self._pancreas, 84 + 10 * clumps - 95 * np.clip(grain + clumps - 1.3, 0, 1))
         self._tubes(self._adrenals, 70.0)
         if 235 < z:
@@ -605,7 +771,15 @@ class Anatomy:
         self._solid(PROSTATE, 62 + 8 * clumps)
 
     def _hollow(
-        self, tubes: Tubes, *, wall: float, wall_value: float, content: Array, gas: Array | None, gas_level: float, within: Array
+        self,
+        tubes: Tubes,
+        *,
+        wall: float,
+        wall_value: float,
+        content: Array,
+        gas: Array | None,
+        gas_level: float,
+        within: Array,
     ) -> None:
         found = self._tube_depth(tubes)
         if not found:
@@ -635,7 +809,11 @@ class Anatomy:
         sinus = Ellipsoid((cx - 13 * side, cy - 7, cz), (19, 11, 32), yaw=kidney.yaw).depth(x, y, self._z)
         pelvis = Ellipsoid((cx - 17 * side, cy - 8, cz), (15, 5, 14), yaw=kidney.yaw).depth(x, y, self._z)
         around = np.arctan2(y - cy, (x - cx) * side)
-        pyramids = np.clip(np.sin(around * 7 + self._z / 5.5) * 1.6 + 0.5, 0, 1) * self._edge(capsule - 6.5) * self._edge(-sinus)
+        pyramids = (
+            np.clip(np.sin(around * 7 + self._z / 5.5) * 1.6 + 0.5, 0, 1)
+            * self._edge(capsule - 6.5)
+            * self._edge(-sinus)
+        )
         self._blend(box, self._edge(capsule + 9) * 0.7, FAT)
         self._blend(box, self._edge(capsule), 158 - 62 * pyramids)
         self._blend(box, self._edge(np.minimum(sinus, capsule + 6)), FAT + 30)
@@ -668,7 +846,9 @@ class Anatomy:
         if self._nodule_radius:
             radius = self._nodule_radius
             nodule = Ellipsoid(NODULE_CENTRE, (radius, radius * 0.92, radius * 0.96))
-            box_or_none = self._box(NODULE_CENTRE[0] - 20, NODULE_CENTRE[0] + 20, NODULE_CENTRE[1] - 20, NODULE_CENTRE[1] + 20)
+            box_or_none = self._box(
+                NODULE_CENTRE[0] - 20, NODULE_CENTRE[0] + 20, NODULE_CENTRE[1] - 20, NODULE_CENTRE[1] + 20
+            )
             if abs(z - NODULE_CENTRE[2]) < radius + 2 and box_or_none:
                 depth = nodule.depth(x[box_or_none], y[box_or_none], z) + 0.45 * grain[box_or_none]
                 self._blend(box_or_none, self._edge(depth, 1.3), 38.0)
@@ -719,7 +899,11 @@ class Anatomy:
         joint = Ellipsoid((88 * side, -2, 46), (26.5, 26.5, 26.5)).depth(x, y, z)
         self._blend(box, self._edge(joint), 70.0)
         head = Ellipsoid((88 * side, -2, 46), (23.5, 23.5, 23.5)).depth(x, y, z)
-        neck = Tubes().path([(92, -2, 44, 15), (110, 4, 32, 14), (122, 8, 20, 17), (120, 6, -12, 16), (118, 6, -40, 15)]).path([(120, 14, 40, 9), (126, 12, 20, 13)])
+        neck = (
+            Tubes()
+            .path([(92, -2, 44, 15), (110, 4, 32, 14), (122, 8, 20, 17), (120, 6, -12, 16), (118, 6, -40, 15)])
+            .path([(120, 14, 40, 9), (126, 12, 20, 13)])
+        )
         found = self._tube_depth(neck if side > 0 else neck.mirrored())
         depth = head
         if found:
@@ -740,7 +924,9 @@ class Anatomy:
         box = self._box(-40, 40, centre_y - 15, centre_y + 15)
         if box is None:
             return
-        depth = _ellipse(self._x[box], self._y[box] - centre_y, (16 + 13 * manubrium) * xiphoid, 6.2 + 1.5 * manubrium, 0.6)
+        depth = _ellipse(
+            self._x[box], self._y[box] - centre_y, (16 + 13 * manubrium) * xiphoid, 6.2 + 1.5 * manubrium, 0.6
+        )
         self._blend(box, self._edge(depth), 560.0 * gap)
         self._blend(box, self._edge(depth - 1.6), marrow[box] * 0.75)
 
@@ -778,15 +964,20 @@ class Anatomy:
             slope_z = z + tilt * np.clip(y - canal_y, 0, 60)
             spinous_window = 0.62 * (height * 0.33 - np.abs(slope_z - (middle - height * 0.08)))
             length = 31.0 if vertebra.lumbar else 27.0
-            spinous = np.minimum(np.minimum(4.0 - np.abs(x), np.minimum(y - canal_y - 7, canal_y + length - y)), spinous_window)
+            spinous = np.minimum(
+                np.minimum(4.0 - np.abs(x), np.minimum(y - canal_y - 7, canal_y + length - y)), spinous_window
+            )
             pedicle_window = min(z - (middle - 1), high - 1 - z)
-            pedicle = np.minimum(_ellipse(np.abs(x) - vertebra.half_width * 0.62, y - depth_back, 5.0, 9.5, 0.4), pedicle_window)
+            pedicle = np.minimum(
+                _ellipse(np.abs(x) - vertebra.half_width * 0.62, y - depth_back, 5.0, 9.5, 0.4), pedicle_window
+            )
             span = vertebra.half_width + (22.0 if vertebra.lumbar else 18.0)
             sweep = 0.0 if vertebra.lumbar else 0.45 * (np.abs(x) - 12)
             transverse = _ellipse(np.abs(x) - (span + 8) / 2, y - canal_y - sweep + 2, (span - 8) / 2, 4.8, 0.3)
             transverse = np.minimum(transverse, 5.5 - abs(z - (middle + height * 0.12)))
             facet = np.minimum(
-                _ellipse(np.abs(x) - (17 if vertebra.lumbar else 13), y - canal_y - 6, 6.5, 7.5, 0.2), height * 0.24 - abs(z - vertebra.bottom - 1)
+                _ellipse(np.abs(x) - (17 if vertebra.lumbar else 13), y - canal_y - 6, 6.5, 7.5, 0.2),
+                height * 0.24 - abs(z - vertebra.bottom - 1),
             )
             joint = np.abs(np.abs(x) - (17 if vertebra.lumbar else 13) - 0.35 * (y - canal_y - 6) + 1.0)
             back = np.maximum(np.maximum(np.maximum(ring, spinous), np.maximum(pedicle, transverse)), facet)
@@ -834,7 +1025,7 @@ class Anatomy:
         wide = np.exp(-(((self._z - 590) / 34) ** 2)) + 0.7 * np.exp(-(((self._z - 40) / 36) ** 2))
         if wide > 0.05:
             streaks = self._noise.standard_normal((self.rows, 1), dtype=np.float32) * np.float32(9 * wide)
-            hu += streaks * np.exp(-((self._y0[:, None] - 10) / 55) ** 2) * (hu > -400)
+            hu += streaks * np.exp(-(((self._y0[:, None] - 10) / 55) ** 2)) * (hu > -400)
         outside = self._x0[None, :] ** 2 + self._y0[:, None] ** 2 > (FIELD_OF_VIEW / 2) ** 2
         hu[outside] = -1024
         return np.clip(hu, -1024, 3071).astype(np.float32)

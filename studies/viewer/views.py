@@ -1,0 +1,97 @@
+"""OHIF under ``/viewer/``: its files, its configuration, and its page for every address of its router."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from csp.constants import NONE, SELF
+from csp.decorators import csp
+from django.conf import settings
+from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import get_token
+from django.views.decorators.http import require_GET, require_safe
+from whitenoise import WhiteNoise
+from whitenoise.responders import StaticFile
+
+from accounts.capabilities import Capability
+from accounts.gates import capability_required
+
+# OHIF compiles WebAssembly codecs, makes workers from blobs and sets style attributes; scripts stay ours.
+POLICY = {
+    "default-src": [SELF],
+    "script-src": [SELF, "'wasm-unsafe-eval'", "blob:"],
+    "worker-src": [SELF, "blob:"],
+    "style-src": [SELF, "'unsafe-inline'"],
+    "img-src": [SELF, "data:", "blob:"],
+    "font-src": [SELF, "data:"],
+    "connect-src": [SELF, "blob:", "data:"],
+    "frame-ancestors": [SELF],
+    "object-src": [NONE],
+    "base-uri": [SELF],
+}
+CONFIGURATION = Path(__file__).with_name("app_config.js")
+may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
+
+
+class ViewerFiles(WhiteNoise):
+    """The build's files; those with a hash in their names never change."""
+
+    def immutable_file_test(self, path: str, url: str) -> bool:
+        return ".bundle." in url and not url.endswith("app.bundle.css")
+
+
+@lru_cache(maxsize=1)
+def _files(root: Path) -> ViewerFiles:
+    files = ViewerFiles(application=None, max_age=3600)
+    if root.is_dir():
+        files.add_files(str(root), prefix="viewer/")
+    return files
+
+
+@require_safe
+@csp(POLICY)
+def viewer(request: HttpRequest, asset: str = "") -> HttpResponseBase:
+    """Give a file of the build; for any other address OHIF's page, to one who may see images."""
+    if request.path != "/viewer/index.html":
+        file = _files(settings.ATRIUM.viewer_root).files.get(request.path)
+        if file is not None:
+            return _file_response(request, file)
+    return page(request)
+
+
+@may_see_images
+def page(request: HttpRequest) -> HttpResponseBase:
+    """Give OHIF's page."""
+    index = settings.ATRIUM.viewer_root / "index.html"
+    if not index.exists():
+        return HttpResponse("The viewer isn't installed: run «make viewer».", status=503, content_type="text/plain")
+    response = HttpResponse(index.read_bytes())
+    response["Cache-Control"] = "no-cache, private"
+    return response
+
+
+def _file_response(request: HttpRequest, file: StaticFile) -> HttpResponseBase:
+    found = file.get_response(request.method, request.META)
+    status = int(found.status)
+    response: HttpResponseBase = (
+        FileResponse(found.file, status=status) if found.file is not None else HttpResponse(status=status)
+    )
+    # whitenoise gives every header that belongs to the file, Django's own guesses would double them.
+    del response["Content-Type"]
+    for name, value in found.headers:
+        response[name] = value
+    return response
+
+
+@require_GET
+@may_see_images
+@csp(POLICY)
+def app_config(request: HttpRequest) -> HttpResponse:
+    """Give OHIF's configuration with the session's CSRF token in it."""
+    script = CONFIGURATION.read_text().replace('"__CSRF_TOKEN__"', json.dumps(get_token(request)))
+    response = HttpResponse(script, content_type="text/javascript; charset=utf-8")
+    response["Cache-Control"] = "no-store"
+    return response

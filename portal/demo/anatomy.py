@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import copysign, cos, radians, sin
 from typing import Any
 
@@ -37,34 +38,96 @@ def _profile(*knots: tuple[float, float]) -> tuple[Array, Array]:
 
 
 BODY_HALF_WIDTH = _profile(
-    (0, 176), (40, 181), (100, 174), (160, 161), (210, 152), (270, 153), (330, 158), (420, 163), (490, 166), (540, 174),
-    (570, 186), (600, 193),
-)  # fmt: skip
+    (0, 176),
+    (40, 181),
+    (100, 174),
+    (160, 161),
+    (210, 152),
+    (270, 153),
+    (330, 158),
+    (420, 163),
+    (490, 166),
+    (540, 174),
+    (570, 186),
+    (600, 193),
+)
 BODY_HALF_DEPTH = _profile(
-    (0, 99), (40, 105), (100, 107), (160, 104), (210, 102), (270, 106), (330, 111), (420, 114), (490, 109), (540, 99),
-    (570, 90), (600, 80),
-)  # fmt: skip
+    (0, 99),
+    (40, 105),
+    (100, 107),
+    (160, 104),
+    (210, 102),
+    (270, 106),
+    (330, 111),
+    (420, 114),
+    (490, 109),
+    (540, 99),
+    (570, 90),
+    (600, 80),
+)
 FAT_SIDE = _profile(
     (0, 24), (40, 27), (100, 25), (160, 22), (210, 19), (270, 14), (330, 10), (420, 8), (540, 12), (600, 14)
 )
 FAT_FRONT = _profile((0, 20), (60, 23), (140, 23), (210, 18), (270, 14), (330, 9), (420, 6), (500, 7), (600, 8))
 FAT_BACK = _profile((0, 26), (60, 25), (120, 20), (180, 12), (260, 9), (400, 7), (600, 8))
 CAVITY_HALF_WIDTH = _profile(
-    (0, 36), (40, 52), (90, 72), (120, 92), (150, 108), (200, 118), (260, 127), (330, 137), (400, 142), (470, 138), (520, 122),
-    (555, 94), (580, 68), (600, 50),
-)  # fmt: skip
+    (0, 36),
+    (40, 52),
+    (90, 72),
+    (120, 92),
+    (150, 108),
+    (200, 118),
+    (260, 127),
+    (330, 137),
+    (400, 142),
+    (470, 138),
+    (520, 122),
+    (555, 94),
+    (580, 68),
+    (600, 50),
+)
 CAVITY_FRONT = _profile(
-    (0, -38), (40, -62), (100, -78), (150, -74), (210, -73), (270, -78), (330, -86), (420, -94), (470, -86), (530, -63),
-    (565, -38), (600, -16),
-)  # fmt: skip
+    (0, -38),
+    (40, -62),
+    (100, -78),
+    (150, -74),
+    (210, -73),
+    (270, -78),
+    (330, -86),
+    (420, -94),
+    (470, -86),
+    (530, -63),
+    (565, -38),
+    (600, -16),
+)
 CAVITY_BACK = _profile(
-    (0, 62), (60, 66), (110, 58), (150, 54), (200, 62), (260, 75), (330, 86), (400, 90), (470, 90), (530, 82), (565, 72),
+    (0, 62),
+    (60, 66),
+    (110, 58),
+    (150, 54),
+    (200, 62),
+    (260, 75),
+    (330, 86),
+    (400, 90),
+    (470, 90),
+    (530, 82),
+    (565, 72),
     (600, 58),
-)  # fmt: skip
+)
 SPINE_Y = _profile(
-    (60, 78), (110, 78), (165, 52), (200, 43), (240, 39), (290, 42), (340, 48), (400, 54), (460, 56), (520, 51), (560, 43),
+    (60, 78),
+    (110, 78),
+    (165, 52),
+    (200, 43),
+    (240, 39),
+    (290, 42),
+    (340, 48),
+    (400, 54),
+    (460, 56),
+    (520, 51),
+    (560, 43),
     (600, 33),
-)  # fmt: skip
+)
 MEDIASTINUM_HALF_WIDTH = _profile((380, 48), (440, 42), (490, 37), (520, 36), (550, 37), (575, 44), (600, 52))
 
 
@@ -167,7 +230,9 @@ class Tubes:
         self._rows: list[tuple[float, ...]] = []
         self._table: Array | None = None
 
-    def add(self, start: Sequence[float], end: Sequence[float], start_radius: float, end_radius: float) -> None:
+    def add(
+        self, start: Sequence[float] | Array, end: Sequence[float] | Array, start_radius: float, end_radius: float
+    ) -> None:
         """Append one segment."""
         self._rows.append((*start[:3], *end[:3], start_radius, end_radius))
 
@@ -182,7 +247,7 @@ class Tubes:
                 curve.append(
                     0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
                 )
-        for p, q in zip(curve, curve[1:], strict=False):
+        for p, q in pairwise(curve):
             self.add(p, q, max(p[3], 0.3), max(q[3], 0.3))
         return self
 
@@ -299,7 +364,7 @@ class Anatomy:
         rng = np.random.default_rng(seed)
         fields = [_SmoothField(rng, cell, rows, columns) for cell in (58.0, 58.0, 21.0, 21.0, 9.0, 3.4)]
         self._bend_x, self._bend_y, self._ripple_x, self._ripple_y, self._clumps, self._grain = fields
-        self._noise = np.random.default_rng([seed, 7])
+        self._seed = seed
         self._vertebrae = _vertebrae()
         self._ribs, self._cartilage = self._make_ribs()
         self._long_bones = self._make_long_bones()
@@ -373,14 +438,14 @@ class Anatomy:
                 )
 
             def fall(angle: float, head: float = head, drop: float = drop) -> float:
-                return head - drop * (1 - np.cos(np.radians(angle) * 1.12)) / 1.75
+                return head - drop * (1 - cos(radians(angle) * 1.12)) / 1.75
 
             spine_y = float(_at(SPINE_Y, head))
             points = [
                 (vertebra.half_width - 1, spine_y + 9, head, 4.6),
                 (vertebra.half_width + 17, spine_y + 25, head - 1, 4.6),
             ]
-            points += [(*place(a, fall(a)), 4.8) for a in np.arange(30, last + 1, 8)]
+            points += [(*place(a, fall(a)), 4.8) for a in range(30, last + 1, 8)]
             bone.path(points, step=7)
             if number < 10:
                 start = points[-1]
@@ -459,10 +524,9 @@ class Anatomy:
         for side in (-1.0, 1.0):
             cloud = rng.uniform((14, -95, 320), (142, 92, 592), (26000, 3)) * (side, 1, 1)
             cloud = cloud[lung_depth(*cloud.T) > 2.5]
-            hilum = np.array([46 * side, 12, 474.0])
-            _grow(rng, vessels, hilum + (0, -6, 5), cloud[:760], radius=7.5, exponent=2.3, floor=0.55)
+            _grow(rng, vessels, np.array([46 * side, 6, 479.0]), cloud[:760], radius=7.5, exponent=2.3, floor=0.55)
             _grow(rng, vessels, np.array([34 * side, 12, 452.0]), cloud[800:1300], radius=6.5, exponent=2.3, floor=0.55)
-            _grow(rng, bronchi, hilum - (4 * side, -2, 2), cloud[1300:1334], radius=4.6, exponent=2.6, floor=0.8)
+            _grow(rng, bronchi, np.array([42 * side, 14, 472.0]), cloud[1300:1334], radius=4.6, exponent=2.6, floor=0.8)
         return vessels, bronchi
 
     def _make_liver_vessels(self, rng: np.random.Generator) -> Tubes:
@@ -476,9 +540,21 @@ class Anatomy:
 
     def _make_great_vessels(self) -> tuple[Tubes, Tubes, Tubes]:
         arteries = Tubes().path(
-            [(6, -18, 448, 15), (-14, -26, 466, 16), (-18, -22, 494, 15.5), (-6, -8, 514, 14.5), (14, 16, 518, 13.5), (25, 36, 502, 13), (26, 42, 470, 12.5),
-             (22, 36, 410, 12), (14, 28, 350, 11.5), (8, 16, 290, 10.5), (5, 10, 240, 9.5), (4, 14, 204, 9)]
-        )  # fmt: skip
+            [
+                (6, -18, 448, 15),
+                (-14, -26, 466, 16),
+                (-18, -22, 494, 15.5),
+                (-6, -8, 514, 14.5),
+                (14, 16, 518, 13.5),
+                (25, 36, 502, 13),
+                (26, 42, 470, 12.5),
+                (22, 36, 410, 12),
+                (14, 28, 350, 11.5),
+                (8, 16, 290, 10.5),
+                (5, 10, 240, 9.5),
+                (4, 14, 204, 9),
+            ]
+        )
         for x, start in ((-10, -8), (2, 2), (13, 12)):
             arteries.path(
                 [
@@ -566,10 +642,31 @@ class Anatomy:
         return loops, mesentery
 
     def _make_colon(self) -> Tubes:
-        course = [(-84, -12, 118, 18), (-104, -6, 142, 25), (-108, 6, 180, 23), (-108, 12, 222, 21), (-98, -14, 256, 21), (-74, -58, 248, 20),
-                  (-36, -64, 232, 19), (4, -64, 226, 19), (46, -64, 240, 19), (84, -56, 274, 19), (108, -16, 302, 19), (114, 18, 296, 17), (112, 30, 250, 15),
-                  (108, 26, 200, 14), (102, 8, 158, 14), (84, -14, 126, 14), (52, -18, 104, 15), (24, 6, 112, 15), (6, 34, 104, 16), (0, 46, 74, 18),
-                  (0, 40, 44, 19), (0, 44, 14, 14), (0, 46, -20, 10)]  # fmt: skip
+        course = [
+            (-84, -12, 118, 18),
+            (-104, -6, 142, 25),
+            (-108, 6, 180, 23),
+            (-108, 12, 222, 21),
+            (-98, -14, 256, 21),
+            (-74, -58, 248, 20),
+            (-36, -64, 232, 19),
+            (4, -64, 226, 19),
+            (46, -64, 240, 19),
+            (84, -56, 274, 19),
+            (108, -16, 302, 19),
+            (114, 18, 296, 17),
+            (112, 30, 250, 15),
+            (108, 26, 200, 14),
+            (102, 8, 158, 14),
+            (84, -14, 126, 14),
+            (52, -18, 104, 15),
+            (24, 6, 112, 15),
+            (6, 34, 104, 16),
+            (0, 46, 74, 18),
+            (0, 40, 44, 19),
+            (0, 44, 14, 14),
+            (0, 46, -20, 10),
+        ]
         colon = Tubes().path(course, step=6)
         colon._rows = [
             (*r[:6], r[6] + 1.6 * np.sin(i * 1.1), r[7] + 1.6 * np.sin((i + 1) * 1.1))
@@ -694,7 +791,7 @@ class Anatomy:
         front = BACK - 2 * half_depth + _at(FAT_FRONT, z)
         back = BACK - _at(FAT_BACK, z)
         wall = _ellipse(x, y - (front + back) / 2, half_width - _at(FAT_SIDE, z), (back - front) / 2, 0.45)
-        cavity = _cavity_depth(x, y, z)
+        cavity: Array = _cavity_depth(x, y, z)
         marbling = np.clip((clumps + 0.5 * grain - 0.85) * 1.4, 0, 1)
         layers = (
             np.exp(-(((wall - 7 - clumps) / 0.9) ** 2)) * 0.75
@@ -754,7 +851,7 @@ class Anatomy:
         )
         self._tubes(self._pancreas, 84 + 10 * clumps - 95 * np.clip(grain + clumps - 1.3, 0, 1))
         self._tubes(self._adrenals, 70.0)
-        if 235 < z:
+        if z > 235:
             box = self._box(-150, 80, -100, 95)
             if box:
                 depth = _liver_depth(self._x[box], self._y[box], z)
@@ -1018,13 +1115,14 @@ class Anatomy:
         for axis in (0, 1):
             shifted = 0.24 * (np.roll(hu, 1, axis) + np.roll(hu, -1, axis))
             hu = 0.52 * hu + shifted
-        noise = self._noise.standard_normal((self.rows + 2, self.columns + 2), dtype=np.float32)
+        rng = np.random.default_rng([self._seed, round(self._z * 1000) + 10**6])
+        noise = rng.standard_normal((self.rows + 2, self.columns + 2), dtype=np.float32)
         noise = noise[:-2] + 1.6 * noise[1:-1] + noise[2:]
         noise = noise[:, :-2] + 1.6 * noise[:, 1:-1] + noise[:, 2:]
         hu += noise * np.float32(2.7 * np.sqrt(2.0 / thickness))
         wide = np.exp(-(((self._z - 590) / 34) ** 2)) + 0.7 * np.exp(-(((self._z - 40) / 36) ** 2))
         if wide > 0.05:
-            streaks = self._noise.standard_normal((self.rows, 1), dtype=np.float32) * np.float32(9 * wide)
+            streaks = rng.standard_normal((self.rows, 1), dtype=np.float32) * np.float32(9 * wide)
             hu += streaks * np.exp(-(((self._y0[:, None] - 10) / 55) ** 2)) * (hu > -400)
         outside = self._x0[None, :] ** 2 + self._y0[:, None] ** 2 > (FIELD_OF_VIEW / 2) ** 2
         hu[outside] = -1024

@@ -5,6 +5,7 @@ Everything follows from ``today``: the same day always gives the same bytes, so 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -17,7 +18,7 @@ import pydicom.data
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import EnhancedMRImageStorage, EnhancedSRStorage, ExplicitVRLittleEndian
 
 from portal.demo.phantom import DemoOrder, DemoPatient, ct_phantom, demo_uid, put_patient_and_order
 
@@ -32,17 +33,59 @@ PRIOR_NODULE_DIAMETER = 5.0
 
 # What names or points to the source of a real image; none of it belongs to the invented study.
 _FOREIGN_KEYWORDS = (
-    "AdmittingDiagnosesDescription", "CTDIPhantomTypeCodeSequence", "AdditionalPatientHistory", "DeviceSerialNumber", "EthnicGroup",
-    "InstanceCreationDate", "InstanceCreationTime", "InstanceCreatorUID", "InstitutionAddress", "InstitutionalDepartmentName",
-    "IssuerOfPatientID", "MedicalAlerts", "NameOfPhysiciansReadingStudy", "Occupation", "OperatorsName", "OtherPatientIDs",
-    "OtherPatientIDsSequence", "OtherPatientNames", "PatientAddress", "PatientBirthTime", "PatientComments", "PatientTelephoneNumbers",
-    "PerformedProcedureStepDescription", "PerformedProcedureStepID", "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime",
-    "PerformedProtocolCodeSequence", "PerformingPhysicianName", "PhysiciansOfRecord", "ProcedureCodeSequence", "RequestingPhysician",
-    "ReferencedImageSequence", "ReferencedPerformedProcedureStepSequence", "ReferencedRawDataSequence", "ReferencedStudySequence",
-    "RequestAttributesSequence", "RequestedProcedureDescription", "SourceImageSequence", "StudyComments", "StationName",
-    "AcquisitionDateTime", "FrameAcquisitionDateTime", "CurrentPatientLocation", "ImageComments", "PatientIdentityRemoved",
-    "DeidentificationMethod", "ClinicalTrialSubjectID",
-)  # fmt: skip
+    "AdmittingDiagnosesDescription",
+    "CTDIPhantomTypeCodeSequence",
+    "AdditionalPatientHistory",
+    "DeviceSerialNumber",
+    "EthnicGroup",
+    "InstanceCreationDate",
+    "InstanceCreationTime",
+    "InstanceCreatorUID",
+    "InstitutionAddress",
+    "InstitutionalDepartmentName",
+    "IssuerOfPatientID",
+    "MedicalAlerts",
+    "NameOfPhysiciansReadingStudy",
+    "Occupation",
+    "OperatorsName",
+    "OtherPatientIDs",
+    "OtherPatientIDsSequence",
+    "OtherPatientNames",
+    "PatientAddress",
+    "PatientBirthTime",
+    "PatientComments",
+    "PatientTelephoneNumbers",
+    "PerformedProcedureStepDescription",
+    "PerformedProcedureStepID",
+    "PerformedProcedureStepStartDate",
+    "PerformedProcedureStepStartTime",
+    "PerformedProtocolCodeSequence",
+    "PerformingPhysicianName",
+    "PhysiciansOfRecord",
+    "ProcedureCodeSequence",
+    "RequestingPhysician",
+    "ReferencedImageSequence",
+    "ReferencedPerformedProcedureStepSequence",
+    "ReferencedRawDataSequence",
+    "ReferencedStudySequence",
+    "RequestAttributesSequence",
+    "RequestedProcedureDescription",
+    "SourceImageSequence",
+    "StudyComments",
+    "StationName",
+    "CurrentPatientLocation",
+    "ImageComments",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "AdmissionID",
+    "PatientInstitutionResidence",
+    "VisitComments",
+    "TimezoneOffsetFromUTC",
+    "ScheduledProcedureStepID",
+    "ReasonForTheRequestedProcedure",
+    "CommentsOnThePerformedProcedureStep",
+    "ClinicalTrialSubjectID",
+)
 
 
 @dataclass(frozen=True)
@@ -101,25 +144,146 @@ class _RealStudy:
 
 
 _REAL_STUDIES = (
-    _RealStudy("north", KOWALCZYK, "NG26110902", "CT head without contrast", 0, time(6, 25), BERGSTROEM, (("693_J2KR.dcm", "Axial 5 mm"),)),
-    _RealStudy("north", MUELLER, "NG26110903", "MR liver with contrast", 0, time(6, 50), ACHTERBERG, (("MR-SIEMENS-DICOM-WithOverlays.dcm", "T1 fat-saturated, portal venous"),)),
-    _RealStudy("north", NUNEZ, "NG26110904", "XR chest PA", 0, time(7, 40), MAHMOUD, (("RG1_J2KR.dcm", "PA"),)),
-    _RealStudy("north", OKONKWO, "NG26110611", "MR left shoulder", 3, time(11, 20), REFERRING_PHYSICIAN, (("MR2_J2KR.dcm", "T1 coronal oblique"),)),
     _RealStudy(
-        "north", LINDQVIST, "NG26110437", "Transthoracic echocardiography", 5, time(14, 5), REFERRING_PHYSICIAN, (("color3d_jpeg_baseline.dcm", "Apical four chamber"),),
-        (("59427-5", "Left ventricular internal dimension, diastole", "mm", 48.0), ("59428-3", "Left ventricular internal dimension, systole", "mm", 31.0), ("10230-1", "Left ventricular ejection fraction", "%", 61.0)),
+        "north",
+        KOWALCZYK,
+        "NG26110902",
+        "CT head without contrast",
+        0,
+        time(6, 25),
+        BERGSTROEM,
+        (("693_J2KR.dcm", "Axial 5 mm"),),
     ),
-    _RealStudy("north", DANG, "NG26110315", "XR right lower leg AP", 6, time(16, 45), MAHMOUD, (("RG3_J2KR.dcm", "AP"),)),
-    _RealStudy("north", HADDAD, "NG26110108", "US lymph node, power Doppler", 9, time(9, 30), BERGSTROEM, (("US1_J2KR.dcm", "Power Doppler"),)),
-    _RealStudy("north", MUELLER, "NG26109820", "Whole-body bone scintigraphy", 12, time(13, 10), ACHTERBERG, (("JPEG-LL.dcm", "Anterior, 3 h"),)),
-    _RealStudy("south", FUJIMOTO, "SC2608801", "12-lead ECG", 0, time(5, 55), "Delacroix^Élodie^^Dr", (("waveform_ecg.dcm", "Resting ECG"),)),
-    _RealStudy("south", FEATHERSTONE, "SC2608802", "US pelvis", 0, time(7, 15), BERGSTROEM, (("gdcm-US-ALOKA-16.dcm", "Transabdominal"),)),
-    _RealStudy("south", NKOSI, "SC2608754", "CT spine, thoracolumbar junction", 2, time(18, 35), "Delacroix^Élodie^^Dr", (("bad_sequence.dcm", "Axial, soft tissue"),)),
-    _RealStudy("south", PAPADOPOULOU, "SC2608510", "Transoesophageal echocardiography", 14, time(10, 0), BERGSTROEM, (("color-pl.dcm", "Colour Doppler"),)),
-    _RealStudy("south", FUJIMOTO, "SC2608377", "MR head", 20, time(8, 50), "Delacroix^Élodie^^Dr", (("emri_small_RLE.dcm", "T1 volume, reduced matrix"), ("MR_small_jpeg_ls_lossless.dcm", "Scout"))),
-    _RealStudy("south", MUELLER, "SC2608204", "CT abdomen, prone", 25, time(15, 25), ACHTERBERG, (("explicit_VR-UN.dcm", "Axial, portal venous"),)),
-    _RealStudy("south", LINDQVIST, "SC2608112", "Transthoracic echocardiography", 28, time(12, 40), "Delacroix^Élodie^^Dr", (("JPGLosslessP14SV1_1s_1f_8b.dcm", "Suprasternal"),)),
-)  # fmt: skip
+    _RealStudy(
+        "north",
+        MUELLER,
+        "NG26110903",
+        "MR liver with contrast",
+        0,
+        time(6, 50),
+        ACHTERBERG,
+        (("MR-SIEMENS-DICOM-WithOverlays.dcm", "T1 fat-saturated, portal venous"),),
+    ),
+    _RealStudy("north", NUNEZ, "NG26110904", "XR chest PA", 0, time(7, 40), MAHMOUD, (("RG1_J2KR.dcm", "PA"),)),
+    _RealStudy(
+        "north",
+        OKONKWO,
+        "NG26110611",
+        "MR right shoulder",
+        3,
+        time(11, 20),
+        REFERRING_PHYSICIAN,
+        (("MR2_J2KR.dcm", "T1 coronal oblique"),),
+    ),
+    _RealStudy(
+        "north",
+        LINDQVIST,
+        "NG26110437",
+        "Transthoracic echocardiography",
+        5,
+        time(14, 5),
+        REFERRING_PHYSICIAN,
+        (("color3d_jpeg_baseline.dcm", "Apical four chamber"),),
+        (
+            ("59427-5", "Left ventricular internal dimension, diastole", "mm", 48.0),
+            ("59428-3", "Left ventricular internal dimension, systole", "mm", 31.0),
+            ("10230-1", "Left ventricular ejection fraction", "%", 61.0),
+        ),
+    ),
+    _RealStudy(
+        "north", DANG, "NG26110315", "XR right lower leg AP", 6, time(16, 45), MAHMOUD, (("RG3_J2KR.dcm", "AP"),)
+    ),
+    _RealStudy(
+        "north",
+        HADDAD,
+        "NG26110108",
+        "US lymph node, power Doppler",
+        9,
+        time(9, 30),
+        BERGSTROEM,
+        (("US1_J2KR.dcm", "Power Doppler"),),
+    ),
+    _RealStudy(
+        "north",
+        MUELLER,
+        "NG26109820",
+        "Whole-body bone scintigraphy",
+        12,
+        time(13, 10),
+        ACHTERBERG,
+        (("JPEG-LL.dcm", "Anterior, 3 h"),),
+    ),
+    _RealStudy(
+        "south",
+        FUJIMOTO,
+        "SC2608801",
+        "12-lead ECG",
+        0,
+        time(5, 55),
+        "Delacroix^Élodie^^Dr",
+        (("waveform_ecg.dcm", "Resting ECG"),),
+    ),
+    _RealStudy(
+        "south",
+        FEATHERSTONE,
+        "SC2608802",
+        "US pelvis",
+        0,
+        time(7, 15),
+        BERGSTROEM,
+        (("gdcm-US-ALOKA-16.dcm", "Transabdominal"),),
+    ),
+    _RealStudy(
+        "south",
+        NKOSI,
+        "SC2608754",
+        "CT spine, thoracolumbar junction",
+        2,
+        time(18, 35),
+        "Delacroix^Élodie^^Dr",
+        (("bad_sequence.dcm", "Axial, soft tissue"),),
+    ),
+    _RealStudy(
+        "south",
+        PAPADOPOULOU,
+        "SC2608510",
+        "Transoesophageal echocardiography",
+        14,
+        time(10, 0),
+        BERGSTROEM,
+        (("color-pl.dcm", "Colour Doppler"),),
+    ),
+    _RealStudy(
+        "south",
+        FUJIMOTO,
+        "SC2608377",
+        "MR head",
+        20,
+        time(8, 50),
+        "Delacroix^Élodie^^Dr",
+        (("emri_small_RLE.dcm", "T1 volume, reduced matrix"), ("MR_small_jpeg_ls_lossless.dcm", "Scout")),
+    ),
+    _RealStudy(
+        "south",
+        MUELLER,
+        "SC2608204",
+        "CT abdomen with contrast",
+        25,
+        time(15, 25),
+        ACHTERBERG,
+        (("explicit_VR-UN.dcm", "Axial, portal venous"),),
+    ),
+    _RealStudy(
+        "south",
+        LINDQVIST,
+        "SC2608112",
+        "Transthoracic echocardiography",
+        28,
+        time(12, 40),
+        "Delacroix^Élodie^^Dr",
+        (("JPGLosslessP14SV1_1s_1f_8b.dcm", "Suprasternal"),),
+    ),
+)
 
 
 def demo_studies(*, today: date | None = None, ct_slices: int = 300, ct_size: int = 512) -> Iterator[DemoStudy]:
@@ -143,9 +307,15 @@ def demo_studies(*, today: date | None = None, ct_slices: int = 300, ct_size: in
     prior_slices = min(PRIOR_SLICES, ct_slices)
     newest = partial(ct_phantom, patient=patient, order=ct, slices=ct_slices, rows=ct_size, columns=ct_size)
     older = partial(
-        ct_phantom, patient=patient, order=prior, slices=prior_slices, rows=ct_size, columns=ct_size,
-        coverage=PRIOR_COVERAGE, nodule_diameter=PRIOR_NODULE_DIAMETER,
-    )  # fmt: skip
+        ct_phantom,
+        patient=patient,
+        order=prior,
+        slices=prior_slices,
+        rows=ct_size,
+        columns=ct_size,
+        coverage=PRIOR_COVERAGE,
+        nodule_diameter=PRIOR_NODULE_DIAMETER,
+    )
     yield DemoStudy("north", ct.study_description, ct_slices, partial(_written, newest))
     yield DemoStudy("north", prior.study_description, prior_slices, partial(_written, older))
     for study in _REAL_STUDIES:
@@ -175,8 +345,11 @@ def _real_instances(study: _RealStudy, day: date) -> Iterator[FileDataset]:
     )
     patient = study.person.at(study.site)
     for number, (name, series_description) in enumerate(study.files, start=1):
-        dataset = dcmread(_packaged_file(name))
-        _relabel(dataset, patient, order, number, series_description)
+        with warnings.catch_warnings():
+            # The values that pydicom complains of here are the ones that are replaced.
+            warnings.simplefilter("ignore")
+            dataset = dcmread(_packaged_file(name))
+            _relabel(dataset, patient, order, number, series_description)
         yield dataset
     if study.measurements:
         yield _measurements(study, patient, order, len(study.files) + 1)
@@ -204,10 +377,42 @@ def _relabel(
         setattr(dataset, keyword, dataset.StudyDate)
     for keyword in ("AcquisitionTime", "ContentTime"):
         setattr(dataset, keyword, dataset.StudyTime)
-    if "FrameOfReferenceUID" in dataset:
+    if "AcquisitionDateTime" in dataset:
+        dataset.AcquisitionDateTime = dataset.StudyDate + dataset.StudyTime
+    _complete(dataset, order)
+
+
+def _complete(dataset: FileDataset, order: DemoOrder) -> None:
+    """Add what viewers rely on and the packaged files lack."""
+    if dataset.Modality in ("CT", "MR"):
         dataset.FrameOfReferenceUID = demo_uid(order.accession_number, "frame of reference")
+        dataset.PatientPosition = dataset.get("PatientPosition") or "HFS"
     if dataset.Modality == "CT" and "WindowCenter" not in dataset:
         dataset.WindowCenter, dataset.WindowWidth = 40, 400
+    if "PixelSpacing" in dataset and not all(dataset.PixelSpacing):
+        del dataset.PixelSpacing
+    if dataset.SOPClassUID == EnhancedMRImageStorage and "PerFrameFunctionalGroupsSequence" not in dataset:
+        _add_functional_groups(dataset)
+
+
+def _add_functional_groups(dataset: FileDataset) -> None:
+    """Say where each frame lies (PS3.3 C.7.6.16): the packaged file has lost it."""
+    measures, orientation, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = [3.6, 3.6]
+    measures.SliceThickness = 4
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared.PixelMeasuresSequence = Sequence([measures])
+    shared.PlaneOrientationSequence = Sequence([orientation])
+    dataset.SharedFunctionalGroupsSequence = Sequence([shared])
+    dataset.PerFrameFunctionalGroupsSequence = Sequence()
+    for number in range(dataset.NumberOfFrames):
+        position, content, frame = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = [-115.2, -115.2, 4.0 * number]
+        content.StackID = "1"
+        content.InStackPositionNumber = number + 1
+        frame.PlanePositionSequence = Sequence([position])
+        frame.FrameContentSequence = Sequence([content])
+        dataset.PerFrameFunctionalGroupsSequence.append(frame)
 
 
 def _identify(dataset: FileDataset, order: DemoOrder, number: int, series_description: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Settings read the environment when Django starts: the tests' own data folder must be known before that.
@@ -20,6 +20,7 @@ from accounts.services import create_api_token
 from portal.audit import services as audit_services
 from studies.ingest.services import Outcome
 from tests.factories import SHARED, ingest_as, make_people, principal_of
+from tests.services.atrium import Atrium, running_atrium
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +96,10 @@ def shared() -> Path:
     if not (SHARED / "dicom" / "MANIFEST.tsv").exists():
         pytest.skip("../shared with its real DICOM files isn't here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def atrium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
+    """Give a running installation: web, DICOM listener and worker as real processes, shared by a session's tests."""
+    with running_atrium(tmp_path_factory.mktemp("atrium"), "web", "dicom", "worker") as running:
+        yield running

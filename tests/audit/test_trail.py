@@ -17,7 +17,7 @@ from portal.audit.selectors import verify_chain
 from portal.audit.services import record, record_viewing
 from tests.factories import PASSWORD
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
 def drop_protection() -> None:

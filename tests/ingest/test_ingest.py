@@ -16,7 +16,7 @@ from studies.ingest.services import Status
 from studies.models import Instance, Patient, Series, Study
 from tests.factories import make_instance
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
 def manifest(shared: Path) -> list[dict[str, str]]:

@@ -42,9 +42,7 @@ def icon(name: str, label: str = "", css: str = "") -> SafeString:
     """Give an icon of the sprite `static/icons.svg`; hidden from screen readers unless it has a label."""
     href = f"{static('icons.svg')}#{name}"
     if label:
-        return format_html(
-            '<svg class="icon {}" role="img" aria-label="{}"><use href="{}"/></svg>', css, label, href
-        )
+        return format_html('<svg class="icon {}" role="img" aria-label="{}"><use href="{}"/></svg>', css, label, href)
     return format_html('<svg class="icon {}" aria-hidden="true"><use href="{}"/></svg>', css, href)
 
 
@@ -62,7 +60,8 @@ def person_name(value: object) -> str:
     """Give a DICOM person name (PS3.5 §6.2.1) as `FAMILY, Given Middle`.
 
     The alphabetic group is formatted; an ideographic group follows in brackets, or stands alone where
-    there is no alphabetic one. Prefix and suffix are left out; text without `^` stays as it is, less marks that turn its direction.
+    there is no alphabetic one. Prefix, suffix and marks that turn the
+    direction of text are left out; text without `^` stays as it is.
     """
     groups = [group.strip() for group in str(value or "").translate(DIRECTION_MARKS).split("=")]
     alphabetic = groups[0]
@@ -88,7 +87,7 @@ def dicom_age(value: object) -> str:
 
 @register.filter
 def modalities(value: object) -> list[str]:
-    """Give modalities as a list, from a list or from a DICOM multi-value (`CT\\SR`) or comma text."""
+    """Give modalities as a list, from a list, a DICOM multi-value (backslash between) or comma text."""
     if isinstance(value, str):
         return [part.strip() for part in re.split(r"[\\,]", value) if part.strip()]
     if isinstance(value, Iterable):

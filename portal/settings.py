@@ -217,11 +217,16 @@ LOGGING = {
             "format": "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s",
         }
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request_id"]}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request_id"]},
+        "none": {"class": "logging.NullHandler"},
+    },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         "atrium": {"level": "INFO"},
-        "pydicom": {"level": "CRITICAL"},
+        # Its messages, too, quote values; pydicom sets its level itself, so that only the handler can be ours.
+        "pydicom": {"handlers": ["none"], "propagate": False},
+        "kombu": {"level": "ERROR"},
         "pynetdicom": {"level": "ERROR"},
         "weasyprint": {"level": "ERROR"},
         "fontTools": {"level": "ERROR"},

@@ -23,7 +23,7 @@ FIELD_OF_VIEW = 400.0
 Z_RANGE = (0.0, 600.0)
 BACK = 117.0
 WARP_MARGIN = 11.0
-NODULE_CENTRE = (-92.0, 12.0, 497.0)
+NODULE_CENTRE = (-101.0, -30.0, 497.0)
 
 AIR, FAT, MUSCLE, BLOOD = -1000.0, -103.0, 54.0, 185.0
 
@@ -296,7 +296,8 @@ class _SmoothField:
 
     def plane(self, z: float) -> Array:
         weights = self._weights(np.array([z - Z_RANGE[0]]), self._lattice.shape[0])[0]
-        flat = np.tensordot(weights, self._lattice, axes=1)
+        touched = np.flatnonzero(weights)
+        flat = np.tensordot(weights[touched], self._lattice[touched], axes=1)
         return self._down @ flat @ self._across
 
 

@@ -8,7 +8,7 @@ class StudiesConfig(AppConfig):
         from auditlog.registry import auditlog
 
         from accounts.models import ApiToken, Membership, Practice, Role, Site, User
-        from studies import lookups  # noqa: F401  registers the lookup
+        from studies import lookups, uids  # noqa: F401  they register themselves
         from studies.models import Patient, ReferringPhysician
 
         auditlog.register(User, exclude_fields=["last_login", "password"], mask_fields=[])

@@ -29,7 +29,7 @@ from portal.audit.services import record, record_viewing
 from studies import events
 from studies.archive import objects
 from studies.ingest.attributes import Attributes, read_attributes
-from studies.ingest.errors import OUT_OF_RESOURCES, PROCESSING_FAILURE, Refusal
+from studies.ingest.errors import DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES, PROCESSING_FAILURE, Refusal
 from studies.ingest.models import QuarantinedFile
 from studies.ingest.part10 import Structure, frame_spans, read_structure
 from studies.models import Instance, Patient, ReferringPhysician, Series, Study
@@ -128,8 +128,10 @@ def new_staging_path() -> Path:
     return folder / uuid.uuid4().hex
 
 
-def ingest(files: Sequence[StagedFile], source: Source) -> list[Outcome]:
+def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "") -> list[Outcome]:
     """Archive staged files and give each one's outcome, in order. The staged files are consumed.
+
+    With ``only_study``, an instance of any other study is refused (PS3.18 §10.5.1).
 
     Never raises for a bad file: it's refused and quarantined. When storage or the database fails, the outcome is
     FAILED and the sender keeps its copy.
@@ -139,6 +141,8 @@ def ingest(files: Sequence[StagedFile], source: Source) -> list[Outcome]:
     for number, file in enumerate(files):
         try:
             one = _parse(file)
+            if only_study and one.attributes.study_instance_uid != only_study:
+                raise Refusal("The instance belongs to another study.", DATASET_DOES_NOT_MATCH)
         except Refusal as refusal:
             outcomes.append(_refuse(file, refusal, source))
             continue

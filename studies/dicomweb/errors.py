@@ -1,0 +1,58 @@
+"""Errors in DICOMweb's form: a status and a sentence (PS3.18 §8.5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from accounts.gates import problem
+from studies.archive.errors import NotRenderable, ObjectMissing
+from studies.models import Study
+
+logger = logging.getLogger("atrium.dicomweb")
+View = Callable[..., HttpResponseBase]
+
+
+class DicomWebError(Exception):
+    """A request that can't be answered; ``members`` go into the problem document."""
+
+    def __init__(self, status: int, title: str, **members: Any) -> None:
+        super().__init__(title)
+        self.status, self.title, self.members = status, title, members
+
+
+def not_found() -> DicomWebError:
+    """Give the one answer for what isn't there and for what isn't theirs."""
+    return DicomWebError(404, "There is no such resource.")
+
+
+def answers_errors(view: View) -> View:
+    """Turn a view's errors into problem documents."""
+
+    @wraps(view)
+    def answered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            return view(request, *args, **kwargs)
+        except DicomWebError as error:
+            return problem(error.status, error.title, **error.members)
+        except Study.DoesNotExist:
+            return problem(404, "There is no such resource.")
+        except NotRenderable as error:
+            return problem(406, str(error))
+        except ObjectMissing as error:
+            logger.exception("object missing: %s", error)
+            return problem(500, "The archive can't read this object; the administrators have been told.")
+
+    return answered
+
+
+def empty(status: int) -> HttpResponse:
+    """Give an answer without a body."""
+    response = HttpResponse(status=status)
+    del response["Content-Type"]
+    return response

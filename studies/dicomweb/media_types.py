@@ -1,0 +1,82 @@
+"""What a client accepts (RFC 9110 §12.5.1, PS3.18 §8.7)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from django.http import HttpRequest
+
+# Media types of compressed frames by transfer syntax (PS3.18 Table 8.7.3-5).
+FRAME_MEDIA_TYPES = {
+    "1.2.840.10008.1.2.4.50": "image/jpeg",
+    "1.2.840.10008.1.2.4.51": "image/jpeg",
+    "1.2.840.10008.1.2.4.57": "image/jpeg",
+    "1.2.840.10008.1.2.4.70": "image/jpeg",
+    "1.2.840.10008.1.2.4.80": "image/jls",
+    "1.2.840.10008.1.2.4.81": "image/jls",
+    "1.2.840.10008.1.2.4.90": "image/jp2",
+    "1.2.840.10008.1.2.4.91": "image/jp2",
+    "1.2.840.10008.1.2.4.92": "image/jpx",
+    "1.2.840.10008.1.2.4.93": "image/jpx",
+    "1.2.840.10008.1.2.4.201": "image/jphc",
+    "1.2.840.10008.1.2.4.202": "image/jphc",
+    "1.2.840.10008.1.2.4.203": "image/jphc",
+    "1.2.840.10008.1.2.4.110": "image/jxl",
+    "1.2.840.10008.1.2.4.111": "image/jxl",
+    "1.2.840.10008.1.2.4.112": "image/jxl",
+    "1.2.840.10008.1.2.5": "image/dicom-rle",
+    "1.2.840.10008.1.2.4.100": "video/mpeg2",
+    "1.2.840.10008.1.2.4.101": "video/mpeg2",
+    "1.2.840.10008.1.2.4.102": "video/mp4",
+    "1.2.840.10008.1.2.4.103": "video/mp4",
+    "1.2.840.10008.1.2.4.104": "video/mp4",
+    "1.2.840.10008.1.2.4.105": "video/mp4",
+    "1.2.840.10008.1.2.4.106": "video/mp4",
+    "1.2.840.10008.1.2.4.107": "video/H265",
+    "1.2.840.10008.1.2.4.108": "video/H265",
+}
+_RANGE = re.compile(r'\s*([^\s;,]+/[^\s;,]+|\*)\s*((?:;\s*[\w-]+\s*=\s*(?:"[^"]*"|[^;,]*)\s*)*)')
+_PARAMETER = re.compile(r';\s*([\w-]+)\s*=\s*(?:"([^"]*)"|([^;,]*))')
+
+
+@dataclass(frozen=True)
+class MediaRange:
+    """One member of an Accept header; ``media_type`` is the part's type for multipart/related."""
+
+    media_type: str
+    is_multipart: bool = False
+    transfer_syntax: str = ""
+    quality: float = 1.0
+    parameters: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def matches(self, media_type: str) -> bool:
+        kind = media_type.split("/")[0]
+        return self.media_type in {"*/*", "*", f"{kind}/*", media_type}
+
+
+def accepted(request: HttpRequest) -> list[MediaRange]:
+    """Give what the request accepts, the most wanted first; the query parameter ``accept`` comes before the header."""
+    text = request.GET.get("accept") or request.headers.get("Accept") or "*/*"
+    ranges = []
+    for match in _RANGE.finditer(text):
+        parameters = {
+            name.lower(): (quoted or plain).strip() for name, quoted, plain in _PARAMETER.findall(match[2] or "")
+        }
+        media_type = match[1].lower()
+        is_multipart = media_type == "multipart/related"
+        if is_multipart:
+            media_type = parameters.get("type", "*/*").lower()
+        ranges.append(
+            MediaRange(
+                media_type, is_multipart, parameters.get("transfer-syntax", ""), _quality(parameters), parameters
+            )
+        )
+    return sorted((r for r in ranges if r.quality > 0), key=lambda r: -r.quality)
+
+
+def _quality(parameters: dict[str, str]) -> float:
+    try:
+        return min(max(float(parameters.get("q", "1")), 0.0), 1.0)
+    except ValueError:
+        return 0.0

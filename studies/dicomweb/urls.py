@@ -1,0 +1,50 @@
+"""Addresses of DICOMweb (PS3.18 Tables 10.4.1-1 to 10.6.1-1)."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import path
+
+from studies.dicomweb import qido, stow, wado
+from studies.dicomweb.wado_uri import wado_uri
+
+STUDY = "dicom-web/studies/<uid:study_instance_uid>"
+SERIES = f"{STUDY}/series/<uid:series_instance_uid>"
+INSTANCE = f"{SERIES}/instances/<uid:sop_instance_uid>"
+
+
+def studies(request: HttpRequest) -> HttpResponseBase:
+    """Search or store."""
+    return stow.store(request) if request.method == "POST" else qido.search_studies(request)
+
+
+def study(request: HttpRequest, study_instance_uid: str) -> HttpResponseBase:
+    """Retrieve, or store into, one study."""
+    view = stow.store if request.method == "POST" else wado.retrieve_study
+    return view(request, study_instance_uid=study_instance_uid)
+
+
+urlpatterns = [
+    path("wado", wado_uri, name="wado_uri"),
+    path("dicom-web/studies", studies, name="dicomweb_studies"),
+    path("dicom-web/series", qido.search_series, name="dicomweb_all_series"),
+    path("dicom-web/instances", qido.search_instances, name="dicomweb_all_instances"),
+    path(STUDY, study, name="dicomweb_study"),
+    path(f"{STUDY}/series", qido.search_series, name="dicomweb_study_series"),
+    path(f"{STUDY}/instances", qido.search_instances, name="dicomweb_study_instances"),
+    path(f"{STUDY}/metadata", wado.retrieve_study_metadata, name="dicomweb_study_metadata"),
+    path(f"{STUDY}/thumbnail", wado.retrieve_thumbnail, name="dicomweb_study_thumbnail"),
+    path(SERIES, wado.retrieve_series, name="dicomweb_series"),
+    path(f"{SERIES}/instances", qido.search_instances, name="dicomweb_series_instances"),
+    path(f"{SERIES}/metadata", wado.retrieve_series_metadata, name="dicomweb_series_metadata"),
+    path(f"{SERIES}/thumbnail", wado.retrieve_thumbnail, name="dicomweb_series_thumbnail"),
+    path(INSTANCE, wado.retrieve_instance, name="dicomweb_instance"),
+    path(f"{INSTANCE}/metadata", wado.retrieve_instance_metadata, name="dicomweb_instance_metadata"),
+    path(f"{INSTANCE}/rendered", wado.retrieve_rendered, name="dicomweb_rendered"),
+    path(f"{INSTANCE}/thumbnail", wado.retrieve_thumbnail, name="dicomweb_thumbnail"),
+    path(f"{INSTANCE}/bulkdata/<str:path>", wado.retrieve_bulkdata, name="dicomweb_bulkdata"),
+    path(f"{INSTANCE}/frames/<str:frames>", wado.retrieve_frames, name="dicomweb_frames"),
+    path(f"{INSTANCE}/frames/<str:frames>/rendered", wado.retrieve_rendered, name="dicomweb_frame_rendered"),
+    path(f"{INSTANCE}/frames/<str:frames>/thumbnail", wado.retrieve_thumbnail, name="dicomweb_frame_thumbnail"),
+]

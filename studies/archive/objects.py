@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import pydicom
 from django.core.files.storage import storages
@@ -85,3 +86,11 @@ def read_dataset(instance: Instance, *, with_pixels: bool = False) -> Dataset:
     # Pixel data begins at most 12 bytes after its element's tag; what follows the pixels is padding at most.
     header = read_range(instance, 0, instance.pixel_data_offset)
     return pydicom.dcmread(BytesIO(header), stop_before_pixels=True)
+
+
+def open_quarantined(key: str) -> IO[bytes]:
+    """Open a refused file's bytes. Raises ObjectMissing."""
+    try:
+        return _storage("quarantine").open_object(key)
+    except OSError as error:
+        raise ObjectMissing(key) from error

@@ -16,11 +16,15 @@ import pydicom
 import pytest
 import requests
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE
+from pynetdicom import AE, _config
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
 from tests.factories import make_instance
 from tests.services.atrium import Atrium, running_atrium
+
+# Data sets go from file to network without being parsed, so that even broken ones can be sent.
+_config.STORE_SEND_CHUNKED_DATASET = True
 
 
 def dcmtk(tool: str) -> str:
@@ -48,33 +52,30 @@ def dataset_bytes(content: bytes) -> bytes:
     return split(content)[1]
 
 
-def store(atrium: Atrium, content: bytes, ae_title: str = "CT_NORTH") -> int | None:
+def store(atrium: Atrium, path: Path, ae_title: str = "CT_NORTH") -> int | None:
     """Send a file's data set as it is, in its own transfer syntax; give the status, None when nothing was answered."""
-    meta, dataset = split(content)
+    meta, _ = split(path.read_bytes())
     ae = AE(ae_title)
     ae.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
     association = ae.associate("127.0.0.1", atrium.dicom_port, ae_title="ATRIUM")
     assert association.is_established
     try:
-        primitive = pynetdicom_primitive(meta, dataset)
-        context = association.accepted_contexts[0].context_id
-        association.dimse.send_msg(primitive, context)
-        _, answer = association.dimse.get_msg(block=True)
-        return None if answer is None else int(answer.Status)
+        answer = association.send_c_store(path)
+        return answer.get("Status")
     finally:
         association.release()
 
 
-def pynetdicom_primitive(meta: Any, dataset: bytes) -> Any:
-    from pynetdicom.dimse_primitives import C_STORE
-
-    primitive = C_STORE()
-    primitive.MessageID = 1
-    primitive.AffectedSOPClassUID = meta.MediaStorageSOPClassUID
-    primitive.AffectedSOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    primitive.Priority = 2
-    primitive.DataSet = BytesIO(dataset)
-    return primitive
+def store_request(content: bytes, length: int) -> C_STORE:
+    """Give a C-STORE request whose data set is cut after ``length`` bytes."""
+    meta, dataset = split(content)
+    request = C_STORE()
+    request.MessageID = 1
+    request.AffectedSOPClassUID = meta.MediaStorageSOPClassUID
+    request.AffectedSOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    request.Priority = 2
+    request.DataSet = BytesIO(dataset[:length])
+    return request
 
 
 def retrieve(atrium: Atrium, token: str, dataset: Any) -> bytes:
@@ -117,7 +118,7 @@ def test_every_readable_real_file_goes_in_and_comes_back(shared: Path, atrium: A
     assert len(files) > 60
     for path in files:
         content = path.read_bytes()
-        assert store(atrium, content) == 0x0000, path.name
+        assert store(atrium, path) == 0x0000, path.name
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
         assert dataset_bytes(retrieve(atrium, token, dataset)) == dataset_bytes(content), path.name
 
@@ -128,7 +129,7 @@ def test_every_malformed_file_that_can_be_sent_is_refused(shared: Path, atrium: 
         content = path.read_bytes()
         if content[128:132] != b"DICM":
             continue  # without file meta information there's nothing to negotiate
-        assert store(atrium, content) not in {0x0000, None}, path.name
+        assert store(atrium, path) not in {0x0000, None}, path.name
         sent += 1
     assert sent >= 4
 
@@ -167,9 +168,8 @@ def test_a_peer_that_aborts_in_the_middle_leaves_nothing_visible(atrium: Atrium,
     ae = AE("CT_NORTH")
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", atrium.dicom_port, ae_title="ATRIUM")
-    meta, dataset = split(content)
     threading.Timer(0.02, association.abort).start()
-    association.dimse.send_msg(pynetdicom_primitive(meta, dataset[:500_000]), 1)
+    association.dimse.send_msg(store_request(content, 500_000), 1)
     association.abort()
     test_echo_is_answered(atrium)
     headers = {"Authorization": f"Bearer {token}"}
@@ -205,7 +205,10 @@ def test_killed_in_the_middle_nothing_acknowledged_is_lost(tmp_path: Path) -> No
                 item["00081190"]["Value"][0], headers={**headers, "Accept": "application/dicom"}, timeout=30
             )
             assert one.content[-256 * 256 * 2 :] in {c[-256 * 256 * 2 :] for c in contents}
-        assert all(store(atrium, content) == 0 for content in contents)
+        for content in contents:
+            path = tmp_path / "again.dcm"
+            path.write_bytes(content)
+            assert store(atrium, path) == 0
         listed = requests.get(f"{atrium.url}/dicom-web/studies/{study}/instances", headers=headers, timeout=30).json()
         assert len(listed) == len(contents)
 

@@ -35,6 +35,9 @@
     modes: [],
     customizationService: [{ "ohif.tours": { $set: [] } }],
     showStudyList: false,
+    whiteLabeling: {
+      createLogoComponentFn: (React) => React.createElement("span", { className: "text-white text-lg px-2" }, "Atrium"),
+    },
     maxNumberOfWebWorkers: Math.max(1, Math.min(3, (navigator.hardwareConcurrency || 2) - 1)),
     showWarningMessageForCrossOrigin: false,
     showCPUFallbackMessage: false,

@@ -162,8 +162,10 @@ def _write_index(tar: tarfile.TarFile, member: tarfile.TarInfo, built: Path) -> 
 
 
 def adapt(built: Path) -> None:
-    """Make every address in the built scripts one below ``/viewer/``. Raises BuildFailed when none is found."""
+    """Make every address in the built files one below ``/viewer/``. Raises BuildFailed when none is found."""
     adapted = 0
+    for path in built.glob("*.css"):
+        path.write_text(path.read_text().replace("url(/", "url(/viewer/"))
     for path in built.glob("*.js"):
         text = path.read_text()
         changed = text.replace('__webpack_require__.p = "/"', '__webpack_require__.p = "/viewer/"').replace(

@@ -67,13 +67,13 @@ def _web() -> list[str]:
 
 def _worker() -> list[str]:
     return [
-        *(_beside_python("celery"), "-A", "portal", "worker", "--pool", "threads", "--concurrency", "2"),
+        *(_beside_python("celery"), "--quiet", "-A", "portal", "worker", "--pool", "threads", "--concurrency", "2"),
         *("--loglevel", "WARNING", "--without-gossip", "--without-mingle"),
     ]
 
 
 def _scheduler() -> list[str]:
     return [
-        *(_beside_python("celery"), "-A", "portal", "beat", "--loglevel", "WARNING"),
+        *(_beside_python("celery"), "--quiet", "-A", "portal", "beat", "--loglevel", "WARNING"),
         *("--pidfile", "", "--schedule", settings.CELERY_BEAT_SCHEDULE_FILENAME),
     ]

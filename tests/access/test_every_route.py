@@ -1,0 +1,205 @@
+"""The walk: every route, as every role and as a stranger. A route that this table doesn't know fails the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from studies.models import Instance, Study
+from tests.factories import PEOPLE, make_instance
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+EVERYONE = {*PEOPLE, "stranger"}
+SIGNED_IN = set(PEOPLE)
+# Those who may see a study of north that was referred by the demo's referrer.
+OF_NORTH = {"radiologist", "resident", "technologist", "referrer", "admin"}
+IMAGES = {*OF_NORTH, "southradiologist"}
+UPLOADERS = {"radiologist", "southradiologist", "technologist", "admin"}
+READERS = OF_NORTH - {"technologist"}
+WRITERS = {"radiologist", "resident"}
+
+# Route name to who gets in; all others must be turned away.
+ALLOWED: dict[str, set[str]] = {
+    "home": SIGNED_IN,
+    "theme": SIGNED_IN,
+    "healthz": EVERYONE,
+    "readyz": EVERYONE,
+    "metrics": EVERYONE,  # from this machine; from elsewhere see below
+    "api_schema": SIGNED_IN,
+    "audit": {"compliance", "admin"},
+    "audit_verify": {"compliance", "admin"},
+    "audit_export": {"compliance", "admin"},
+    "worklist": IMAGES,
+    "next_case": IMAGES,
+    "save_filter": IMAGES,
+    "delete_filter": IMAGES,
+    "study": OF_NORTH,
+    "upload": UPLOADERS,
+    "upload_file": UPLOADERS,
+    "quarantine": {"technologist", "admin"},
+    "quarantined_file": {"technologist", "admin"},
+    "viewer": IMAGES,
+    "viewer_config": IMAGES,
+    "viewer_asset": IMAGES,
+    "dicomweb_studies": IMAGES,
+    "dicomweb_all_series": IMAGES,
+    "dicomweb_all_instances": IMAGES,
+    "dicomweb_study": OF_NORTH,
+    # A search below a study that isn't theirs finds nothing; see the test of what leaks.
+    "dicomweb_study_series": IMAGES,
+    "dicomweb_study_instances": IMAGES,
+    "dicomweb_series_instances": IMAGES,
+    "dicomweb_study_metadata": OF_NORTH,
+    "dicomweb_study_thumbnail": OF_NORTH,
+    "dicomweb_series": OF_NORTH,
+    "dicomweb_series_metadata": OF_NORTH,
+    "dicomweb_series_thumbnail": OF_NORTH,
+    "dicomweb_instance": OF_NORTH,
+    "dicomweb_instance_metadata": OF_NORTH,
+    "dicomweb_rendered": OF_NORTH,
+    "dicomweb_thumbnail": OF_NORTH,
+    "dicomweb_bulkdata": OF_NORTH,
+    "dicomweb_frames": OF_NORTH,
+    "dicomweb_frame_rendered": OF_NORTH,
+    "dicomweb_frame_thumbnail": OF_NORTH,
+}
+# allauth's own pages hold nothing but the person's own account.
+NOT_OURS = ("account_", "mfa_", "socialaccount_")
+SECRET = "Geheimnis"
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Give every route's name and pattern."""
+
+    def below(patterns: list[Any], prefix: str) -> Iterator[tuple[str, str]]:
+        for pattern in patterns:
+            if isinstance(pattern, URLResolver):
+                yield from below(pattern.url_patterns, prefix + str(pattern.pattern))
+            elif isinstance(pattern, URLPattern):
+                yield pattern.name or str(pattern.pattern), prefix + str(pattern.pattern)
+
+    for name, pattern in below(get_resolver().url_patterns, ""):
+        if not name.startswith(NOT_OURS) and not pattern.startswith("accounts/"):
+            yield name, pattern
+
+
+@pytest.fixture
+def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
+    """Give a north study's values for the routes' parameters; a refused file too."""
+    ingest_files(north, make_instance(PatientName=f"{SECRET}^Eva", EncapsulatedDocument=b"x" * 2000), b"no dicom")
+    instance = Instance.objects.get()
+    return {
+        "<uid:study_instance_uid>": instance.series.study.study_instance_uid,
+        "<uid:series_instance_uid>": instance.series.series_instance_uid,
+        "<uid:sop_instance_uid>": instance.sop_instance_uid,
+        "<str:frames>": "1",
+        "<str:path>": "00420011",
+        "<path:asset>": "viewer",
+        "<int:pk>": "1",
+        "<int:ordinal>": "1",
+    }
+
+
+def test_the_walk_knows_every_route() -> None:
+    assert {name for name, _ in routes()} - set(ALLOWED) - {"wado_uri"} == set()
+
+
+@pytest.mark.parametrize("person", sorted(EVERYONE))
+def test_each_route_lets_in_whom_it_should_and_nobody_else(
+    person: str, arguments: dict[str, str], client_of: Any
+) -> None:
+    browser = Client() if person == "stranger" else client_of(person)
+    wrong = []
+    for name, pattern in routes():
+        path = "/" + pattern
+        for parameter, value in arguments.items():
+            path = path.replace(parameter, value)
+        assert "<" not in path, f"give {path} an argument"
+        answer = browser.get(path)
+        if answer.status_code == 405:
+            answer = browser.post(path)
+        is_in = not (
+            answer.status_code in {401, 403, 404}
+            or (answer.status_code == 302 and answer.headers["Location"].startswith("/accounts/login/"))
+        )
+        if name == "wado_uri":
+            is_in = person in IMAGES and answer.status_code == 400
+            if is_in is not (person in IMAGES):
+                wrong.append((name, answer.status_code))
+            continue
+        if is_in is not (person in ALLOWED[name]):
+            wrong.append((name, answer.status_code))
+        if not is_in and not answer.streaming:
+            assert SECRET.encode() not in answer.content
+        answer.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("person", ["southradiologist", "stranger", "compliance"])
+def test_nothing_of_north_leaks_to_others(person: str, arguments: dict[str, str], client_of: Any) -> None:
+    browser = Client() if person == "stranger" else client_of(person)
+    study = Study.objects.get().study_instance_uid
+    for name, pattern in routes():
+        path = "/" + pattern
+        for parameter, value in arguments.items():
+            path = path.replace(parameter, value)
+        if name.startswith("audit"):
+            continue
+        answer = browser.get(path)
+        body = b"".join(answer.streaming_content) if answer.streaming else answer.content
+        assert SECRET.encode() not in body, path
+        if name not in {"viewer_asset"} and name.startswith("dicomweb"):
+            assert study.encode() not in body, path
+
+
+def test_a_referrer_sees_only_what_they_referred(north: Any, ingest_files: Any, client_of: Any) -> None:
+    ingest_files(
+        north,
+        make_instance(PatientID="MINE", StudyInstanceUID="1.1"),
+        make_instance(PatientID="OTHERS", StudyInstanceUID="1.2", ReferringPhysicianName="Else^Someone"),
+    )
+    referrer = client_of("referrer")
+    assert [s["00100020"]["Value"] for s in referrer.get("/dicom-web/studies").json()] == [["MINE"]]
+    assert referrer.get("/studies/1.2/").status_code == 404
+    assert b"OTHERS" not in referrer.get("/worklist/").content
+
+
+def test_members_of_a_practice_see_each_others_patients(
+    north: Any, people: Any, ingest_files: Any, client_of: Any
+) -> None:
+    from accounts.models import Practice
+    from studies.models import ReferringPhysician
+
+    ingest_files(north, make_instance(PatientID="COLLEAGUE", ReferringPhysicianName="Partner^Pat"))
+    practice = Practice.objects.create(name="Practice")
+    practice.members.add(people["referrer"])
+    ReferringPhysician.objects.filter(name="Partner^Pat").update(practice=practice)
+    assert b"COLLEAGUE" in client_of("referrer").get("/worklist/").content
+
+
+def test_a_token_is_narrowed_to_its_capabilities_and_site(
+    people: Any, north: Any, south: Any, ingest_files: Any
+) -> None:
+    from accounts.capabilities import Capability
+    from accounts.services import create_api_token
+
+    ingest_files(north, make_instance(PatientID="N"))
+    ingest_files(south, make_instance(PatientID="S"))
+    _, text = create_api_token(user=people["radiologist"], name="t", capabilities=[Capability.STUDY_VIEW], site=south)
+    headers = {"HTTP_AUTHORIZATION": f"Bearer {text}"}
+    found = Client().get("/dicom-web/studies", **headers).json()
+    assert [s["00100020"]["Value"] for s in found] == [["S"]]
+    assert (
+        Client().post("/upload/files/?name=x", b"x", content_type="application/octet-stream", **headers).status_code
+        == 403
+    )
+    assert Client().get("/dicom-web/studies", HTTP_AUTHORIZATION="Bearer wrong").status_code == 401
+
+
+def test_figures_are_not_for_other_machines(client: Client) -> None:
+    assert client.get("/metrics", REMOTE_ADDR="192.0.2.7").status_code == 403

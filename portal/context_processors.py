@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from accounts.capabilities import Capability as C
@@ -21,7 +21,6 @@ ROOMS = (
     ("upload", "Upload", "upload", "u", (C.STUDY_UPLOAD,)),
     ("quarantine", "Quarantine", "alert", "q", (C.QUARANTINE_VIEW,)),
     ("audit", "Audit trail", "shield", "a", (C.AUDIT_VIEW,)),
-    ("nodes", "DICOM nodes", "network", "d", (C.NODE_MANAGE,)),
 )
 
 
@@ -33,10 +32,7 @@ def portal(request: HttpRequest) -> dict[str, Any]:
     navigation = []
     for name, label, icon, key, capabilities in ROOMS:
         if any(principal.may(c) for c in capabilities):
-            try:
-                url = reverse(name)
-            except NoReverseMatch:
-                continue
+            url = reverse(name)
             active = request.path.startswith(url)
             navigation.append({"url": url, "label": _(label), "icon": icon, "key": key, "active": active})
     return {"navigation": navigation, "site_label": ", ".join(_site_names(principal))}

@@ -12,6 +12,7 @@ urlpatterns = [
     path("theme/", views.theme, name="theme"),
     path("accounts/", include("allauth.urls")),
     path("", include("portal.audit.urls")),
+    path("", include("studies.reports.urls")),
     path("", include("studies.worklists.urls")),
     path("", include("studies.dicomweb.urls")),
     path("", include("studies.viewer.urls")),

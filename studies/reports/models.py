@@ -10,6 +10,7 @@ from django.db import models
 from studies.models import Study
 
 SECTIONS = ("indication", "technique", "comparison", "findings", "impression")
+ADDENDUM_SECTIONS = ("reason", "findings", "impression")
 
 
 class SignedPartIsFrozen(RuntimeError):
@@ -28,6 +29,8 @@ class Report(models.Model):
 
 class ReportPart(models.Model):
     """The report proper or an addendum to it; a draft until signed, frozen ever after."""
+
+    _loaded_signed = False
 
     class Kind(models.TextChoices):
         REPORT = "report", "Report"
@@ -61,11 +64,27 @@ class ReportPart(models.Model):
     def __str__(self) -> str:
         return f"{self.kind} {self.ordinal}"
 
-    @property
-    def is_signed(self) -> bool:
-        return self.signed_at is not None
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; of a signed part only the UID of its document, as the database's trigger would refuse the rest."""
+        if self._loaded_signed and kwargs.get("update_fields") != ["sop_instance_uid"]:
+            raise SignedPartIsFrozen
+        super().save(*args, **kwargs)
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> ReportPart:
+        part = super().from_db(*args, **kwargs)
+        part._loaded_signed = "signed_at" in part.__dict__ and part.is_signed
+        return part
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         if self.is_signed:
             raise SignedPartIsFrozen
         return super().delete(*args, **kwargs)
+
+    @property
+    def is_signed(self) -> bool:
+        return self.signed_at is not None
+
+    @property
+    def section_names(self) -> tuple[str, ...]:
+        return SECTIONS if self.kind == self.Kind.REPORT else ADDENDUM_SECTIONS

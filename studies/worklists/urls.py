@@ -2,9 +2,11 @@
 
 from django.urls import path
 
-from studies.worklists import uploads, views
+from studies.worklists import api, uploads, views
 
 urlpatterns = [
+    path("api/v1/studies/", api.studies, name="api_studies"),
+    path("api/v1/studies/<uid:study_instance_uid>/", api.study, name="api_study"),
     path("worklist/", views.worklist, name="worklist"),
     path("worklist/next/", views.next_case, name="next_case"),
     path("worklist/filters/", views.save_filter, name="save_filter"),

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
 
+from accounts.models import User
 from studies.models import Instance, Study
+from studies.reports.models import Report, ReportPart
 from tests.factories import PEOPLE, make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -30,7 +33,10 @@ ALLOWED: dict[str, set[str]] = {
     "healthz": EVERYONE,
     "readyz": EVERYONE,
     "metrics": EVERYONE,  # from this machine; from elsewhere see below
-    "api_schema": SIGNED_IN,
+    "api_schema": EVERYONE,
+    "api_studies": SIGNED_IN,  # an empty list for one who may see none
+    "api_study": OF_NORTH,
+    "api_report": READERS,
     "audit": {"compliance", "admin"},
     "audit_verify": {"compliance", "admin"},
     "audit_export": {"compliance", "admin"},
@@ -43,6 +49,17 @@ ALLOWED: dict[str, set[str]] = {
     "upload_file": UPLOADERS,
     "quarantine": {"technologist", "admin"},
     "quarantined_file": {"technologist", "admin"},
+    "reports": {*READERS, "southradiologist"},
+    "report": READERS,
+    "report_pdf": READERS,
+    "report_panel": READERS,
+    "report_desk": WRITERS,
+    "report_start": WRITERS,
+    "report_save": WRITERS,
+    "report_preview": WRITERS,
+    "report_sign": {"radiologist"},
+    "report_take_over": WRITERS,
+    "report_discard": WRITERS,
     "viewer": IMAGES,
     "viewer_config": IMAGES,
     "viewer_asset": IMAGES,
@@ -93,6 +110,12 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
     """Give a north study's values for the routes' parameters; a refused file too."""
     ingest_files(north, make_instance(PatientName=f"{SECRET}^Eva", EncapsulatedDocument=b"x" * 2000), b"no dicom")
     instance = Instance.objects.get()
+    report = Report.objects.create(study=instance.series.study)
+    author = User.objects.get(username="radiologist")
+    ReportPart.objects.create(
+        report=report, kind="report", ordinal=1, author=author, sections={"findings": SECRET}, signed_at=timezone.now()
+    )
+    ReportPart.objects.create(report=report, kind="addendum", ordinal=2, author=author, sections={"findings": SECRET})
     return {
         "<uid:study_instance_uid>": instance.series.study.study_instance_uid,
         "<uid:series_instance_uid>": instance.series.series_instance_uid,

@@ -3,7 +3,15 @@
 from django.db import migrations
 
 FROZEN = (
-    "sections", "signed_at", "signed_by_id", "signer_name", "canonical_text", "sha256", "kind", "ordinal", "report_id",
+    "sections",
+    "signed_at",
+    "signed_by_id",
+    "signer_name",
+    "canonical_text",
+    "sha256",
+    "kind",
+    "ordinal",
+    "report_id",
 )
 
 

@@ -58,7 +58,7 @@ def studies(request: Request) -> Response:
     principal = _principal(request)
     form = WorklistFilterForm(request.query_params, principal=principal)
     if not form.is_valid():
-        raise ValidationError(form.errors)
+        raise ValidationError(form.errors.get_json_data())
     page = selectors.page_of(
         selectors.worklist(principal, form.cleaned_data),
         selectors.DEFAULT_SORT,

@@ -1,7 +1,8 @@
 # Everything a person types. Each step is done only when needed.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and is new enough: version managers put names on PATH that don't work.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 DEMO ?= 1
 PYTEST_ARGS ?=
@@ -12,7 +13,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/bin/python:
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Atrium needs Python 3.11 or newer."; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo "Atrium needs Python 3.11 or newer."; exit 1; }
 	@echo "• virtual environment"
 	@"$(PYTHON)" -m venv .venv || { rm -rf .venv; echo "This Python can't make virtual environments. On Debian: apt-get install python3-venv"; exit 1; }
 

@@ -60,7 +60,7 @@ def _web() -> list[str]:
         *(_beside_python("granian"), "--interface", "wsgi"),
         *("--host", atrium.http_host, "--port", str(atrium.http_port)),
         *("--workers", str(atrium.web_workers), "--blocking-threads", "8", "--backlog", "1024"),
-        *("--respawn-failed-workers", "--workers-kill-timeout", "10", "--log-level", "warning"),
+        *("--respawn-failed-workers", "--workers-kill-timeout", "10", "--log-level", "error"),
         "portal.wsgi:application",
     ]
 

@@ -1,0 +1,1 @@
+"""Atrium beside Orthanc on the same data in one run; see __main__.py."""

@@ -15,6 +15,7 @@ urlpatterns = [
     path("", include("studies.reports.urls")),
     path("", include("studies.worklists.urls")),
     path("", include("studies.dicomweb.urls")),
+    path("", include("studies.dimse.urls")),
     path("", include("studies.viewer.urls")),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="api_schema"),
     path("healthz", views.healthz, name="healthz"),

@@ -81,7 +81,10 @@ def source_of(calling_ae_title: str, address: str) -> Source | None:
 
 
 def _is_allowed(address: str, networks: list[str]) -> bool:
-    return not networks or any(ipaddress.ip_address(address) in ipaddress.ip_network(n, strict=False) for n in networks)
+    caller = ipaddress.ip_address(address)
+    # A listener on IPv6 gives IPv4 callers as ::ffff:a.b.c.d.
+    caller = getattr(caller, "ipv4_mapped", None) or caller
+    return not networks or any(caller in ipaddress.ip_network(n, strict=False) for n in networks)
 
 
 def on_requested(event: Event) -> None:

@@ -21,6 +21,7 @@ ROOMS = (
     ("upload", "Upload", "upload", "u", (C.STUDY_UPLOAD,)),
     ("quarantine", "Quarantine", "alert", "q", (C.QUARANTINE_VIEW,)),
     ("audit", "Audit trail", "shield", "a", (C.AUDIT_VIEW,)),
+    ("nodes", "DICOM nodes", "network", "d", (C.NODE_MANAGE,)),
 )
 
 

@@ -31,6 +31,7 @@ viewer: .venv/.installed ## build OHIF (once)
 	@$(BIN)/python -m studies.viewer.build .build/viewer
 
 setup: .venv/.installed viewer
+	@$(BIN)/python -m portal.pdf_libraries .build/libraries
 	@$(BIN)/python manage.py collectstatic --noinput --verbosity 0
 
 setup-dev: .venv/.installed-dev viewer

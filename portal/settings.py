@@ -113,6 +113,8 @@ STORAGES: dict[str, dict[str, Any]] = {
     },
 }
 STAGING_ROOT = ATRIUM.data / "staging"
+# Where «make» unpacks Pango for a machine that lacks it and where nobody may install it.
+PDF_LIBRARIES = BASE_DIR / ".build" / "libraries"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
 

@@ -16,9 +16,10 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, generate
 
 from accounts.capabilities import Capability
 from accounts.principals import Principal
+from portal import pdf_libraries
 from studies import events
 from studies.ingest.services import Source, WayIn, ingest, stage
-from studies.models import Study
+from studies.models import Instance, Study
 from studies.reports.models import ReportPart
 from studies.reports.selectors import signed_parts
 
@@ -30,17 +31,20 @@ class DocumentNotArchived(RuntimeError):
 
 
 def report_pdf(study: Study, parts: Sequence[ReportPart]) -> bytes:
-    """Give the signed parts as one PDF/A-3 document. Nothing is fetched while it's made."""
+    """Give the signed parts as one PDF/A-3 document. Nothing but our own stylesheet and fonts is read for it."""
     # WeasyPrint loads native libraries; only processes that make a PDF pay for that.
+    pdf_libraries.load(settings.PDF_LIBRARIES)
     import weasyprint
+    from weasyprint.text.fonts import FontConfiguration
+    from weasyprint.urls import URLFetcher
 
     html = render_to_string("reports/report_pdf.html", {"study": study, "parts": parts})
     stylesheet = finders.find("css/report_pdf.css")
     assert isinstance(stylesheet, str)
+    fonts = FontConfiguration()
+    style = weasyprint.CSS(filename=stylesheet, url_fetcher=URLFetcher(allowed_protocols=["file"]), font_config=fonts)
     document = weasyprint.HTML(string=html, url_fetcher=_refuse_fetching)
-    pdf: bytes = document.write_pdf(
-        stylesheets=[weasyprint.CSS(filename=stylesheet, url_fetcher=_refuse_fetching)], pdf_variant="pdf/a-3u"
-    )
+    pdf: bytes = document.write_pdf(stylesheets=[style], font_config=fonts, pdf_variant="pdf/a-3u")
     return pdf
 
 
@@ -58,28 +62,39 @@ def archive_document(payload: dict[str, Any]) -> None:
     if part.sop_instance_uid:
         return
     study = part.report.study
+    sop_instance_uid = document_uid(study, part)
+    # Of an earlier delivery that broke off before the part knew: its bytes stand, a second rendering may differ.
+    if not Instance.objects.filter(series__study=study, sop_instance_uid=sop_instance_uid).exists():
+        _archive(study, part)
+    part.sop_instance_uid = sop_instance_uid
+    part.save(update_fields=["sop_instance_uid"])
+
+
+def _archive(study: Study, part: ReportPart) -> None:
     parts = [p for p in signed_parts(study) if p.ordinal <= part.ordinal]
-    content, sop_instance_uid = encapsulated_pdf(study, part, report_pdf(study, parts))
+    content = encapsulated_pdf(study, part, report_pdf(study, parts))
     principal = Principal(
         grants=frozenset({(Capability.STUDY_UPLOAD.value, study.site_id)}), user=part.signed_by, user_agent="report"
     )
     (outcome,) = ingest([stage([content], file_name="report.dcm")], Source(WayIn.REPORT, study.site, principal))
     if not outcome.is_in:
         raise DocumentNotArchived(outcome.reason)
-    part.sop_instance_uid = sop_instance_uid
-    part.save(update_fields=["sop_instance_uid"])
 
 
-def encapsulated_pdf(study: Study, part: ReportPart, pdf: bytes) -> tuple[bytes, str]:
-    """Wrap a PDF as a Part 10 file of the study; give it and its SOP Instance UID, the same for the same part."""
+def document_uid(study: Study, part: ReportPart) -> str:
+    """Give the SOP Instance UID of a signed part's document, always the same."""
+    return str(generate_uid(entropy_srcs=[*_seeds(study), "report", str(part.ordinal), part.sha256]))
+
+
+def encapsulated_pdf(study: Study, part: ReportPart, pdf: bytes) -> bytes:
+    """Wrap a PDF as a Part 10 file of the study."""
     assert part.signed_at is not None
-    seeds = [settings.SECRET_KEY, study.study_instance_uid, study.site.slug]
     dataset = Dataset.from_json(_patient_and_study(study))
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = EncapsulatedPDFStorage
-    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[*seeds, "report", str(part.ordinal), part.sha256])
+    dataset.SOPInstanceUID = document_uid(study, part)
     dataset.StudyInstanceUID = study.study_instance_uid
-    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[*seeds, "reports"])
+    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[*_seeds(study), "reports"])
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
         _ensure(dataset, keyword)
     for keyword in ("ReferringPhysicianName", "StudyID", "AccessionNumber"):
@@ -111,7 +126,11 @@ def encapsulated_pdf(study: Study, part: ReportPart, pdf: bytes) -> tuple[bytes,
     file = FileDataset("", dataset, file_meta=meta, preamble=b"\0" * 128)
     buffer = BytesIO()
     dcmwrite(buffer, file, enforce_file_format=True)
-    return buffer.getvalue(), str(dataset.SOPInstanceUID)
+    return buffer.getvalue()
+
+
+def _seeds(study: Study) -> list[str]:
+    return [settings.SECRET_KEY, study.study_instance_uid, study.site.slug]
 
 
 # What an object of the study repeats of patient and study (PS3.3 C.7.1.1, C.7.2.1).

@@ -18,7 +18,7 @@ from studies.access import visible_study
 from studies.models import Study
 from studies.reports import selectors, services
 from studies.reports.documents import report_pdf
-from studies.reports.errors import DraftChangedElsewhere, ReportError
+from studies.reports.errors import DraftChangedElsewhere, DraftHeldByOther, DraftIsGone, ReportError
 from studies.reports.models import ReportPart
 
 may_read_reports = capability_required(Capability.REPORT_READ, Capability.REPORT_WRITE)
@@ -48,6 +48,11 @@ def _draft(request: HttpRequest, study_instance_uid: str) -> ReportPart:
     if draft is None:
         raise Http404
     return draft
+
+
+def _is_other_draft(request: HttpRequest, draft: ReportPart) -> bool:
+    """Say whether the window shows another draft than the one now open: revisions of two drafts may be equal."""
+    return request.POST.get("part", str(draft.pk)) != str(draft.pk)
 
 
 def _panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
@@ -170,6 +175,8 @@ def save(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     base_revision = request.POST.get("revision", "")
     if not base_revision.isdigit() or len(base_revision) > 9:
         return JsonResponse({"error": "The revision is missing."}, status=400)
+    if _is_other_draft(request, draft):
+        return JsonResponse({"error": DraftIsGone.text}, status=410)
     try:
         saved = services.save_draft(
             part=draft,
@@ -185,9 +192,12 @@ def save(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
                 "revision": current.revision,
                 "sections": current.sections,
                 "author": str(current.author),
+                "is_held_by_other": isinstance(error, DraftHeldByOther),
             },
             status=409,
         )
+    except DraftIsGone as error:
+        return JsonResponse({"error": error.text}, status=410)
     except ReportError as error:
         return JsonResponse({"error": error.text}, status=422)
     return JsonResponse({"revision": saved.revision, "saved_at": saved.updated_at.isoformat()})
@@ -207,6 +217,8 @@ def preview(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 def sign(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Sign the draft with the password entered again; the answer is the panel, with the reason if it wasn't signed."""
     draft = _draft(request, study_instance_uid)
+    if _is_other_draft(request, draft):
+        return _panel(request, draft.report.study, error=DraftIsGone.text)
     base_revision = request.POST.get("revision", "")
     try:
         services.sign_part(
@@ -223,8 +235,14 @@ def sign(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 @require_POST
 @may_write_reports
 def take_over(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
-    """Make another person's draft one's own."""
-    return _change(request, _draft(request, study_instance_uid), services.take_over_draft)
+    """Make another person's draft one's own; a window that has words to save gets only the new revision."""
+    draft = _draft(request, study_instance_uid)
+    if request.headers.get("Accept") != "application/json":
+        return _change(request, draft, services.take_over_draft)
+    try:
+        return JsonResponse({"revision": services.take_over_draft(part=draft, principal=_principal(request)).revision})
+    except ReportError as error:
+        return JsonResponse({"error": error.text}, status=422)
 
 
 @require_POST

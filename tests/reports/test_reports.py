@@ -191,3 +191,50 @@ def test_others_can_neither_read_nor_write(person: str, radiologist: Client, cli
         assert browser.get(f"{DESK}{path}").status_code in {403, 404}
     for path in ("/start/", "/save/", "/sign/", "/take-over/", "/discard/"):
         assert browser.post(f"{DESK}{path}").status_code in {403, 404}
+
+
+def test_words_for_one_draft_never_land_in_another(radiologist: Client) -> None:
+    first = write_and_sign(radiologist)
+    radiologist.post(f"{DESK}/start/", {"reason": "prior seen"})
+    write(radiologist, findings="the addendum")
+    stale = radiologist.post(f"{DESK}/save/", {"part": first.pk, "revision": 1, "findings": "words of the report"})
+    assert stale.status_code == 410
+    signing = {"part": first.pk, "revision": 1, "password": PASSWORD}
+    assert b"signed or discarded elsewhere" in radiologist.post(f"{DESK}/sign/", signing).content
+    addendum = ReportPart.objects.get(ordinal=2)
+    assert (addendum.sections["findings"], addendum.is_signed) == ("the addendum", False)
+
+
+def test_who_lost_the_draft_may_take_it_back_with_their_words(radiologist: Client, client_of: Any) -> None:
+    resident = client_of("resident")
+    resident.post(f"{DESK}/start/")
+    radiologist.post(f"{DESK}/take-over/")
+    answer = write(resident, findings="the resident's words")
+    assert answer.status_code == 409
+    assert answer.json()["is_held_by_other"]
+    taken = resident.post(f"{DESK}/take-over/", headers={"Accept": "application/json"}).json()
+    assert write(resident, revision=taken["revision"], findings="the resident's words").status_code == 200
+
+
+def test_a_delivery_that_broke_off_leaves_one_document(radiologist: Client) -> None:
+    part = write_and_sign(radiologist)
+    archive_document({"part": part.pk})
+    ReportPart.objects.filter(pk=part.pk).update(sop_instance_uid="")
+    archive_document({"part": part.pk})
+    part.refresh_from_db()
+    documents = Instance.objects.filter(sop_class_uid="1.2.840.10008.5.1.4.1.1.104.1")
+    assert [d.sop_instance_uid for d in documents] == [part.sop_instance_uid]
+    assert not Study.objects.get().has_conflict
+
+
+def test_the_pdf_shows_every_script_as_typed(radiologist: Client, tmp_path: Path) -> None:
+    tool = shutil.which("pdftotext")
+    if tool is None:
+        pytest.skip("pdftotext isn't installed")
+    radiologist.post(f"{DESK}/start/")
+    words = "Łódź Ελληνικά Кириллица ≤ 8 mm ±2 µm"
+    write(radiologist, findings=words)
+    radiologist.post(f"{DESK}/sign/", {"revision": 1, "password": PASSWORD})
+    (tmp_path / "r.pdf").write_bytes(radiologist.get(f"{DESK}/report.pdf").content)
+    text = subprocess.run([tool, tmp_path / "r.pdf", "-"], capture_output=True, text=True, check=True).stdout
+    assert words in text

@@ -9,6 +9,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def on_requested(event: Event) -> None:
     title, address = str(association.requestor.primitive.calling_ae_title).strip(), str(association.requestor.address)
     association.ae.callers.accepted = NOBODY
     association.atrium_source = None
+    association.atrium_counts = Counter()
     try:
         association.atrium_source = source_of(title, address)
         if association.atrium_source is None:
@@ -117,6 +119,12 @@ def on_echo(event: Event) -> int:
 
 def on_store(event: Event) -> int | Dataset:
     """Archive what was received and give the status (PS3.4 Table B.2-1)."""
+    answer = _store(event)
+    event.assoc.atrium_counts[answer == SUCCESS] += 1
+    return answer
+
+
+def _store(event: Event) -> int | Dataset:
     source: Source = event.assoc.atrium_source
     if not source.principal.may(Capability.STUDY_UPLOAD, source.site.pk):
         return _status(NOT_AUTHORISED, "This AE title may not store.")
@@ -147,7 +155,24 @@ def on_connected(event: Event) -> None:
 
 
 def on_ended(event: Event) -> None:
-    """Give the thread's database connection back."""
+    """Tell what came, remove what came in part only, and give the thread's database connection back."""
+    association = event.assoc
+    received = association.dimse.message
+    unfinished = getattr(received, "_data_set_path", None)
+    if unfinished is not None:
+        unfinished.unlink(missing_ok=True)
+    source: Source | None = getattr(association, "atrium_source", None)
+    if source is not None:
+        logger.info(
+            "association ended",
+            extra={
+                "ae_title": source.principal.ae_title,
+                "address": source.principal.ip_address,
+                "stored": association.atrium_counts[True],
+                "failed": association.atrium_counts[False],
+                "unfinished": unfinished is not None,
+            },
+        )
     connection.close()
 
 

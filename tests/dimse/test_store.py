@@ -7,7 +7,10 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 import requests
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, _config
+from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
@@ -175,6 +179,34 @@ def test_a_peer_that_aborts_in_the_middle_leaves_nothing_visible(atrium: Atrium,
     headers = {"Authorization": f"Bearer {token}"}
     found = requests.get(f"{atrium.url}/dicom-web/studies?PatientID=ABORTED", headers=headers, timeout=30)
     assert found.json() == []
+
+
+def test_a_data_set_that_breaks_off_leaves_no_file(atrium: Atrium) -> None:
+    staging = atrium.data / "staging"
+    ae = AE("CT_NORTH")
+    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    association = ae.associate("127.0.0.1", atrium.dicom_port, ae_title="ATRIUM")
+    meta, dataset = split(make_instance(pixels=np.zeros((1024, 1024), dtype=np.uint16)))
+    message = C_STORE_RQ()
+    primitive = C_STORE()
+    primitive.MessageID, primitive.Priority = 1, 2
+    primitive.AffectedSOPClassUID = meta.MediaStorageSOPClassUID
+    primitive.AffectedSOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    primitive.DataSet = BytesIO(dataset)
+    message.primitive_to_message(primitive)
+    for fragment in islice(message.encode_msg(1, 16382), 6):
+        association.dul.send_pdu(fragment)
+    assert wait_until(lambda: any(staging.iterdir()))
+    association.abort()
+    assert wait_until(lambda: not any(staging.iterdir()))
+    test_echo_is_answered(atrium)
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return is_so()
 
 
 def test_killed_in_the_middle_nothing_acknowledged_is_lost(tmp_path: Path) -> None:

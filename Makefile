@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEMO ?= 1
 PYTEST_ARGS ?=
 
-.PHONY: help run test lint bench demo-data shell viewer clean setup setup-dev
+.PHONY: help run test lint bench demo-data shell viewer libraries clean setup setup-dev
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,11 +30,13 @@ help: ## this list
 viewer: .venv/.installed ## build OHIF (once)
 	@$(BIN)/python -m studies.viewer.build .build/viewer
 
-setup: .venv/.installed viewer
+libraries: .venv/.installed ## what PDF needs beside Python, where the system lacks it
 	@$(BIN)/python -m portal.pdf_libraries .build/libraries
+
+setup: .venv/.installed viewer libraries
 	@$(BIN)/python manage.py collectstatic --noinput --verbosity 0
 
-setup-dev: .venv/.installed-dev viewer
+setup-dev: .venv/.installed-dev viewer libraries
 
 run: setup ## set up all that's needed and serve until Ctrl-C; DEMO=0 for an empty installation
 	@echo "• database"

@@ -11,10 +11,21 @@ class Capability(models.TextChoices):
     STUDY_VIEW = "study.view", "See every study of the site"
     STUDY_VIEW_REFERRED = "study.view_referred", "See the studies that one referred"
     STUDY_UPLOAD = "study.upload", "Put studies into the archive"
+    STUDY_SEND = "study.send", "Send studies to nodes and query remote nodes"
+    STUDY_CORRECT = "study.correct", "Correct identities and reconcile studies with orders"
+    STUDY_REJECT = "study.reject", "Reject and restore instances"
+    STUDY_DELETE = "study.delete", "Delete studies and objects"
     QUARANTINE_VIEW = "quarantine.view", "See refused files"
+    ORDER_MANAGE = "order.manage", "Make and change orders"
+    WORKITEM_VIEW = "workitem.view", "See and subscribe to workitems"
+    WORKITEM_PERFORM = "workitem.perform", "Make, claim and complete workitems"
+    CASE_ASSIGN = "case.assign", "Assign cases to others and see the department's figures"
     REPORT_READ = "report.read", "Read signed reports"
     REPORT_WRITE = "report.write", "Write reports and see drafts"
     REPORT_SIGN = "report.sign", "Sign reports"
+    REPORT_TEMPLATE_MANAGE = "report.template", "Manage shared report templates and macros"
+    PEER_REVIEW = "report.peer_review", "Score colleagues' signed reports"
+    TEACHING_MANAGE = "teaching.manage", "Make and see teaching files"
     AUDIT_VIEW = "audit.view", "Read the audit trail"
     AUDIT_EXPORT = "audit.export", "Export the audit trail"
     NODE_MANAGE = "node.manage", "Manage DICOM nodes"
@@ -29,19 +40,42 @@ BUILT_IN_ROLES: dict[str, tuple[str, frozenset[Capability]]] = {
             {
                 Capability.STUDY_VIEW,
                 Capability.STUDY_UPLOAD,
+                Capability.STUDY_SEND,
+                Capability.STUDY_REJECT,
+                Capability.ORDER_MANAGE,
+                Capability.WORKITEM_VIEW,
+                Capability.WORKITEM_PERFORM,
                 Capability.REPORT_READ,
                 Capability.REPORT_WRITE,
                 Capability.REPORT_SIGN,
+                Capability.PEER_REVIEW,
+                Capability.TEACHING_MANAGE,
             }
         ),
     ),
+    "lead_radiologist": (
+        "Lead radiologist",
+        frozenset({Capability.CASE_ASSIGN, Capability.REPORT_TEMPLATE_MANAGE}),
+    ),
     "resident": (
         "Resident",
-        frozenset({Capability.STUDY_VIEW, Capability.REPORT_READ, Capability.REPORT_WRITE}),
+        frozenset({Capability.STUDY_VIEW, Capability.REPORT_READ, Capability.REPORT_WRITE, Capability.TEACHING_MANAGE}),
     ),
     "technologist": (
         "Technologist",
-        frozenset({Capability.STUDY_VIEW, Capability.STUDY_UPLOAD, Capability.QUARANTINE_VIEW}),
+        frozenset(
+            {
+                Capability.STUDY_VIEW,
+                Capability.STUDY_UPLOAD,
+                Capability.STUDY_SEND,
+                Capability.STUDY_CORRECT,
+                Capability.STUDY_REJECT,
+                Capability.QUARANTINE_VIEW,
+                Capability.ORDER_MANAGE,
+                Capability.WORKITEM_VIEW,
+                Capability.WORKITEM_PERFORM,
+            }
+        ),
     ),
     "referrer": (
         "Referring clinician",
@@ -53,6 +87,7 @@ BUILT_IN_ROLES: dict[str, tuple[str, frozenset[Capability]]] = {
     ),
     "administrator": (
         "Administrator",
-        frozenset(Capability) - {Capability.REPORT_WRITE, Capability.REPORT_SIGN, Capability.STUDY_VIEW_REFERRED},
+        frozenset(Capability)
+        - {Capability.REPORT_WRITE, Capability.REPORT_SIGN, Capability.STUDY_VIEW_REFERRED, Capability.PEER_REVIEW},
     ),
 }

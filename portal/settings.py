@@ -26,6 +26,7 @@ INSTALLED_APPS = [
     "studies",
     "studies.ingest",
     "studies.archive",
+    "studies.orders",
     "studies.dicomweb",
     "studies.dimse",
     "studies.worklists",

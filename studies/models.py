@@ -57,6 +57,16 @@ class ReferringPhysician(models.Model):
         return self.name
 
 
+class Priority(models.TextChoices):
+    """How soon a requested procedure is wanted (Requested Procedure Priority, (0040,1003))."""
+
+    STAT = "STAT", "STAT"
+    HIGH = "HIGH", "High"
+    MEDIUM = "MEDIUM", "Medium"
+    ROUTINE = "ROUTINE", "Routine"
+    LOW = "LOW", "Low"
+
+
 class Study(models.Model):
     """An imaging study with what worklists and QIDO-RS filter and sort by.
 
@@ -65,11 +75,12 @@ class Study(models.Model):
     """
 
     class Status(models.TextChoices):
-        UNREAD = "unread", "Unread"
+        ARRIVED = "arrived", "Arrived"
         IN_READING = "in_reading", "In reading"
         PRELIMINARY = "preliminary", "Preliminary"
         FINAL = "final", "Final"
         ADDENDED = "addended", "Addended"
+        CANCELLED = "cancelled", "Cancelled"
 
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="studies")
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="studies")
@@ -91,8 +102,21 @@ class Study(models.Model):
     number_of_series = models.PositiveIntegerField(default=0)
     number_of_instances = models.PositiveIntegerField(default=0)
     has_conflict = models.BooleanField(default=False, help_text="An instance came again with other bytes.")
-    status = models.CharField(max_length=12, choices=Status.choices, default=Status.UNREAD)
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.ARRIVED)
     status_at = models.DateTimeField(auto_now_add=True)
+    priority = models.CharField(max_length=8, choices=Priority.choices, default=Priority.ROUTINE)
+    body_part_examined = models.CharField(max_length=64, blank=True, help_text="Of its series, joined by backslashes.")
+    assigned_to = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="assigned_studies"
+    )
+    claimed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="claimed_studies"
+    )
+    claimed_until = models.DateTimeField(null=True, help_text="When the claim lapses unless renewed.")
+    corrections = models.JSONField(
+        default=dict,
+        help_text="DICOM JSON that replaces the received attributes in all that leaves; the originals stay.",
+    )
     attributes = models.JSONField(default=dict)
     received_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -162,7 +186,13 @@ class Instance(models.Model):
     sop_class_uid = models.CharField(max_length=UID_LENGTH)
     version = models.PositiveSmallIntegerField(default=1)
     is_current = models.BooleanField(
-        default=True, help_text="The version first received; later ones wait for a person."
+        default=True,
+        help_text="What queries and views show: the version first received, unless rejected; later ones wait.",
+    )
+    rejection_code = models.CharField(
+        max_length=16,
+        blank=True,
+        help_text="Title code of the rejection note (PS3.16 CID 7011); empty when not rejected.",
     )
     instance_number = models.BigIntegerField(null=True)
     rows = models.PositiveIntegerField(null=True)
@@ -209,6 +239,21 @@ class Instance(models.Model):
         if self.pixel_data_offset is not None and self.frame_length is not None:
             return self.pixel_data_offset + (frame - 1) * self.frame_length, self.frame_length
         raise LookupError("frames must be decoded")
+
+
+class StatusChange(models.Model):
+    """A study's step to another status: who and when."""
+
+    study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="status_changes")
+    status = models.CharField(max_length=12, choices=Study.Status.choices)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    changed_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.study_id} {self.status}"
 
 
 class DomainEvent(models.Model):

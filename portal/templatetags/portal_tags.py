@@ -15,7 +15,6 @@ register = template.Library()
 STATUS_LABELS = {
     "scheduled": _("Scheduled"),
     "arrived": _("Arrived"),
-    "unread": _("Unread"),
     "in_reading": _("In reading"),
     "preliminary": _("Preliminary"),
     "final": _("Final"),

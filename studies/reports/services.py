@@ -19,6 +19,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies import events
 from studies.models import Study
+from studies.reading import set_status
 from studies.reports.errors import (
     DraftChangedElsewhere,
     DraftHeldByOther,
@@ -136,7 +137,7 @@ def discard_draft(*, part: ReportPart, principal: Principal) -> None:
     ordinal = draft.ordinal
     draft.delete()
     if ordinal == 1:
-        _set_status(study, Study.Status.UNREAD)
+        set_status(study, Study.Status.ARRIVED, _user(principal))
     _record(AuditEvent.Action.REPORT_DRAFT, study, principal, {"step": "discarded", "part": ordinal})
 
 
@@ -163,7 +164,7 @@ def sign_part(*, part: ReportPart, principal: Principal, password: str, base_rev
         draft.canonical_text = _canonical_text(draft, study, signer)
         draft.sha256 = hashlib.sha256(draft.canonical_text.encode()).hexdigest()
         draft.save()
-        _set_status(study, Study.Status.FINAL if draft.ordinal == 1 else Study.Status.ADDENDED)
+        set_status(study, Study.Status.FINAL if draft.ordinal == 1 else Study.Status.ADDENDED, signer)
         events.emit("report.signed", part=draft.pk)
         _record(AuditEvent.Action.REPORT_SIGN, study, principal, {"part": draft.ordinal, "sha256": draft.sha256})
     return draft
@@ -281,13 +282,9 @@ def _new_draft(
         report=report, kind=kind, ordinal=ordinal, sections=sections, author=_user(principal)
     )
     if ordinal == 1:
-        _set_status(study, Study.Status.IN_READING)
+        set_status(study, Study.Status.IN_READING, _user(principal))
     _record(AuditEvent.Action.REPORT_DRAFT, study, principal, {"step": "opened", "part": ordinal})
     return draft
-
-
-def _set_status(study: Study, status: str) -> None:
-    Study.objects.filter(pk=study.pk).update(status=status, status_at=timezone.now(), updated_at=timezone.now())
 
 
 def _cleaned(text: str) -> str:

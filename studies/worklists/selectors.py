@@ -143,7 +143,7 @@ def priors(principal: Principal, study: Study) -> QuerySet[Study]:
 
 def next_unread(principal: Principal, criteria: dict[str, Any], *, beside: Study | None = None) -> Study | None:
     """Give the next study that waits for a reader, the oldest first; another one than ``beside``."""
-    waiting = worklist(principal, {**criteria, "status": Study.Status.UNREAD})
+    waiting = worklist(principal, {**criteria, "status": Study.Status.ARRIVED})
     if beside is not None:
         waiting = waiting.exclude(pk=beside.pk)
     return waiting.order_by(F("study_date").asc(nulls_last=True), "pk").first()

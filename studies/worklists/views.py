@@ -112,7 +112,7 @@ def next_case(request: HttpRequest) -> HttpResponse:
         beside = _visible(principal, request.GET["beside"][:64])
     study = selectors.next_unread(principal, form.cleaned_data if form.is_valid() else {}, beside=beside)
     if study is None:
-        return redirect(_url({"status": "unread"}))
+        return redirect(_url({"status": "arrived"}))
     return redirect("study", study_instance_uid=study.study_instance_uid)
 
 

@@ -54,12 +54,18 @@ class NodeForm(forms.ModelForm):
             "port",
             "allowed_addresses",
             "may_store",
+            "may_query",
+            "may_retrieve",
+            "may_worklist",
             "is_active",
         ]
         labels = {
             "ae_title": _("AE title"),
             "host": _("Host name or address"),
             "may_store": _("May store images here"),
+            "may_query": _("May search its site's studies"),
+            "may_retrieve": _("May retrieve its site's images"),
+            "may_worklist": _("May ask for the modality worklist and tell what it performed"),
             "is_active": _("Active: its associations are accepted"),
         }
         help_texts = {

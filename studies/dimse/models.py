@@ -19,6 +19,9 @@ class Node(models.Model):
     host = models.CharField(max_length=255, blank=True)
     port = models.PositiveIntegerField(null=True, blank=True)
     may_store = models.BooleanField(default=True)
+    may_query = models.BooleanField(default=False)
+    may_retrieve = models.BooleanField(default=False)
+    may_worklist = models.BooleanField(default=False, help_text="Modality worklist and performed procedure steps.")
     allowed_addresses = models.JSONField(default=list, blank=True, help_text="Networks in CIDR form; empty: any.")
     is_active = models.BooleanField(default=True)
 

@@ -16,7 +16,7 @@ from pynetdicom.sop_class import Verification
 from accounts.models import Role, Site, User
 from accounts.services import create_user
 from portal.audit.models import AuditEvent
-from studies.dimse.listener import source_of
+from studies.dimse.callers import caller_from
 from studies.dimse.models import Node
 from tests.services.ports import free_port
 
@@ -91,19 +91,19 @@ def test_open_mode_is_warned_of(client_of: ClientOf, north: Site, settings: Any)
 def test_a_node_may_call_only_while_active_and_from_its_addresses(north: Site, south: Site, settings: Any) -> None:
     settings.ATRIUM = replace(settings.ATRIUM, dicom_open=False)
     node = Node.objects.create(ae_title="MR1", site=south, allowed_addresses=["10.1.0.0/16"])
-    source = source_of("MR1", "10.1.2.3")
+    source = caller_from("MR1", "10.1.2.3")
     assert source is not None
     assert source.site == south
-    assert source_of("MR1", "::ffff:10.1.2.3") is not None
-    assert source_of("MR1", "10.2.0.1") is None
-    assert source_of("STRANGER", "10.1.2.3") is None
+    assert caller_from("MR1", "::ffff:10.1.2.3") is not None
+    assert caller_from("MR1", "10.2.0.1") is None
+    assert caller_from("STRANGER", "10.1.2.3") is None
     settings.ATRIUM = replace(settings.ATRIUM, dicom_open=True)
-    stranger = source_of("STRANGER", "10.1.2.3")
+    stranger = caller_from("STRANGER", "10.1.2.3")
     assert stranger is not None
     assert stranger.site == north
     node.is_active = False
     node.save()
-    assert source_of("MR1", "10.1.2.3") is None
+    assert caller_from("MR1", "10.1.2.3") is None
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""Who calls: a calling AE title and an address become a node, its site and what it may do."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import DatabaseError
+from pynetdicom.events import Event
+
+from accounts.capabilities import Capability
+from accounts.models import Site
+from accounts.principals import Principal, principal_of_node
+from portal.audit.models import AuditEvent
+from portal.audit.services import record
+from studies.dimse.models import Node
+
+logger = logging.getLogger("atrium.dimse")
+NOBODY = "\x00"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The peer of an association, at its own site with what its node may do; ``node`` is None for an unknown one."""
+
+    site: Site
+    principal: Principal
+    node: Node | None = None
+
+    @property
+    def may_store(self) -> bool:
+        return self.principal.may(Capability.STUDY_UPLOAD, self.site.pk)
+
+    @property
+    def may_query(self) -> bool:
+        return self.node is not None and self.node.may_query
+
+    @property
+    def may_retrieve(self) -> bool:
+        return self.node is not None and self.node.may_retrieve
+
+    @property
+    def may_worklist(self) -> bool:
+        return self.node is not None and self.node.may_worklist
+
+
+def caller_from(calling_ae_title: str, address: str) -> Caller | None:
+    """Give the caller; None for one who may not call. Unknown ones, where the listener is open, may only store."""
+    title = calling_ae_title.strip()
+    node = Node.objects.select_related("site").filter(ae_title=title).first()
+    if node is None:
+        site = Site.objects.order_by("pk").first() if settings.ATRIUM.dicom_open else None
+    else:
+        site = node.site if node.is_active and _is_allowed(address, node.allowed_addresses) else None
+    if site is None:
+        return None
+    principal = principal_of_node(ae_title=title, site_id=site.pk, capabilities=_capabilities(node), ip_address=address)
+    return Caller(site, principal, node)
+
+
+def _capabilities(node: Node | None) -> list[Capability]:
+    if node is None:
+        return [Capability.STUDY_UPLOAD]
+    capabilities = [Capability.STUDY_UPLOAD] if node.may_store else []
+    if node.may_query or node.may_retrieve:
+        capabilities.append(Capability.STUDY_VIEW)
+    return capabilities
+
+
+def _is_allowed(address: str, networks: list[str]) -> bool:
+    caller = ipaddress.ip_address(address)
+    # A listener on IPv6 gives IPv4 callers as ::ffff:a.b.c.d.
+    caller = getattr(caller, "ipv4_mapped", None) or caller
+    return not networks or any(caller in ipaddress.ip_network(n, strict=False) for n in networks)
+
+
+def on_requested(event: Event) -> None:
+    """Decide whether the caller is known; the association is rejected by the AE if not (PS3.8 §9.3.4)."""
+    association = event.assoc
+    title, address = str(association.requestor.primitive.calling_ae_title).strip(), str(association.requestor.address)
+    association.ae.callers.accepted = NOBODY
+    association.atrium_caller = None
+    try:
+        association.atrium_caller = caller_from(title, address)
+        if association.atrium_caller is None:
+            refuse(Principal(ae_title=title, ip_address=address), "unknown calling AE title or address")
+            return
+    except DatabaseError:
+        logger.exception("a caller can't be looked up")
+        return
+    association.ae.callers.accepted = title
+
+
+def refuse(principal: Principal, reason: str, *, site_id: int | None = None) -> None:
+    """Put a refusal into the trail and the log."""
+    record(
+        AuditEvent.Action.REFUSAL,
+        principal=principal,
+        outcome=AuditEvent.Outcome.REFUSED,
+        site_id=site_id,
+        details={"protocol": "DIMSE", "reason": reason},
+    )
+    logger.warning("refused: %s", reason, extra={"ae_title": principal.ae_title, "address": principal.ip_address})

@@ -1,0 +1,11 @@
+"""The services that the listener offers. A new service is a module with a ``SERVICE`` and a line here."""
+
+from __future__ import annotations
+
+from studies.dimse import echo, storage
+from studies.dimse.scp import Service
+
+SERVICES: tuple[Service, ...] = (
+    echo.SERVICE,
+    storage.SERVICE,
+)

@@ -1,0 +1,84 @@
+"""What every service that we offer is made of: its SOP classes, its handlers, its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+from pynetdicom.events import Event
+
+from studies.dimse.callers import Caller
+
+Handler = Callable[[Event], Any]
+
+# PS3.7 Annex C.
+SUCCESS = 0x0000
+PROCESSING_FAILURE = 0x0110
+NO_SUCH_INSTANCE = 0x0112
+SOP_CLASS_NOT_SUPPORTED = 0x0122
+NOT_AUTHORISED = 0x0124
+UNRECOGNISED_OPERATION = 0x0211
+
+# The syntaxes of messages that carry no pixels; explicit little endian first where a peer offers a choice.
+MESSAGE_SYNTAXES = (
+    uid.ExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that we offer as SCP.
+
+    ``handlers`` is keyed by pynetdicom's intervention events. Two services may handle the same event (N-CREATE of MPPS
+    and of UPS): the abstract syntax of the request's presentation context decides.
+    """
+
+    name: str
+    sop_classes: Sequence[str]
+    handlers: Mapping[evt.InterventionEvent, Handler]
+    transfer_syntaxes: Sequence[str] = MESSAGE_SYNTAXES
+    # The peer may be the SCP of these by role selection (PS3.7 D.3.3.4): C-GET's storage.
+    roles_reversible: bool = False
+    notifications: Mapping[evt.NotificationEvent, Handler] = field(default_factory=dict)
+
+
+def bindings(services: Sequence[Service]) -> Iterator[tuple[evt.EventType, Handler]]:
+    """Give pynetdicom's (event, handler) pairs for all services, one dispatcher an intervention event."""
+    by_event: dict[evt.InterventionEvent, dict[str, Handler]] = {}
+    for service in services:
+        for event, handler in service.handlers.items():
+            by_event.setdefault(event, {}).update(dict.fromkeys(service.sop_classes, handler))
+        yield from service.notifications.items()
+    for event, handlers in by_event.items():
+        yield event, _dispatcher(handlers)
+
+
+def _dispatcher(handlers: Mapping[str, Handler]) -> Handler:
+    def dispatch(event: Event) -> Any:
+        return handlers[event.context.abstract_syntax](event)
+
+    return dispatch
+
+
+def caller_of(event: Event) -> Caller:
+    """Give who sends this request."""
+    caller: Caller = event.assoc.atrium_caller
+    return caller
+
+
+def status(code: int, comment: str = "", **keywords: Any) -> Dataset:
+    """Give a status with its Error Comment (0000,0902), cut to what LO holds."""
+    answer = Dataset()
+    answer.Status = code
+    if comment:
+        answer.ErrorComment = comment[:64]
+    for keyword, value in keywords.items():
+        setattr(answer, keyword, value)
+    return answer

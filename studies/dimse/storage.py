@@ -1,0 +1,54 @@
+"""Storage SCP (PS3.4 Annex B): what is received is archived, bit by bit, before success is said."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+from django.db import DatabaseError
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pynetdicom import AllStoragePresentationContexts, evt
+from pynetdicom.events import Event
+
+from studies.dimse.scp import NOT_AUTHORISED, SUCCESS, Service, caller_of, status
+from studies.ingest.errors import OUT_OF_RESOURCES, PROCESSING_FAILURE
+from studies.ingest.services import Source, StagedFile, WayIn, ingest
+
+logger = logging.getLogger("atrium.dimse")
+
+# Kept as sent: every syntax is taken for every class; explicit little endian first where a peer offers a choice.
+TRANSFER_SYNTAXES = [
+    uid.ExplicitVRLittleEndian,
+    *(s for s in uid.AllTransferSyntaxes if s not in {uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian}),
+    uid.ImplicitVRLittleEndian,
+]
+SOP_CLASSES = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+
+
+def on_store(event: Event) -> int | Dataset:
+    """Archive what was received and give the status (PS3.4 Table B.2-1)."""
+    answer = _store(event)
+    counts: Counter[bool] = event.assoc.__dict__.setdefault("atrium_counts", Counter())
+    counts[answer == SUCCESS] += 1
+    return answer
+
+
+def _store(event: Event) -> int | Dataset:
+    caller = caller_of(event)
+    if not caller.may_store:
+        return status(NOT_AUTHORISED, "This AE title may not store.")
+    path = Path(event.dataset_path)
+    try:
+        (outcome,) = ingest([StagedFile(path, path.stat().st_size)], Source(WayIn.DIMSE, caller.site, caller.principal))
+    except OSError:
+        logger.exception("no room to store")
+        return status(OUT_OF_RESOURCES, "The archive has no room.")
+    except DatabaseError:
+        logger.exception("the database failed")
+        return status(PROCESSING_FAILURE, "The database isn't available.")
+    return SUCCESS if outcome.is_in else status(outcome.dicom_status, outcome.reason)
+
+
+SERVICE = Service("Storage", SOP_CLASSES, {evt.EVT_C_STORE: on_store}, TRANSFER_SYNTAXES, roles_reversible=True)

@@ -9,4 +9,4 @@ class DimseConfig(AppConfig):
 
         from studies.dimse.models import Node
 
-        auditlog.register(Node)
+        auditlog.register(Node, exclude_fields=["sealed_secret"])

@@ -7,15 +7,25 @@ from django.db import transaction
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
+from portal.sealing import seal
 from studies.dimse.models import Node
+
+NOT_TOLD = {"id", "site", "sealed_secret"}
 
 
 @transaction.atomic
-def save_node(*, node: Node, principal: Principal) -> Node:
-    """Keep a new or changed node, already validated; the listener obeys it from the next association on."""
+def save_node(*, node: Node, principal: Principal, secret: str = "") -> Node:
+    """Keep a new or changed node, already validated; the listener obeys it from the next association on.
+
+    A ``secret`` (token or password) replaces the kept one; without credentials none is kept.
+    """
     what = "node added" if node._state.adding else "node changed"
+    if not node.is_dicomweb or node.credentials == Node.Credentials.NONE:
+        node.sealed_secret = ""
+    elif secret:
+        node.sealed_secret = seal(secret)
     node.save()
-    _record(what, node, principal)
+    _record(what, node, principal, secret_changed=bool(secret))
     return node
 
 
@@ -27,21 +37,13 @@ def delete_node(*, node: Node, principal: Principal) -> None:
     _record("node removed", node, principal, site_id=site_id)
 
 
-def _record(what: str, node: Node, principal: Principal, *, site_id: int | None = None) -> None:
+def _record(
+    what: str, node: Node, principal: Principal, *, site_id: int | None = None, secret_changed: bool = False
+) -> None:
+    settings = {f.name: getattr(node, f.name) for f in node._meta.concrete_fields if f.name not in NOT_TOLD}
     record(
         AuditEvent.Action.CHANGE,
         principal=principal,
         site_id=site_id or node.site_id,
-        details={
-            "what": what,
-            "ae_title": node.ae_title,
-            "host": node.host,
-            "port": node.port,
-            "may_store": node.may_store,
-            "may_query": node.may_query,
-            "may_retrieve": node.may_retrieve,
-            "may_worklist": node.may_worklist,
-            "allowed_addresses": node.allowed_addresses,
-            "is_active": node.is_active,
-        },
+        details={"what": what, **settings, "secret_changed": secret_changed},
     )

@@ -49,7 +49,7 @@ def _edit(request: HttpRequest, node: Node) -> HttpResponse:
     principal = request.principal  # type: ignore[attr-defined]
     form = NodeForm(request.POST or None, instance=node, principal=principal)
     if request.method == "POST" and form.is_valid():
-        save_node(node=form.save(commit=False), principal=principal)
+        save_node(node=form.save(commit=False), principal=principal, secret=form.cleaned_data["secret"])
         messages.success(request, _("%(title)s is saved.") % {"title": node.ae_title})
         return redirect("node", pk=node.pk)
     kept = Node.objects.get(pk=node.pk) if node.pk else None
@@ -63,7 +63,7 @@ def verify(request: HttpRequest, pk: int) -> HttpResponse:
     """Call the node and show how far that went."""
     principal = request.principal  # type: ignore[attr-defined]
     node = get_object_or_404(nodes_managed_by(principal), pk=pk)
-    steps = verify_node(node) if node.host and node.port else None
+    steps = verify_node(node) if node.can_be_called else None
     context = {"node": node, "steps": steps}
     if request.headers.get("HX-Request"):
         return render(request, "dimse/_diagnosis.html", context)

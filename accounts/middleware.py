@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -18,11 +17,14 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 
 def client_address(request: HttpRequest) -> str | None:
     """Give the client's IP address, taken from the proxy's header only where a proxy is trusted."""
-    if settings.ATRIUM.trust_proxy:
-        forwarded = request.headers.get("X-Forwarded-For", "")
-        if forwarded:
-            return forwarded.rsplit(",", 1)[-1].strip()
-    return cast("str | None", request.META.get("REMOTE_ADDR") or None)
+    return address_of(request.META.get("REMOTE_ADDR"), request.headers.get("X-Forwarded-For", ""))
+
+
+def address_of(remote_address: str | None, forwarded: str) -> str | None:
+    """Give the client's IP address by the connection's and by what the proxy forwarded."""
+    if settings.ATRIUM.trust_proxy and forwarded:
+        return forwarded.rsplit(",", 1)[-1].strip()
+    return remote_address or None
 
 
 class BearerTokenMiddleware:

@@ -34,6 +34,13 @@ def _port(name: str, default: int) -> int:
     return int(value)
 
 
+def _number(name: str, default: int) -> int:
+    value = os.environ.get(name) or str(default)
+    if not value.isdigit() or int(value) < 1:
+        raise InvalidEnvironment(f"{name} must be a number from 1, not {value!r}")
+    return int(value)
+
+
 def kept_secret(path: Path, length: int = 50) -> str:
     """Give the secret kept in ``path``; make it (readable by the owner only) on first use."""
     try:
@@ -68,6 +75,10 @@ class Environment:
     allowed_hosts: tuple[str, ...]
     trust_proxy: bool
     web_workers: int
+    web_threads: int
+    http_version: str
+    tls_certificate: str
+    tls_key: str
     dicom_host: str
     dicom_port: int
     ae_title: str
@@ -95,6 +106,9 @@ def read_environment() -> Environment:
     ae_title = os.environ.get("ATRIUM_AE_TITLE") or "ATRIUM"
     if not 0 < len(ae_title) <= 16:
         raise InvalidEnvironment("ATRIUM_AE_TITLE must have 1 to 16 characters")
+    http_version = os.environ.get("ATRIUM_HTTP_VERSION") or "auto"
+    if http_version not in {"auto", "1", "2"}:
+        raise InvalidEnvironment(f"ATRIUM_HTTP_VERSION must be auto, 1 or 2, not {http_version!r}")
     demo_installed = (data / "demo-password").exists()
     return Environment(
         data=data,
@@ -105,7 +119,11 @@ def read_environment() -> Environment:
             hosts or ["127.0.0.1", "localhost", "[::1]", http_host, urlsplit(public_url).hostname or "localhost"]
         ),
         trust_proxy=_flag("ATRIUM_TRUST_PROXY", False),
-        web_workers=int(os.environ.get("ATRIUM_WEB_WORKERS") or min(4, os.cpu_count() or 1)),
+        web_workers=_number("ATRIUM_WEB_WORKERS", min(4, os.cpu_count() or 1)),
+        web_threads=_number("ATRIUM_WEB_THREADS", 32),
+        http_version=http_version,
+        tls_certificate=os.environ.get("ATRIUM_TLS_CERTIFICATE", ""),
+        tls_key=os.environ.get("ATRIUM_TLS_KEY", ""),
         dicom_host=os.environ.get("ATRIUM_DICOM_HOST") or "0.0.0.0",  # noqa: S104  modalities call from outside
         dicom_port=_port("ATRIUM_DICOM_PORT", 11112),
         ae_title=ae_title,

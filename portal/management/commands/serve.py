@@ -54,14 +54,27 @@ def _beside_python(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
+# Frames are half a megabyte each: glibc would map and unmap every one, and each new page costs a fault.
+# Measured: 0.26 instead of 0.85 ms of CPU per frame (docs/performance.md).
+MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_TOP_PAD_": "4194304",
+}
+
+
 def _web() -> list[str]:
     atrium = settings.ATRIUM
+    for name, value in MEMORY.items():
+        os.environ.setdefault(name, value)
+    tls = ["--ssl-certificate", atrium.tls_certificate, "--ssl-keyfile", atrium.tls_key]
     return [
-        *(_beside_python("granian"), "--interface", "wsgi"),
-        *("--host", atrium.http_host, "--port", str(atrium.http_port)),
-        *("--workers", str(atrium.web_workers), "--blocking-threads", "8", "--backlog", "1024"),
+        *(_beside_python("granian"), "--interface", "asgi"),
+        *("--host", atrium.http_host, "--port", str(atrium.http_port), "--http", atrium.http_version),
+        *("--workers", str(atrium.web_workers), "--backlog", "1024"),
         *("--respawn-failed-workers", "--workers-kill-timeout", "10", "--log-level", "error"),
-        "portal.wsgi:application",
+        *(tls if atrium.tls_certificate else []),
+        "portal.asgi:application",
     ]
 
 

@@ -1,0 +1,235 @@
+"""Runs Django, which blocks, in threads below an ASGI server, which must not.
+
+One thread answers a request from its first byte to its last, so that cursors and locks stay where they were made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.core import signals
+from django.core.exceptions import RequestDataTooBig
+from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.base import BaseHandler
+from django.http import FileResponse
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
+
+logger = logging.getLogger("atrium.web")
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+GATHERED = 1 << 18
+# How long a client may take for the next piece of a body before its thread is taken back.
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole response; ``path`` names a file that is sent as it is, instead of ``body``."""
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+    path: str = ""
+
+
+# Answers a request by itself, in a thread, or gives None to leave it to Django.
+Shortcut = Callable[[Scope], Answer | None]
+
+
+class ClientGone(OSError):
+    """The client closed the connection, or stopped reading or sending."""
+
+
+class RequestBody:
+    """The body as a file that a thread reads; the next piece is fetched while this one is worked on."""
+
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+        self._receive, self._loop = receive, loop
+        self._ahead: Future[tuple[bytes, bool]] | None = None
+        self._buffer = b""
+        self._place = 0
+        self._is_at_end = False
+
+    async def _gather(self) -> tuple[bytes, bool]:
+        pieces, size, more = [], 0, True
+        while more and size < GATHERED:
+            message = await asyncio.wait_for(self._receive(), PATIENCE)
+            if message["type"] == "http.disconnect":
+                raise ClientGone("The client went away before its request was whole.")
+            piece = message.get("body", b"")
+            pieces.append(piece)
+            size += len(piece)
+            more = message.get("more_body", False)
+        return b"".join(pieces), more
+
+    def _fetch(self) -> Future[tuple[bytes, bool]]:
+        return asyncio.run_coroutine_threadsafe(self._gather(), self._loop)
+
+    def _fill(self) -> bool:
+        """Get the next piece. Raises ClientGone."""
+        if self._is_at_end:
+            return False
+        try:
+            self._buffer, more = (self._ahead or self._fetch()).result()
+        except TimeoutError as error:
+            raise ClientGone("The client stopped sending.") from error
+        self._place, self._is_at_end = 0, not more
+        self._ahead = self._fetch() if more else None
+        return bool(self._buffer) or self._fill()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Give at most ``size`` bytes, fewer when fewer have come, none at the end; without a size, all that is left.
+
+        Raises ClientGone, or RequestDataTooBig where all is asked for and is more than a view may hold in memory.
+        """
+        if size < 0:
+            return self._read_all()
+        if self._place >= len(self._buffer) and not self._fill():
+            return b""
+        piece = self._buffer[self._place : self._place + size]
+        self._place += len(piece)
+        return piece
+
+    def _read_all(self) -> bytes:
+        pieces, total = [], 0
+        while piece := self.read(GATHERED):
+            pieces.append(piece)
+            total += len(piece)
+            if total > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+                raise RequestDataTooBig("The body is larger than may be held in memory.")
+        return b"".join(pieces)
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """Give the next line, as multipart parsers of older make want it."""
+        line = b""
+        while size < 0 or len(line) < size:
+            if self._place >= len(self._buffer) and not self._fill():
+                break
+            end = self._buffer.find(b"\n", self._place) + 1 or len(self._buffer)
+            if size >= 0:
+                end = min(end, self._place + size - len(line))
+            line += self._buffer[self._place : end]
+            self._place = end
+            if line.endswith(b"\n"):
+                break
+        return line
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+
+
+class ThreadedDjango(BaseHandler):
+    """An ASGI application that answers by shortcuts or by Django's views, each request in a thread."""
+
+    def __init__(self, *, threads: int, shortcuts: Iterable[Shortcut] = ()) -> None:
+        super().__init__()
+        self.load_middleware()
+        self.shortcuts = list(shortcuts)
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self.pool, self._answer, scope, receive, send, loop)
+        if answer is None:
+            return
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        if answer.path:
+            await send({"type": "http.response.pathsend", "path": answer.path})
+        else:
+            await send({"type": "http.response.body", "body": answer.body})
+
+    def _answer(self, scope: Scope, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop) -> Answer | None:
+        """Give the answer, or None when it was sent piece by piece."""
+        for shortcut in self.shortcuts:
+            try:
+                answer = shortcut(scope)
+            except Exception:  # the views are the reference: they say what is wrong
+                logger.exception("a shortcut failed")
+                answer = None
+            if answer is not None:
+                return answer
+        body = RequestBody(receive, loop)
+        set_script_prefix("/")
+        signals.request_started.send(sender=self.__class__, scope=scope)
+        response = self.get_response(ASGIRequest(scope, body))  # type: ignore[arg-type]
+        try:
+            headers = _headers_of(response)
+            if response.streaming:
+                _stream(response, headers, receive, send, loop)
+                return None
+            return Answer(response.status_code, headers, response.content)  # type: ignore[attr-defined]
+        finally:
+            response.close()
+            body.close()
+
+
+def _headers_of(response: HttpResponseBase) -> Headers:
+    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
+    headers += [(b"Set-Cookie", c.output(header="").strip().encode("ascii")) for c in response.cookies.values()]
+    return headers
+
+
+def _stream(
+    response: HttpResponseBase, headers: Headers, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop
+) -> None:
+    """Send pieces as they come, one on its way while the next is made: memory holds two, however slow the client."""
+    if isinstance(response, FileResponse):
+        response.block_size = max(response.block_size, GATHERED)
+    chunks: Iterable[bytes] = response.streaming_content  # type: ignore[attr-defined]
+
+    async def sent(message: Message) -> None:
+        await send(message)
+
+    async def disconnected() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    def begin(message: Message) -> Future[None]:
+        return asyncio.run_coroutine_threadsafe(sent(message), loop)
+
+    # The server swallows what is sent to a closed connection; only this tells.
+    departure = asyncio.run_coroutine_threadsafe(disconnected(), loop)
+    under_way = begin({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    try:
+        for piece in _gathered(chunks):
+            under_way.result(PATIENCE)
+            if departure.done():
+                raise ClientGone
+            under_way = begin({"type": "http.response.body", "body": piece, "more_body": True})
+        under_way.result(PATIENCE)
+        begin({"type": "http.response.body", "body": b""}).result(PATIENCE)
+    except (TimeoutError, OSError, RuntimeError):
+        under_way.cancel()
+        logger.info("a client went away before its answer was whole")
+    finally:
+        departure.cancel()
+
+
+def _gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Join small pieces, so that the event loop isn't woken for every boundary of a multipart message."""
+    pieces: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        pieces.append(chunk)
+        size += len(chunk)
+        if size >= GATHERED:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    if pieces:
+        yield b"".join(pieces)

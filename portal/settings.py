@@ -27,6 +27,7 @@ INSTALLED_APPS = [
     "studies.ingest",
     "studies.archive",
     "studies.orders",
+    "studies.findings",
     "studies.dicomweb",
     "studies.dimse",
     "studies.worklists",

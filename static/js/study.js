@@ -1,11 +1,139 @@
-// The study page listens to the viewer beside it; only messages of our own origin and frame count.
+// The study page: words beside images, or images on another monitor. Desk and viewer talk over one channel.
 (() => {
-  const viewer = document.getElementById("viewer");
+  const page = document.getElementById("study-images");
+  const frame = document.getElementById("viewer");
   const wait = document.getElementById("viewer-wait");
-  window.addEventListener("message", (event) => {
-    if (event.origin !== window.location.origin || event.source !== viewer.contentWindow) return;
-    if (event.data?.source !== "atrium.bridge") return;
-    if (event.data.type === "image-rendered") wait.hidden = true;
-    document.dispatchEvent(new CustomEvent("atrium:viewer", { detail: event.data }));
+  // The same tab is the same desk, so that a second window goes along to the next case.
+  const desk = sessionStorage.getItem("atrium.desk") || crypto.randomUUID();
+  sessionStorage.setItem("atrium.desk", desk);
+  const channel = new BroadcastChannel(`atrium.desk.${desk}`);
+  const study = page.dataset.study;
+  const address = `${page.dataset.openUrl}?desk=${desk}`;
+  const csrf = () => JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
+  const say = (type, detail = {}) => channel.postMessage({ from: "desk", type, ...detail });
+  const note = (text) => { const element = document.getElementById("findings-note"); if (element) element.textContent = text; };
+  const words = new Map();
+  const pending = new Map();
+  let lastFindings = null;
+  let isInWindow = sessionStorage.getItem("atrium.images") === "window";
+
+  const place = () => {
+    document.body.classList.toggle("has-images-elsewhere", isInWindow);
+    document.getElementById("images-elsewhere").hidden = !isInWindow;
+    frame.hidden = isInWindow;
+    wait.hidden = isInWindow;
+    if (isInWindow) frame.removeAttribute("src");
+    else if (!frame.getAttribute("src")) frame.src = address;
+  };
+  const openWindow = () => {
+    isInWindow = true;
+    sessionStorage.setItem("atrium.images", "window");
+    place();
+    window.open(address, `atrium-images-${desk}`, "popup,width=1280,height=960");
+  };
+  const bringBack = () => {
+    isInWindow = false;
+    sessionStorage.removeItem("atrium.images");
+    say("close");
+    place();
+  };
+
+  const draft = () => document.getElementById("draft");
+  const FINDINGS = "#draft textarea[name=findings], #draft [data-section=findings] textarea";
+  const section = () => (lastFindings?.isConnected && lastFindings) || document.querySelector(FINDINGS) || draft()?.querySelector("textarea");
+  document.addEventListener("focusin", (event) => { if (event.target.matches?.(FINDINGS)) lastFindings = event.target; });
+
+  const typed = (field) => field.dispatchEvent(new Event("input", { bubbles: true }));
+  // Words that came from the images follow them until a person rewrites them.
+  const write = (uid, sentence, known = null) => {
+    if (!draft()) return;
+    const before = words.get(uid) || known;
+    const holder = before && [...draft().querySelectorAll("textarea")].find((field) => field.value.includes(before));
+    if (holder && before !== sentence) {
+      holder.value = holder.value.replace(before, sentence);
+      typed(holder);
+    } else if (!before && sentence) {
+      const field = section();
+      field.value += `${field.value && !/\s$/.test(field.value) ? "\n" : ""}${sentence}`;
+      typed(field);
+    }
+    if (sentence) words.set(uid, sentence);
+    else words.delete(uid);
+  };
+  const sentence = ({ label, text, place: where }) => `${[label, text].filter(Boolean).join(": ")} (${where}).`;
+
+  const refresh = () => window.htmx.ajax("GET", page.dataset.findingsUrl, { target: "#findings", swap: "innerHTML" });
+  const keep = async (finding) => {
+    const response = await fetch(page.dataset.findingsUrl, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "X-CSRFToken": csrf() },
+      body: JSON.stringify(finding),
+    });
+    if (!response.ok) {
+      note((await response.json().catch(() => ({}))).title || page.dataset.failed);
+      return null;
+    }
+    note("");
+    refresh();
+    return response.json();
+  };
+
+  // A measurement tells of each step of a drag; what counts is where it comes to rest.
+  const measured = (measurement) => {
+    clearTimeout(pending.get(measurement.uid));
+    if (measurement.action === "removed") return write(measurement.uid, "");
+    if (measurement.study !== study || !page.dataset.mayWrite) return;
+    pending.set(measurement.uid, setTimeout(async () => {
+      const kept = await keep(measurement);
+      if (kept) write(measurement.uid, sentence(kept), kept.before && sentence(kept.before));
+    }, 400));
+  };
+  const marked = async (image) => {
+    if (!page.dataset.mayWrite) return;
+    if (image.study !== study) return note(page.dataset.otherStudy);
+    const kept = await keep(image);
+    if (kept) write(image.uid, `${page.dataset.keyImage} (${kept.place}).`);
+  };
+
+  const asked = new URLSearchParams(window.location.search);
+  const heard = {
+    "image-rendered": () => {
+      wait.hidden = true;
+      if (asked.get("series")) say("jump", { series: asked.get("series"), image: asked.get("image") });
+      const upcoming = (page.dataset.upcoming || "").split(" ").filter(Boolean);
+      if (upcoming.length) say("prefetch", { studies: upcoming });
+    },
+    ready: ({ hasRendered }) => { if (hasRendered) wait.hidden = true; },
+    measurement: measured,
+    "key-image": marked,
+    "key-image-refused": () => note(page.dataset.noKeyImage),
+    "measurements-saved": ({ count, isFailed }) => note(isFailed ? page.dataset.failed : count ? page.dataset.saved : page.dataset.nothing),
+    protocol: ({ id }) => { const choice = document.getElementById("hanging"); if (choice && [...choice.options].some((o) => o.value === id)) choice.value = id; },
+    jumped: ({ isFound }) => { if (!isFound) note(page.dataset.notFound); },
+  };
+  channel.onmessage = ({ data }) => {
+    if (data?.from !== "viewer") return;
+    heard[data.type]?.(data);
+    document.dispatchEvent(new CustomEvent("atrium:viewer", { detail: data }));
+  };
+
+  document.addEventListener("click", (event) => {
+    const jump = event.target.closest?.("[data-jump]");
+    if (jump) {
+      event.preventDefault();
+      const { uid, sop, frame: number, series, image } = jump.dataset;
+      say("jump", { uid, sop, frame: Number(number || 1), series, image });
+    }
+    const button = event.target.closest?.("button");
+    if (button?.id === "key-image") say("key-image");
+    if (button?.id === "save-measurements") say("save-measurements");
+    if (button?.id === "images-window") openWindow();
+    if (button?.id === "images-back") bringBack();
+    // What was measured is in the archive before the report that speaks of it is signed.
+    if (button?.id === "begin-signing") say("save-measurements");
   });
+  document.getElementById("hanging")?.addEventListener("change", (event) => say("hang", { protocol: event.target.value }));
+
+  place();
+  if (isInWindow) say("open", { address });
 })();

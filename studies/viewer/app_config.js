@@ -1,37 +1,9 @@
-// OHIF's configuration and the bridge to the page around it. The view puts the session's CSRF token in.
+// OHIF's configuration, behind the bridge. The view puts the session's CSRF token in.
 (() => {
-  const csrfToken = "__CSRF_TOKEN__";
-  const tell = (type, detail = {}) => {
-    if (window.parent !== window) {
-      window.parent.postMessage({ source: "atrium.bridge", type, ...detail }, window.location.origin);
-    }
-  };
-
-  const bridge = {
-    id: "atrium.bridge",
-    preRegistration({ servicesManager }) {
-      const { userAuthenticationService, measurementService } = servicesManager.services;
-      // STOW-RS of measurements and segmentations goes by the session cookie and so needs the token.
-      userAuthenticationService.setServiceImplementation({
-        getAuthorizationHeader: () => ({ "X-CSRFToken": csrfToken }),
-      });
-      measurementService.subscribe(measurementService.EVENTS.MEASUREMENT_ADDED, ({ measurement }) =>
-        tell("measurement-added", { uid: measurement.uid, label: measurement.label || "" })
-      );
-      const rendered = () => {
-        document.removeEventListener("CORNERSTONE_IMAGE_RENDERED", rendered, true);
-        tell("image-rendered");
-      };
-      // The event doesn't bubble, but it is captured on its way down.
-      document.addEventListener("CORNERSTONE_IMAGE_RENDERED", rendered, true);
-      tell("ready");
-    },
-  };
-
   window.config = {
     name: "atrium",
     routerBasename: "/viewer",
-    extensions: [bridge],
+    extensions: [atriumBridge("__CSRF_TOKEN__")],
     modes: [],
     customizationService: [{ "ohif.tours": { $set: [] } }],
     showStudyList: false,
@@ -45,9 +17,17 @@
     strictZSpacingForVolumeViewport: true,
     groupEnabledModesFirst: true,
     showErrorDetails: "production",
+    // Every measurement is the report's, nobody is asked first.
+    measurementTrackingMode: "simplified",
+    disableConfirmationPrompts: true,
+    // Beside the words there's no room for a list of thumbnails until it's wanted.
+    modesConfiguration: {
+      "@ohif/mode-longitudinal": { routes: { 0: { layoutInstance: { props: { leftPanelClosed: { $set: window.innerWidth < 1000 } } } } } },
+    },
     investigationalUseDialog: { option: "never" },
     maxNumRequests: { interaction: 100, thumbnail: 5, prefetch: 25 },
-    studyPrefetcher: { enabled: true, displaySetsCount: 2, maxNumPrefetchRequests: 10, order: "closest" },
+    // It asks for frames of presentation states, which have none; the bridge fetches ahead instead.
+    studyPrefetcher: { enabled: false },
     defaultDataSourceName: "atrium",
     dataSources: [
       {

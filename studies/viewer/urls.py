@@ -2,10 +2,15 @@
 
 from django.urls import path
 
-from studies.viewer import views
+from studies.viewer import findings, views
 
 urlpatterns = [
     path("viewer/app-config.js", views.app_config, name="viewer_config"),
+    path("viewer/open/<uid:study_instance_uid>/", views.open_study, name="viewer_open"),
+    path("viewer/preferences/", views.remember_preference, name="viewer_preferences"),
+    path("studies/<uid:study_instance_uid>/findings/", findings.findings, name="findings"),
+    path("studies/<uid:study_instance_uid>/findings/<int:pk>/picture.jpg", findings.picture, name="finding_picture"),
+    path("studies/<uid:study_instance_uid>/findings/<int:pk>/remove/", findings.remove, name="remove_finding"),
     path("viewer/", views.viewer, name="viewer"),
     path("viewer/<path:asset>", views.viewer, name="viewer_asset"),
 ]

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urlencode
 
 from csp.constants import NONE, SELF
 from csp.decorators import csp
 from django.conf import settings
-from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
-from django.views.decorators.http import require_GET, require_safe
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST, require_safe
 from whitenoise import WhiteNoise
 from whitenoise.responders import StaticFile
 
 from accounts.capabilities import Capability
 from accounts.gates import capability_required
+from accounts.principals import Principal
+from studies.access import visible_study
+from studies.models import Study
+from studies.viewer.hanging import hanging_of, remember_protocol
 
 # OHIF compiles WebAssembly codecs, makes workers from blobs and sets style attributes; scripts stay ours.
 POLICY = {
@@ -32,7 +40,7 @@ POLICY = {
     "object-src": [NONE],
     "base-uri": [SELF],
 }
-CONFIGURATION = Path(__file__).with_name("app_config.js")
+SCRIPTS = [Path(__file__).with_name(name) for name in ("bridge.js", "app_config.js")]
 may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 
@@ -49,6 +57,46 @@ def _files(root: Path) -> ViewerFiles:
     if root.is_dir():
         files.add_files(str(root), prefix="viewer/")
     return files
+
+
+@require_GET
+@may_see_images
+def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """Open OHIF with a study, hung as its kind and the person want it, its relevant priors beside it."""
+    study = _visible(request, study_instance_uid)
+    hanging = hanging_of(_principal(request), study)
+    uids = [study.study_instance_uid, *(prior.study_instance_uid for prior in hanging.priors)]
+    query = {"StudyInstanceUIDs": ",".join(uids), "hangingProtocolId": hanging.protocol}
+    desk = request.GET.get("desk", "")
+    if re.fullmatch(r"[0-9a-f-]{36}", desk):
+        query["desk"] = desk
+    return redirect(f"{reverse('viewer')}viewer?{urlencode(query, safe=',@')}")
+
+
+@require_POST
+@may_see_images
+def remember_preference(request: HttpRequest) -> HttpResponse:
+    """Remember the hanging protocol that the person chose for this kind of study."""
+    study = _visible(request, request.POST.get("study", "")[:64])
+    user = _principal(request).user
+    assert user is not None
+    try:
+        remember_protocol(user=user, study=study, protocol=request.POST.get("protocol", ""))
+    except LookupError:
+        return HttpResponse(status=422)
+    return HttpResponse(status=204)
+
+
+def _principal(request: HttpRequest) -> Principal:
+    principal: Principal = request.principal  # type: ignore[attr-defined]
+    return principal
+
+
+def _visible(request: HttpRequest, study_instance_uid: str) -> Study:
+    try:
+        return visible_study(_principal(request), study_instance_uid)
+    except Study.DoesNotExist as error:
+        raise Http404 from error
 
 
 @require_safe
@@ -90,8 +138,8 @@ def _file_response(request: HttpRequest, file: StaticFile) -> HttpResponseBase:
 @may_see_images
 @csp(POLICY)
 def app_config(request: HttpRequest) -> HttpResponse:
-    """Give OHIF's configuration with the session's CSRF token in it."""
-    script = CONFIGURATION.read_text().replace('"__CSRF_TOKEN__"', json.dumps(get_token(request)))
+    """Give OHIF's configuration and the bridge, with the session's CSRF token in it."""
+    script = "\n".join(path.read_text() for path in SCRIPTS).replace('"__CSRF_TOKEN__"', json.dumps(get_token(request)))
     response = HttpResponse(script, content_type="text/javascript; charset=utf-8")
     response["Cache-Control"] = "no-store"
     return response

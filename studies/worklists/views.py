@@ -148,7 +148,6 @@ def study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "priors": selectors.priors(principal, shown),
         "reads_reports": reads_reports,
         "may_write": principal.may(Capability.REPORT_WRITE, shown.site_id),
-        "viewer_url": f"{reverse('viewer')}viewer?{urlencode({'StudyInstanceUIDs': shown.study_instance_uid})}",
     }
     response = render(request, "worklists/study.html", context)
     response["Cache-Control"] = "no-store"

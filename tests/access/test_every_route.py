@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from studies.dimse.models import Node
+from studies.findings.models import ImageFinding
 from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
 from studies.reports.models import Report, ReportPart
@@ -67,6 +68,11 @@ ALLOWED: dict[str, set[str]] = {
     "node": {"admin"},
     "verify_node": {"admin"},
     "delete_node": {"admin"},
+    "findings": READERS,
+    "remove_finding": WRITERS,
+    "finding_picture": WRITERS,  # of an unsigned report
+    "viewer_open": OF_NORTH,
+    "viewer_preferences": set(),  # without a study it's 404 for everyone
     "viewer": IMAGES,
     "viewer_config": IMAGES,
     "viewer_asset": IMAGES,
@@ -123,6 +129,15 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         report=report, kind="report", ordinal=1, author=author, sections={"findings": SECRET}, signed_at=timezone.now()
     )
     ReportPart.objects.create(report=report, kind="addendum", ordinal=2, author=author, sections={"findings": SECRET})
+    finding = ImageFinding.objects.create(
+        study=instance.series.study,
+        kind="key_image",
+        author=author,
+        tracking_identifier="1",
+        sop_instance_uid=instance.sop_instance_uid,
+        label=SECRET,
+        picture=b"jpeg",
+    )
     return {
         "<uid:study_instance_uid>": instance.series.study.study_instance_uid,
         "<uid:series_instance_uid>": instance.series.series_instance_uid,
@@ -132,6 +147,7 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         "<path:asset>": "viewer",
         "nodes/<int:pk>": f"nodes/{Node.objects.create(ae_title=SECRET, site=north).pk}",
         "quarantine/<int:pk>": f"quarantine/{QuarantinedFile.objects.get().pk}",
+        "findings/<int:pk>": f"findings/{finding.pk}",
         "<int:pk>": "1",
     }
 
@@ -151,6 +167,8 @@ def test_each_route_lets_in_whom_it_should_and_nobody_else(
         for parameter, value in arguments.items():
             path = path.replace(parameter, value)
         assert "<" not in path, f"give {path} an argument"
+        # What an earlier route had to say to this person belongs on no other page.
+        browser.cookies.pop("messages", None)
         answer = browser.get(path)
         if answer.status_code == 405:
             answer = browser.post(path)

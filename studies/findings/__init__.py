@@ -1,0 +1,1 @@
+"""What a reader took from the images into the report: measurements and key images."""

@@ -1,0 +1,57 @@
+"""Measurements and key images, each tied to the image on which it was made."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+from studies.models import UID_LENGTH, Study
+
+
+class ImageFinding(models.Model):
+    """A measurement, or a viewport that was marked as a key image.
+
+    ``tracking_identifier`` is the viewer's name for it, so that a measurement that is dragged further stays one.
+    """
+
+    class Kind(models.TextChoices):
+        MEASUREMENT = "measurement", "Measurement"
+        KEY_IMAGE = "key_image", "Key image"
+
+    study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="findings")
+    kind = models.CharField(max_length=11, choices=Kind.choices)
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="image_findings")
+    tracking_identifier = models.CharField(max_length=64)
+    series_instance_uid = models.CharField(max_length=UID_LENGTH)
+    sop_instance_uid = models.CharField(max_length=UID_LENGTH)
+    frame_number = models.PositiveIntegerField(default=1)
+    series_number = models.BigIntegerField(null=True)
+    instance_number = models.BigIntegerField(null=True)
+    label = models.CharField(max_length=120, blank=True)
+    text = models.CharField(
+        max_length=300, blank=True, help_text="The values with their units, as the report says them."
+    )
+    values = models.JSONField(default=list, help_text="name, value and unit (UCUM) of each quantity.")
+    window_center = models.FloatField(null=True)
+    window_width = models.FloatField(null=True)
+    picture = models.BinaryField(null=True, help_text="JPEG of the viewport as it was seen, marks included.")
+    key_object_uid = models.CharField(max_length=UID_LENGTH, blank=True)
+    presentation_state_uid = models.CharField(max_length=UID_LENGTH, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["study", "tracking_identifier"], name="finding_tracked_once"),
+        ]
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk}"
+
+    @property
+    def place(self) -> str:
+        """Where it is, as reports write it: ``"series 2, image 52"``."""
+        series = self.series_number if self.series_number is not None else "?"
+        image = self.instance_number if self.instance_number is not None else self.frame_number
+        return f"series {series}, image {image}"

@@ -1,0 +1,295 @@
+// The bridge between OHIF and the report desk. Both sides share a channel named after the desk that opened the images,
+// be they in a frame beside the words or in a window on another monitor.
+const atriumBridge = (csrfToken) => {
+  const address = new URLSearchParams(window.location.search);
+  const primaryStudy = (address.get("StudyInstanceUIDs") || "").split(",")[0];
+  const channel = address.get("desk") ? new BroadcastChannel(`atrium.desk.${address.get("desk")}`) : null;
+  const tell = (type, detail = {}) => channel?.postMessage({ from: "viewer", type, ...detail });
+
+  // Quantities of OHIF's tools in the order in which reports name them, each with the key of its unit.
+  const QUANTITIES = [
+    ["length", "unit"], ["width", "unit"], ["angle", "°"], ["radius", "radiusUnit"], ["area", "areaUnit"], ["perimeter", "unit"],
+    ["mean", "modalityUnit"], ["stdDev", "modalityUnit"], ["max", "modalityUnit"], ["value", "modalityUnit"],
+  ];
+  const NAMES = { stdDev: "standard deviation" };
+  const ONLY_MARKS = new Set(["ArrowAnnotate"]);
+  const FRAMES = "multipart/related; type=application/octet-stream; transfer-syntax=*";
+  const MOST_PREFETCHED = 200;
+  const PICTURE_SIDE = 1024;
+
+  let services;
+  let commands;
+  let hasRendered = false;
+  let hasRestored = false;
+  let isRestoring = false;
+  let shownProtocol = "";
+
+  const quantities = (measurement) => {
+    const data = Object.values(measurement.data || {})[0] || {};
+    return QUANTITIES.filter(([name]) => Number.isFinite(data[name])).map(([name, unit]) => ({
+      name: NAMES[name] || name,
+      value: data[name],
+      unit: unit === "°" ? "°" : data[unit] || "",
+    }));
+  };
+  const tellMeasurement = (action) => ({ measurement }) => {
+    const uid = measurement?.uid || measurement;
+    if (isRestoring) return;
+    if (action === "removed") return tell("measurement", { action, uid });
+    if (ONLY_MARKS.has(measurement.toolName) && !measurement.label) return;
+    tell("measurement", {
+      action, uid, label: measurement.label || "", tool: measurement.toolName, values: quantities(measurement),
+      study: measurement.referenceStudyUID, sop: measurement.SOPInstanceUID, frame: measurement.frameNumber || 1,
+    });
+  };
+
+  const imagesOf = (displaySet) => displaySet.images || displaySet.instances || [];
+  const find = (matches) => {
+    for (const displaySet of services.displaySetService.getActiveDisplaySets()) {
+      const index = imagesOf(displaySet).findIndex((image) => matches(image, displaySet));
+      if (index >= 0) return { displaySet, index };
+    }
+    return null;
+  };
+  const grid = () => services.viewportGridService.getState();
+
+  const show = async ({ displaySet, index }) => {
+    let viewportId = [...grid().viewports.values()].find((v) => v.displaySetInstanceUIDs.includes(displaySet.displaySetInstanceUID))?.viewportId;
+    if (!viewportId) {
+      viewportId = grid().activeViewportId;
+      const rendered = new Promise((done) => document.addEventListener("CORNERSTONE_IMAGE_RENDERED", done, { capture: true, once: true }));
+      services.viewportGridService.setDisplaySetsForViewport({ viewportId, displaySetInstanceUIDs: [displaySet.displaySetInstanceUID] });
+      await rendered;
+    }
+    services.viewportGridService.setActiveViewportId(viewportId);
+    await commands.runCommand("jumpToImage", { imageIndex: index });
+  };
+
+  const jump = async ({ uid, sop, frame = 1, series, image }) => {
+    if (uid && services.measurementService.getMeasurement(uid)) {
+      await commands.runCommand("jumpToMeasurement", { uid });
+      return;
+    }
+    const found = sop
+      ? find((one) => one.SOPInstanceUID === sop)
+      : find((one, displaySet) => displaySet.StudyInstanceUID === primaryStudy && String(displaySet.SeriesNumber) === String(series) && String(one.InstanceNumber) === String(image));
+    if (found && found.displaySet.isMultiFrame) found.index = frame - 1;
+    if (found) await show(found);
+    tell("jumped", { isFound: Boolean(found), sop, series, image });
+  };
+
+  // What is seen: the image with the marks drawn over it.
+  const picture = async (viewport) => {
+    const source = viewport.getCanvas();
+    const scale = Math.min(1, PICTURE_SIDE / Math.max(source.width, source.height));
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [Math.round(source.width * scale), Math.round(source.height * scale)];
+    const context = canvas.getContext("2d");
+    context.drawImage(source, 0, 0, canvas.width, canvas.height);
+    const marks = viewport.element.querySelector("svg.svg-layer");
+    if (marks) {
+      const box = marks.getBoundingClientRect();
+      const copy = marks.cloneNode(true);
+      copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+      copy.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
+      copy.setAttribute("width", canvas.width);
+      copy.setAttribute("height", canvas.height);
+      const image = new Image();
+      image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(new XMLSerializer().serializeToString(copy))}`;
+      try {
+        await image.decode();
+        context.drawImage(image, 0, 0);
+      } catch {
+        // Marks that can't be drawn are left out; the image itself is what counts.
+      }
+    }
+    return canvas.toDataURL("image/jpeg", 0.9);
+  };
+
+  const keyImage = async () => {
+    const viewport = services.cornerstoneViewportService.getCornerstoneViewport(grid().activeViewportId);
+    const named = viewport?.getCurrentImageId?.()?.match(/studies\/([\d.]+)\/series\/[\d.]+\/instances\/([\d.]+)\/frames\/(\d+)/);
+    if (!named) return tell("key-image-refused");
+    const range = viewport.getProperties()?.voiRange;
+    tell("key-image", {
+      uid: crypto.randomUUID(), study: named[1], sop: named[2], frame: Number(named[3]), picture: await picture(viewport),
+      windowCenter: range ? (range.lower + range.upper) / 2 : null, windowWidth: range ? range.upper - range.lower : null,
+    });
+  };
+
+  const ofPrimaryStudy = () => services.measurementService.getMeasurements().filter((m) => m.referenceStudyUID === primaryStudy);
+
+  // Measurements as TID 1500 SR in the archive, by OHIF's own writer.
+  const saveMeasurements = async () => {
+    const measurementData = ofPrimaryStudy();
+    if (!measurementData.length) return tell("measurements-saved", { count: 0 });
+    try {
+      await commands.runCommand("storeMeasurements", {
+        measurementData,
+        dataSource: "atrium",
+        additionalFindingTypes: [...ONLY_MARKS],
+        options: { SeriesDescription: "Measurements" },
+      });
+      tell("measurements-saved", { count: measurementData.length });
+    } catch {
+      tell("measurements-saved", { count: 0, isFailed: true });
+    }
+  };
+
+  // The newest saved measurements are there again, without a question.
+  const restoreMeasurements = async () => {
+    if (hasRestored) return;
+    hasRestored = true;
+    const when = (set) => `${set.SeriesDate || ""}${set.SeriesTime || ""}`;
+    const saved = services.displaySetService
+      .getActiveDisplaySets()
+      .filter((set) => set.SOPClassHandlerId?.includes("cornerstone-dicom-sr") && set.StudyInstanceUID === primaryStudy)
+      .sort((a, b) => when(b).localeCompare(when(a)));
+    for (const set of saved) {
+      if (!set.isLoaded) await set.load?.();
+      if (!set.isRehydratable || set.isHydrated) continue;
+      isRestoring = true;
+      try {
+        await commands.runCommand("hydrateStructuredReport", { displaySetInstanceUID: set.displaySetInstanceUID });
+      } finally {
+        isRestoring = false;
+      }
+      tell("measurements-restored", { count: ofPrimaryStudy().length });
+      return;
+    }
+  };
+
+  const shownStudies = () => {
+    const sets = [...grid().viewports.values()].flatMap((v) => v.displaySetInstanceUIDs);
+    const studies = sets.map((uid) => services.displaySetService.getDisplaySetByUID(uid)?.StudyInstanceUID);
+    tell("studies-shown", { studies: [...new Set(studies.filter(Boolean))] });
+  };
+
+  const rememberProtocol = ({ protocol } = {}) => {
+    const id = protocol?.id || services.hangingProtocolService.getActiveProtocol()?.protocol?.id;
+    if (!id || id === shownProtocol) return;
+    // What a study opens with is no choice of the person.
+    const isChoice = hasRendered && shownProtocol;
+    shownProtocol = id;
+    tell("protocol", { id });
+    if (isChoice) {
+      fetch("/viewer/preferences/", {
+        method: "POST",
+        headers: { "X-CSRFToken": csrfToken },
+        body: new URLSearchParams({ study: primaryStudy, protocol: id }),
+      });
+    }
+  };
+
+  // The next case's first images wait in the browser's cache; what is on screen goes first.
+  const prefetch = async (studies) => {
+    for (const study of studies) {
+      const series = await (await fetch(`/dicom-web/studies/${study}/series`, { headers: { Accept: "application/dicom+json" }, priority: "low" })).json();
+      for (const one of series) {
+        const uid = one["0020000E"].Value[0];
+        const metadata = await fetch(`/dicom-web/studies/${study}/series/${uid}/metadata`, { headers: { Accept: "application/dicom+json" }, priority: "low" });
+        const frames = (await metadata.json()).filter((instance) => instance["7FE00010"]).slice(0, MOST_PREFETCHED);
+        for (const instance of frames) {
+          const path = `/dicom-web/studies/${study}/series/${uid}/instances/${instance["00080018"].Value[0]}/frames/1`;
+          await (await fetch(path, { headers: { Accept: FRAMES }, priority: "low" })).arrayBuffer();
+        }
+        if (frames.length) break;
+      }
+    }
+    tell("prefetched", { studies });
+  };
+
+  const obey = {
+    jump,
+    "key-image": keyImage,
+    "save-measurements": saveMeasurements,
+    prefetch: ({ studies }) => prefetch(studies),
+    hang: ({ protocol }) => commands.runCommand("setHangingProtocol", { protocolId: protocol, activeStudyUID: primaryStudy }),
+    open: ({ address: next }) => window.location.assign(next),
+    close: () => { if (window.parent === window) window.close(); },
+    hello: () => tell("ready", { hasRendered }),
+  };
+
+  // STOW-RS of measurements and segmentations goes by the session cookie; OHIF's client passes on no header of ours.
+  const open = XMLHttpRequest.prototype.open;
+  XMLHttpRequest.prototype.open = function (method, url, ...rest) {
+    open.call(this, method, url, ...rest);
+    if (method.toUpperCase() === "POST" && new URL(url, window.location).origin === window.location.origin) {
+      this.setRequestHeader("X-CSRFToken", csrfToken);
+    }
+  };
+
+  const onRendered = () => {
+    document.removeEventListener("CORNERSTONE_IMAGE_RENDERED", onRendered, true);
+    hasRendered = true;
+    tell("image-rendered");
+    rememberProtocol();
+    restoreMeasurements();
+    shownStudies();
+  };
+
+  return {
+    id: "atrium.bridge",
+    preRegistration({ servicesManager, commandsManager }) {
+      services = servicesManager.services;
+      commands = commandsManager;
+      const { measurementService, viewportGridService, hangingProtocolService } = services;
+      measurementService.subscribe(measurementService.EVENTS.MEASUREMENT_ADDED, tellMeasurement("added"));
+      measurementService.subscribe(measurementService.EVENTS.MEASUREMENT_UPDATED, tellMeasurement("updated"));
+      measurementService.subscribe(measurementService.EVENTS.MEASUREMENT_REMOVED, tellMeasurement("removed"));
+      viewportGridService.subscribe(viewportGridService.EVENTS.GRID_STATE_CHANGED, () => hasRendered && shownStudies());
+      hangingProtocolService.subscribe(hangingProtocolService.EVENTS.PROTOCOL_CHANGED, rememberProtocol);
+      // The event doesn't bubble, but it is captured on its way down.
+      document.addEventListener("CORNERSTONE_IMAGE_RENDERED", onRendered, true);
+      document.addEventListener("keydown", (event) => {
+        if (event.key === "k" && event.altKey) { event.preventDefault(); keyImage(); }
+      });
+      if (channel) channel.onmessage = ({ data }) => { if (data?.from === "desk") obey[data.type]?.(data); };
+      tell("ready", { hasRendered });
+    },
+    getHangingProtocolModule: () => [compareProtocol(), fourUpProtocol()].map((protocol) => ({ name: protocol.id, protocol })),
+  };
+};
+
+// Layouts that OHIF lacks: the study beside its prior, and up to four series of one study.
+const viewportOptions = { viewportType: "stack", toolGroupId: "default", allowUnmatchedView: true };
+const withImages = { attribute: "numImageFrames", constraint: { greaterThan: { value: 0 } }, required: true };
+const ofStudy = (index) => ({
+  studyMatchingRules: [{ attribute: "studyInstanceUIDsIndex", from: "options", required: true, constraint: { equals: { value: index } } }],
+  seriesMatchingRules: [withImages, { attribute: "numImageFrames", weight: 10, constraint: { greaterThan: { value: 10 } } }],
+});
+const stage = (name, rows, columns, displaySets, minViewportsMatched) => ({
+  name,
+  stageActivation: { enabled: { minViewportsMatched } },
+  viewportStructure: { layoutType: "grid", properties: { rows, columns } },
+  viewports: displaySets.map((displaySet, n) => ({
+    viewportOptions: { ...viewportOptions, viewportId: n ? `${name}-${n}` : "default" },
+    displaySets: [displaySet],
+  })),
+});
+const compareProtocol = () => ({
+  id: "atrium.compare",
+  name: "Beside the prior",
+  numberOfPriorsReferenced: 1,
+  protocolMatchingRules: [],
+  toolGroupIds: ["default"],
+  displaySetSelectors: { current: ofStudy(0), prior: ofStudy(1) },
+  defaultViewport: { viewportOptions, displaySets: [{ id: "current", matchedDisplaySetsIndex: -1 }] },
+  stages: [
+    stage("beside", 1, 2, [{ id: "current" }, { id: "prior" }], 2),
+    stage("alone", 1, 1, [{ id: "current" }], 1),
+  ],
+});
+const fourUpProtocol = () => ({
+  id: "atrium.fourUp",
+  name: "Four series",
+  protocolMatchingRules: [],
+  toolGroupIds: ["default"],
+  displaySetSelectors: { current: ofStudy(0) },
+  defaultViewport: { viewportOptions, displaySets: [{ id: "current", matchedDisplaySetsIndex: -1 }] },
+  stages: [
+    stage("four", 2, 2, [0, 1, 2, 3].map((n) => ({ id: "current", matchedDisplaySetsIndex: n })), 4),
+    stage("two", 1, 2, [0, 1].map((n) => ({ id: "current", matchedDisplaySetsIndex: n })), 2),
+    stage("one", 1, 1, [{ id: "current" }], 1),
+  ],
+});

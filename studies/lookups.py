@@ -1,4 +1,4 @@
-"""A prefix lookup that uses an ordinary index on SQLite and PostgreSQL alike."""
+"""Lookups that mean the same on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LAST_CHARACTER = "\U0010ffff"
 class Prefix(Lookup):
     """``field__prefix="DOE"``: case-sensitive, as a range of the index.
 
-    The column must have a byte-wise collation (SQLite's BINARY, PostgreSQL's "C").
+    The index must order bytes: SQLite's does by default, PostgreSQL's with the operator class varchar_pattern_ops.
     """
 
     lookup_name = "prefix"
@@ -22,7 +22,20 @@ class Prefix(Lookup):
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         column, column_params = self.process_lhs(compiler, connection)
         first = str(self.rhs)
-        if connection.vendor == "postgresql":
-            column = f'{column} COLLATE "C"'
         params = (*column_params, first, *column_params, first + LAST_CHARACTER)
+        if connection.vendor == "postgresql":
+            return f"({column} ~>=~ %s AND {column} ~<~ %s)", params
         return f"({column} >= %s AND {column} < %s)", params
+
+
+@CharField.register_lookup
+class Holds(Lookup):
+    """``field__holds="CT"``: one of the values that the column holds, joined by backslashes."""
+
+    lookup_name = "holds"
+    prepare_rhs = True
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        column, column_params = self.process_lhs(compiler, connection)
+        position = "strpos" if connection.vendor == "postgresql" else "instr"
+        return f"{position}('\\' || {column} || '\\', %s) > 0", (*column_params, f"\\{self.rhs}\\")

@@ -10,6 +10,7 @@ from array import array
 
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Coalesce
 
 from accounts.models import Practice, Site
 
@@ -57,6 +58,34 @@ class ReferringPhysician(models.Model):
         return self.name
 
 
+class NameForm(models.Model):
+    """A form by which a person name that occurs can be found: a group in another script, or how a component sounds.
+
+    A dictionary of names, not of people: rows are only ever added, whatever happens to the studies.
+    """
+
+    class Kind(models.TextChoices):
+        GROUP = "group", "Ideographic or phonetic group"
+        SOUND = "sound", "Phonetic code of a component"
+
+    kind = models.CharField(max_length=5, choices=Kind.choices)
+    form = models.CharField(max_length=PN_LENGTH)
+    component = models.PositiveSmallIntegerField(default=0, help_text="0 family name, 1 given name, and so on.")
+    name_search = models.CharField(max_length=PN_LENGTH)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "form", "component", "name_search"],
+                name="name_form_unique",
+                opclasses=["varchar_pattern_ops", "varchar_pattern_ops", "int2_ops", "varchar_pattern_ops"],
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.form}"
+
+
 class Priority(models.TextChoices):
     """How soon a requested procedure is wanted (Requested Procedure Priority, (0040,1003))."""
 
@@ -90,6 +119,12 @@ class Study(models.Model):
     patient_name_search = models.CharField(max_length=PN_LENGTH, blank=True)
     study_date = models.DateField(null=True)
     study_time = models.TimeField(null=True)
+    # By which lists are sorted: studies without a date come last on every database.
+    sort_date = models.GeneratedField(
+        expression=Coalesce("study_date", models.Value("0001-01-01", output_field=models.DateField())),
+        output_field=models.DateField(),
+        db_persist=True,
+    )
     accession_number = models.CharField(max_length=64, blank=True)
     study_id = models.CharField(max_length=64, blank=True)
     study_description = models.CharField(max_length=256, blank=True)
@@ -127,14 +162,28 @@ class Study(models.Model):
             models.UniqueConstraint(fields=["study_instance_uid", "site"], name="study_uid_unique"),
         ]
         indexes = [
-            models.Index(fields=["site", "-study_date", "-id"], name="study_by_date"),
+            # The trailing columns let a page's ids be found in the index alone, however deep the page lies.
+            models.Index(
+                fields=["site", "-sort_date", "-id", "number_of_instances", "modalities_in_study"],
+                name="study_by_date",
+            ),
+            models.Index(
+                fields=[
+                    *("-sort_date", "-id", "site", "number_of_instances", "modalities_in_study", "referring_physician")
+                ],
+                name="study_by_date_alone",
+            ),
+            models.Index(
+                fields=["patient_name_search", "sort_date", "id", "site", "number_of_instances"],
+                name="study_by_name",
+                opclasses=["varchar_pattern_ops", "date_ops", "int8_ops", "int8_ops", "int4_ops"],
+            ),
             models.Index(fields=["site", "-received_at", "-id"], name="study_by_arrival"),
             models.Index(fields=["site", "status", "-study_date", "-id"], name="study_by_status"),
-            models.Index(fields=["patient_name_search", "id"], name="study_by_name"),
-            models.Index(fields=["patient_id_value"], name="study_by_patient_id"),
-            models.Index(fields=["accession_number"], name="study_by_accession"),
-            models.Index(fields=["study_date", "id"], name="study_by_date_alone"),
-            models.Index(fields=["referring_physician", "-study_date", "-id"], name="study_by_referrer"),
+            models.Index(fields=["patient_id_value"], name="study_by_patient_id", opclasses=["varchar_pattern_ops"]),
+            models.Index(fields=["accession_number"], name="study_by_accession", opclasses=["varchar_pattern_ops"]),
+            models.Index(fields=["study_id"], name="study_by_study_id", opclasses=["varchar_pattern_ops"]),
+            models.Index(fields=["referring_physician", "-sort_date", "-id"], name="study_by_referrer"),
         ]
 
     def __str__(self) -> str:
@@ -199,6 +248,7 @@ class Instance(models.Model):
     columns = models.PositiveIntegerField(null=True)
     bits_allocated = models.PositiveSmallIntegerField(null=True)
     number_of_frames = models.PositiveIntegerField(default=0, help_text="0 without pixel data.")
+    attributes = models.JSONField(default=dict)
     transfer_syntax_uid = models.CharField(max_length=UID_LENGTH)
     object_key = models.CharField(max_length=400)
     object_offset = models.BigIntegerField(default=0)

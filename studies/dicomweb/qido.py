@@ -1,265 +1,204 @@
-"""QIDO-RS: search (PS3.18 §10.6)."""
+"""QIDO-RS: search (PS3.18 §10.6), thin over :mod:`studies.matching`."""
 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Iterable
-from datetime import date, time
+from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q, QuerySet
-from django.http import HttpRequest, JsonResponse
+import orjson
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.views.decorators.http import require_GET
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
-from pydicom.tag import Tag
+from django.views.decorators.http import require_safe
 
 from accounts.capabilities import Capability
 from accounts.gates import program_capability_required
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
-from studies.access import instances_visible_to, series_visible_to, studies_visible_to
-from studies.dicomweb.errors import DicomWebError, answers_errors
+from studies.archive.native_model import MEDIA_TYPE as XML
+from studies.archive.native_model import to_native_xml
+from studies.dicomweb.errors import DicomWebError, answers_errors, empty
+from studies.dicomweb.media_types import accepted
+from studies.matching import (
+    Criteria,
+    Level,
+    MatchingError,
+    Options,
+    UnknownAttribute,
+    counted_attributes,
+    criteria_of,
+    instance_attributes,
+    level_of,
+    matching_instances,
+    matching_series,
+    matching_studies,
+    series_attributes,
+    study_attributes,
+    tags_at,
+)
+from studies.matching.keywords import path_of, tags_of
+from studies.matching.results import Content, element
 from studies.models import Instance, Series, Study
-from studies.person_names import searchable
 
 MOST_RESULTS = 1000
+MOST_KEYS = 100
+JSON = "application/dicom+json"
 may_search = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
-Matcher = Callable[[str, str], Q]
 
-
-def _text(column: str, value: str) -> Q:
-    """Match by single value or wildcard (PS3.4 §C.2.2.2.1 and .4), several values by backslash or comma elsewhere."""
-    if not value or set(value) == {"*"}:
-        return Q()
-    if "*" not in value and "?" not in value:
-        return Q(**{column: value})
-    if value.endswith("*") and not set(value[:-1]) & {"*", "?"}:
-        return Q(**{f"{column}__prefix": value[:-1]})
-    return Q(**{f"{column}__regex": _pattern(value)})
-
-
-def _pattern(value: str) -> str:
-    return "^" + "".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in value) + "$"
-
-
-def _name(column: str, value: str) -> Q:
-    """Match person names without regard to case and marks; a name without delimiter matches what begins with it."""
-    wanted = searchable(value)
-    if not wanted or set(wanted) == {"*"}:
-        return Q()
-    if "*" not in wanted and "?" not in wanted:
-        return (
-            Q(**{column: wanted}) | Q(**{f"{column}__prefix": f"{wanted}^"}) | Q(**{f"{column}__prefix": f"{wanted}="})
-        )
-    return _text(column, wanted)
-
-
-def _uids(column: str, value: str) -> Q:
-    uids = [uid for uid in re.split(r"[\\,]", value) if uid]
-    return Q(**{f"{column}__in": uids}) if uids else Q()
-
-
-def _number(column: str, value: str) -> Q:
-    if not re.fullmatch(r"-?\d{1,18}", value.strip()):
-        raise DicomWebError(400, "A number was expected.")
-    return Q(**{column: int(value)})
-
-
-def _dates(column: str, value: str) -> Q:
-    return _range(column, value, _date)
-
-
-def _times(column: str, value: str) -> Q:
-    return _range(column, value, _time)
-
-
-def _range(column: str, value: str, parse: Callable[[str, bool], Any]) -> Q:
-    """Match a single value or a range with open ends (PS3.4 §C.2.2.2.5)."""
-    first, dash, last = value.strip().partition("-")
-    if not dash:
-        low, high = parse(first, False), parse(first, True)
-        return Q(**{column: low}) if low == high else Q(**{f"{column}__range": (low, high)})
-    matching = Q()
-    if first:
-        matching &= Q(**{f"{column}__gte": parse(first, False)})
-    if last:
-        matching &= Q(**{f"{column}__lte": parse(last, True)})
-    return matching
-
-
-def _date(text: str, is_end: bool) -> date:
-    try:
-        return date(int(text[:4]), int(text[4:6]), int(text[6:])) if re.fullmatch(r"\d{8}", text) else _refuse_date()
-    except ValueError as error:
-        raise DicomWebError(400, "A date is written YYYYMMDD.") from error
-
-
-def _refuse_date() -> date:
-    raise ValueError
-
-
-def _time(text: str, is_end: bool) -> time:
-    match = re.fullmatch(r"(\d\d)(\d\d)?(\d\d)?(?:\.(\d{1,6}))?", text)
-    if match is None:
-        raise DicomWebError(400, "A time is written HHMMSS.FFFFFF.")
-    last = (23, 59, 59) if is_end else (0, 0, 0)
-    hour, minute, second = (int(part) if part else last[n] for n, part in enumerate(match.groups()[:3]))
-    fraction = match[4]
-    microsecond = int(fraction.ljust(6, "0")) if fraction else (999999 if is_end else 0)
-    try:
-        return time(hour, minute, min(second, 59), microsecond)
-    except ValueError as error:
-        raise DicomWebError(400, "That is no time of day.") from error
-
-
-def _modalities(column: str, value: str) -> Q:
-    wanted = [m for m in re.split(r"[\\,]", value) if m]
-    if not wanted or wanted == ["*"]:
-        return Q()
-    return Q(pk__in=Series.objects.filter(modality__in=wanted).values("study"))
-
-
-# Attribute to (matcher, column), for each level (PS3.18 Tables 10.6.1-5, PS3.4 Tables C.6-1 to -5).
-STUDY_KEYS: dict[str, tuple[Matcher, str]] = {
-    "PatientID": (_text, "patient_id_value"),
-    "PatientName": (_name, "patient_name_search"),
-    "IssuerOfPatientID": (_text, "patient__issuer_of_patient_id"),
-    "PatientBirthDate": (_dates, "patient__patient_birth_date"),
-    "PatientSex": (_text, "patient__patient_sex"),
-    "StudyDate": (_dates, "study_date"),
-    "StudyTime": (_times, "study_time"),
-    "AccessionNumber": (_text, "accession_number"),
-    "StudyInstanceUID": (_uids, "study_instance_uid"),
-    "StudyID": (_text, "study_id"),
-    "StudyDescription": (_text, "study_description"),
-    "ReferringPhysicianName": (_name, "referring_physician__name_search"),
-    "InstitutionName": (_text, "institution_name"),
-    "ModalitiesInStudy": (_modalities, ""),
+# Returned without being asked for, empty where unknown (PS3.18 Tables 10.6.3-3 to -5).
+_ALWAYS: dict[Level, tuple[str, ...]] = {
+    Level.STUDY: (
+        *("StudyDate", "StudyTime", "AccessionNumber", "ModalitiesInStudy", "ReferringPhysicianName"),
+        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID"),
+        *("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "InstanceAvailability"),
+    ),
+    Level.SERIES: ("Modality", "SeriesInstanceUID", "SeriesNumber", "NumberOfSeriesRelatedInstances"),
+    Level.INSTANCE: ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "InstanceAvailability"),
 }
-SERIES_KEYS: dict[str, tuple[Matcher, str]] = {
-    "Modality": (_text, "modality"),
-    "SeriesInstanceUID": (_uids, "series_instance_uid"),
-    "SeriesNumber": (_number, "series_number"),
-    "SeriesDescription": (_text, "series_description"),
-    "BodyPartExamined": (_text, "body_part_examined"),
+# Returned without being asked for, left out where unknown.
+_WHERE_KNOWN: dict[Level, tuple[str, ...]] = {
+    Level.STUDY: ("SpecificCharacterSet", "TimezoneOffsetFromUTC", "StudyDescription", "IssuerOfPatientID"),
+    Level.SERIES: (
+        *("TimezoneOffsetFromUTC", "SeriesDescription", "BodyPartExamined", "RequestAttributesSequence"),
+        *("PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime"),
+    ),
+    Level.INSTANCE: (*("TimezoneOffsetFromUTC", "Rows", "Columns", "BitsAllocated", "NumberOfFrames"),),
 }
-INSTANCE_KEYS: dict[str, tuple[Matcher, str]] = {
-    "SOPInstanceUID": (_uids, "sop_instance_uid"),
-    "SOPClassUID": (_uids, "sop_class_uid"),
-    "InstanceNumber": (_number, "instance_number"),
-}
-NOT_KEYS = {"limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching", "accept"}
+_EMPTY = {level: dict(element(keyword) for keyword in keywords) for level, keywords in _ALWAYS.items()}
+_DEFAULT_TAGS = {level: tags_of((*_ALWAYS[level], *_WHERE_KNOWN[level])) for level in _ALWAYS}
+_FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
+_NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", *_FLAGS}
 
 
+@dataclass
 class Search:
-    """A parsed search: the matching keys of each level, the page, and what could not be used."""
+    """A parsed query: the criteria, the page, and which attributes are returned at each level."""
 
-    def __init__(self, request: HttpRequest) -> None:
-        self.study, self.series, self.instance = Q(), Q(), Q()
-        self.used: dict[str, str] = {}
-        self.ignored: list[str] = []
-        self.includes = {
-            _keyword(name) or name for value in request.GET.getlist("includefield") for name in value.split(",")
-        }
-        for name, values in request.GET.lists():
-            if name.lower() not in NOT_KEYS:
-                self._add(name, ",".join(values) if len(values) > 1 else values[0])
-        self.limit = min(_natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
-        self.offset = _natural(request, "offset", 0)
+    criteria: Criteria
+    limit: int
+    offset: int
+    tags: dict[Level, frozenset[str]]
+    warnings: list[str]
 
-    def _add(self, name: str, value: str) -> None:
-        keyword = _keyword(name)
-        if "\x00" in value or len(value) > 5000:
-            raise DicomWebError(400, "A value has characters that can't be matched.")
-        for keys, level in ((STUDY_KEYS, "study"), (SERIES_KEYS, "series"), (INSTANCE_KEYS, "instance")):
-            if keyword in keys:
-                matcher, column = keys[keyword]
-                if value:
-                    setattr(self, level, getattr(self, level) & matcher(column, value))
-                    self.used[keyword] = value[:200]
-                return
-        if not keyword:
-            raise DicomWebError(400, f"«{name[:60]}» is no attribute.")
-        self.ignored.append(keyword)
+    def selected(self, level: Level, content: Content) -> Content:
+        """Give what is returned of a level's content."""
+        wanted = self.tags[level]
+        return _EMPTY[level] | {tag: value for tag, value in content.items() if tag in wanted}
 
 
-def _keyword(name: str) -> str:
-    if re.fullmatch(r"[0-9A-Fa-f]{8}", name):
-        return keyword_for_tag(int(name, 16)) or ""
-    return name if tag_for_keyword(name) is not None else ""
+def parse(request: HttpRequest) -> Search:
+    """Read the query (PS3.18 §8.3.4). Raises DicomWebError."""
+    flags = {name: _flag(request, name) for name in _FLAGS}
+    options = Options(
+        is_fuzzy=flags["fuzzymatching"],
+        takes_empty=flags["emptyvaluematching"],
+        takes_many=flags["multiplevaluematching"],
+        combines_datetime=True,
+    )
+    keys = [(name, "\\".join(values)) for name, values in request.GET.lists() if name.lower() not in _NOT_KEYS]
+    if len(keys) > MOST_KEYS:
+        raise DicomWebError(400, "There are too many keys.")
+    try:
+        criteria = criteria_of(keys, options)
+    except MatchingError as error:
+        raise DicomWebError(400, str(error)) from error
+    included, is_all, unknown = _included(request)
+    paths = [*criteria.paths, *included]
+    tags = {}
+    for level in _ALWAYS:
+        asked = tags_of(path[0] for path in paths)
+        tags[level] = tags_at(level) | tags_at(Level.PATIENT) if is_all else _DEFAULT_TAGS[level] | asked
+    warnings = []
+    missing = sorted({*criteria.unsupported, *unknown, *(path[0] for path in included if level_of(path[0]) is None)})
+    if missing:
+        warnings.append(f"These attributes are not supported and were ignored: {', '.join(missing)}.")
+    limit = min(_natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
+    return Search(criteria, limit, _natural(request, "offset", 0), tags, warnings)
+
+
+def _included(request: HttpRequest) -> tuple[list[tuple[str, ...]], bool, list[str]]:
+    """Give the attributes of ``includefield``, whether it's all, and names that aren't attributes (PS3.18 §8.3.4.3)."""
+    names = [name.strip() for value in request.GET.getlist("includefield") for name in value.split(",")]
+    paths, unknown, is_all = [], [], False
+    for name in names[:1000]:
+        if name.lower() == "all":
+            is_all = True
+        elif name:
+            try:
+                paths.append(path_of(name))
+            except UnknownAttribute:
+                # Private and unknown attributes may be asked for; what isn't supported isn't returned.
+                unknown.append(re.sub(r"[^\w.]", "?", name, flags=re.ASCII)[:60])
+    return paths, is_all, unknown
+
+
+def _flag(request: HttpRequest, name: str) -> bool:
+    value = request.GET.get(name, "false").lower()
+    if value not in {"true", "false", ""}:
+        raise DicomWebError(400, f"{name} is true or false.")
+    return value == "true"
 
 
 def _natural(request: HttpRequest, name: str, default: int) -> int:
     value = request.GET.get(name, "")
     if not value:
         return default
-    if not re.fullmatch(r"\d{1,9}", value):
+    if not re.fullmatch(r"[0-9]{1,9}", value):
         raise DicomWebError(400, f"{name} must be a natural number.")
     return int(value)
 
 
-@require_GET
+@require_safe
 @may_search
 @answers_errors
 def search_studies(request: HttpRequest) -> HttpResponseBase:
     """Search for studies (``/studies``)."""
-    search = Search(request)
-    studies = studies_visible_to(_principal(request)).filter(search.study)
-    if search.series:
-        studies = studies.filter(pk__in=Series.objects.filter(search.series).values("study"))
-    studies = studies.select_related("patient").order_by("-study_date", "-pk")
-    return _answer(request, search, studies, lambda page: [study_result(request, s) for s in page])
+    search = parse(request)
+    studies = matching_studies(_principal(request), search.criteria)
+    return _answer(request, search, studies, _study_results)
 
 
-@require_GET
+@require_safe
 @may_search
 @answers_errors
 def search_series(request: HttpRequest, study_instance_uid: str = "") -> HttpResponseBase:
     """Search for series (``/series``, ``/studies/{study}/series``)."""
-    search = Search(request)
-    series = series_visible_to(_principal(request)).filter(search.series)
-    series = _below_study(series, search, "study", study_instance_uid)
-    series = series.select_related("study__patient").order_by("study_id", "series_number", "pk")
-    is_relational = not study_instance_uid
+    search = parse(request)
+    series = matching_series(_principal(request), search.criteria, study_instance_uid=study_instance_uid)
     return _answer(
-        request, search, series, lambda page: [series_result(request, s, with_study=is_relational) for s in page]
+        request,
+        search,
+        series,
+        lambda root, search, page: _series_results(root, search, page, with_study=not study_instance_uid),
     )
 
 
-@require_GET
+@require_safe
 @may_search
 @answers_errors
 def search_instances(
     request: HttpRequest, study_instance_uid: str = "", series_instance_uid: str = ""
 ) -> HttpResponseBase:
     """Search for instances (``/instances`` and below a study or series)."""
-    search = Search(request)
-    instances = instances_visible_to(_principal(request)).filter(search.instance)
-    if search.series:
-        instances = instances.filter(series__in=Series.objects.filter(search.series))
-    if series_instance_uid:
-        instances = instances.filter(series__series_instance_uid=series_instance_uid)
-    instances = _below_study(instances, search, "series__study", study_instance_uid)
-    instances = instances.select_related("series__study__patient").order_by("series_id", "instance_number", "pk")
+    search = parse(request)
+    instances = matching_instances(
+        _principal(request),
+        search.criteria,
+        study_instance_uid=study_instance_uid,
+        series_instance_uid=series_instance_uid,
+    )
     return _answer(
         request,
         search,
         instances,
-        lambda page: [
-            instance_result(request, i, with_study=not study_instance_uid, with_series=not series_instance_uid)
-            for i in page
-        ],
+        lambda root, search, page: _instance_results(
+            root, search, page, with_study=not study_instance_uid, with_series=not series_instance_uid
+        ),
     )
-
-
-def _below_study(rows: QuerySet[Any], search: Search, path: str, study_instance_uid: str) -> QuerySet[Any]:
-    if study_instance_uid:
-        rows = rows.filter(**{f"{path}__study_instance_uid": study_instance_uid})
-    if search.study:
-        rows = rows.filter(**{f"{path}__in": Study.objects.filter(search.study)})
-    return rows
 
 
 def _principal(request: HttpRequest) -> Principal:
@@ -267,109 +206,132 @@ def _principal(request: HttpRequest) -> Principal:
     return principal
 
 
-def _answer(
-    request: HttpRequest, search: Search, rows: QuerySet[Any], results: Callable[[Iterable[Any]], list[dict[str, Any]]]
-) -> HttpResponseBase:
-    page = list(rows[search.offset : search.offset + search.limit + 1])
-    is_cut = len(page) > search.limit
-    if search.used:
+def _media_type(request: HttpRequest) -> str:
+    """Give JSON or XML, whichever is wanted more (PS3.18 §8.7.4). Raises DicomWebError 406."""
+    for wanted in accepted(request):
+        if not wanted.is_multipart and (wanted.matches(JSON) or wanted.media_type == "application/json"):
+            return JSON
+        if (wanted.is_multipart and wanted.matches(XML)) or wanted.media_type == XML:
+            return XML
+    raise DicomWebError(
+        406, "Search results are given as JSON or XML.", available=[JSON, f'multipart/related; type="{XML}"']
+    )
+
+
+Results = Callable[[str, Search, list[Any]], list[Content]]
+
+
+def _answer(request: HttpRequest, search: Search, rows: QuerySet[Any], results: Results) -> HttpResponseBase:
+    media_type = _media_type(request)
+    ids = list(rows.values_list("pk", flat=True)[search.offset : search.offset + search.limit + 1])
+    is_cut = len(ids) > search.limit
+    page = _in_order(rows.model, ids[: search.limit])
+    if search.criteria.used:
         record(
             AuditEvent.Action.SEARCH,
             principal=_principal(request),
-            details={"way": "qido", "keys": search.used, "results": len(page[: search.limit])},
+            details={"way": "qido", "keys": search.criteria.used, "results": len(page)},
         )
-    response = JsonResponse(
-        results(page[: search.limit]),
-        safe=False,
-        content_type="application/dicom+json",
-        json_dumps_params={"separators": (",", ":")},
-    )
-    warnings = []
-    if is_cut and search.limit == MOST_RESULTS:
-        warnings.append('299 atrium "The number of results exceeded the maximum; there are more."')
-    if search.ignored:
-        warnings.append(f'299 atrium "Not used for matching: {", ".join(search.ignored)}."')
-    if warnings:
-        response["Warning"] = ", ".join(warnings)
+    root = request.build_absolute_uri("/dicom-web/")
+    contents = results(root, search, page)
+    if not contents:
+        response: HttpResponse = empty(204)
+    elif media_type == JSON:
+        response = HttpResponse(orjson.dumps(contents), content_type=JSON)
+    else:
+        response = _multipart(contents)
+    if is_cut and search.limit > 0:
+        search.warnings.insert(
+            0,
+            "The number of results exceeded the maximum supported by the server. Additional results can be requested.",
+        )
+    if search.warnings:
+        response["Warning"] = ", ".join(f'299 {root.rstrip("/")} "{text}"' for text in search.warnings)
     response["Cache-Control"] = "no-store"
     return response
 
 
-def _element(keyword: str, *values: Any) -> tuple[str, dict[str, Any]]:
-    tag = tag_for_keyword(keyword)
-    assert tag is not None
-    element: dict[str, Any] = {"vr": dictionary_VR(Tag(tag))}
-    present = [v for v in values if v not in ("", None)]
-    if present:
-        element["Value"] = present
-    return f"{tag:08X}", element
+def _in_order(model: type[Any], ids: list[int]) -> list[Any]:
+    """Give the rows of a page in its order; finding ids first keeps the walk to the page inside an index."""
+    related = {Study: (), Series: ("study",), Instance: ("series__study",)}[model]
+    rows = model.objects.filter(pk__in=ids)
+    found = (rows.select_related(*related) if related else rows).in_bulk()
+    return [found[pk] for pk in ids if pk in found]
 
 
-# Present in every result, empty where unknown (PS3.18 Tables 10.6.3-3 to -5).
-_STUDY_ALWAYS = (
-    *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID"),
-    *("PatientBirthDate", "PatientSex", "StudyID", "StudyDescription"),
-)
-_SERIES_ALWAYS = ("SeriesNumber", "SeriesDescription")
-
-
-def study_result(request: HttpRequest, study: Study) -> dict[str, Any]:
-    """Give a study as DICOM JSON (PS3.18 Table 10.6.3-3)."""
-    result = dict(_element(keyword) for keyword in _STUDY_ALWAYS)
-    result |= study.attributes
-    result |= dict(
-        [
-            _element("StudyInstanceUID", study.study_instance_uid),
-            _element("ModalitiesInStudy", *study.modalities),
-            _element("NumberOfStudyRelatedSeries", study.number_of_series),
-            _element("NumberOfStudyRelatedInstances", study.number_of_instances),
-            _element("InstanceAvailability", "ONLINE"),
-            _element("RetrieveURL", _url(request, f"studies/{study.study_instance_uid}")),
-        ]
+def _multipart(contents: Iterable[Content]) -> HttpResponse:
+    boundary = secrets.token_hex(16)
+    parts = [
+        b"--%s\r\nContent-Type: %s\r\n\r\n%s\r\n" % (boundary.encode(), XML.encode(), to_native_xml(content))
+        for content in contents
+    ]
+    return HttpResponse(
+        b"".join(parts) + f"--{boundary}--\r\n".encode(),
+        content_type=f'multipart/related; type="{XML}"; boundary={boundary}',
     )
-    return dict(sorted(result.items()))
 
 
-def series_result(request: HttpRequest, series: Series, *, with_study: bool) -> dict[str, Any]:
-    """Give a series as DICOM JSON (PS3.18 Table 10.6.3-4)."""
-    uid = series.study.study_instance_uid
-    result = study_result(request, series.study) if with_study else {}
-    result |= dict(_element(keyword) for keyword in _SERIES_ALWAYS)
-    result |= series.attributes
-    result |= dict(
-        [
-            _element("Modality", series.modality),
-            _element("StudyInstanceUID", uid),
-            _element("SeriesInstanceUID", series.series_instance_uid),
-            _element("NumberOfSeriesRelatedInstances", series.number_of_instances),
-            _element("RetrieveURL", _url(request, f"studies/{uid}/series/{series.series_instance_uid}")),
-        ]
-    )
-    return dict(sorted(result.items()))
+def _study_results(root: str, search: Search, studies: list[Study]) -> list[Content]:
+    """Give studies as PS3.18 Table 10.6.3-3 has them."""
+    counted = counted_attributes(studies, search.tags[Level.STUDY])
+    results = []
+    for study in studies:
+        content = search.selected(Level.STUDY, study_attributes(study) | counted[study.pk])
+        content.update([element("RetrieveURL", f"{root}studies/{study.study_instance_uid}")])
+        results.append(dict(sorted(content.items())))
+    return results
 
 
-def instance_result(request: HttpRequest, instance: Instance, *, with_study: bool, with_series: bool) -> dict[str, Any]:
-    """Give an instance as DICOM JSON (PS3.18 Table 10.6.3-5)."""
-    series = instance.series
-    uids = f"studies/{series.study.study_instance_uid}/series/{series.series_instance_uid}"
-    result = series_result(request, series, with_study=with_study) if with_series else {}
-    result |= dict(
-        [
-            _element("SOPClassUID", instance.sop_class_uid),
-            _element("SOPInstanceUID", instance.sop_instance_uid),
-            _element("InstanceAvailability", "ONLINE"),
-            _element("StudyInstanceUID", series.study.study_instance_uid),
-            _element("SeriesInstanceUID", series.series_instance_uid),
-            _element("InstanceNumber", instance.instance_number),
-            _element("Rows", instance.rows),
-            _element("Columns", instance.columns),
-            _element("BitsAllocated", instance.bits_allocated),
-            _element("NumberOfFrames", instance.number_of_frames or None),
-            _element("RetrieveURL", _url(request, f"{uids}/instances/{instance.sop_instance_uid}")),
-        ]
-    )
-    return dict(sorted(result.items()))
+def _series_results(root: str, search: Search, rows: list[Series], *, with_study: bool) -> list[Content]:
+    """Give series as PS3.18 Table 10.6.3-4 has them, with their study's attributes where all were searched."""
+    studies = {series.study_id: series.study for series in rows}
+    above = _above(root, search, studies.values(), is_whole=with_study)
+    results = []
+    for series in rows:
+        content = above[series.study_id] | search.selected(Level.SERIES, series_attributes(series))
+        address = f"{root}studies/{series.study.study_instance_uid}/series/{series.series_instance_uid}"
+        content.update([element("RetrieveURL", address)])
+        results.append(dict(sorted(content.items())))
+    return results
 
 
-def _url(request: HttpRequest, path: str) -> str:
-    return request.build_absolute_uri(f"/dicom-web/{path}")
+def _instance_results(
+    root: str, search: Search, rows: list[Instance], *, with_study: bool, with_series: bool
+) -> list[Content]:
+    """Give instances as PS3.18 Table 10.6.3-5 has them, with what lies above the resource searched."""
+    all_series = {instance.series_id: instance.series for instance in rows}
+    studies = {series.study_id: series.study for series in all_series.values()}
+    above = _above(root, search, studies.values(), is_whole=with_study)
+    asked = search.tags[Level.INSTANCE] - _DEFAULT_TAGS[Level.INSTANCE]
+    results = []
+    for instance in rows:
+        series = instance.series
+        of_series = series_attributes(series)
+        content = above[series.study_id] | (
+            search.selected(Level.SERIES, of_series)
+            if with_series
+            else {tag: value for tag, value in of_series.items() if tag in asked}
+        )
+        content |= search.selected(Level.INSTANCE, instance_attributes(instance))
+        address = f"{root}studies/{series.study.study_instance_uid}/series/{series.series_instance_uid}"
+        content.update(
+            [
+                element("SeriesInstanceUID", series.series_instance_uid),
+                element("RetrieveURL", f"{address}/instances/{instance.sop_instance_uid}"),
+            ]
+        )
+        results.append(dict(sorted(content.items())))
+    return results
+
+
+def _above(root: str, search: Search, studies: Iterable[Study], *, is_whole: bool) -> dict[int, Content]:
+    """Give, by study id, what a narrower result says of its study: all, or its UID and what was asked for."""
+    studies = list(studies)
+    if is_whole:
+        return {s.pk: r for s, r in zip(studies, _study_results(root, search, studies), strict=True)}
+    asked = search.tags[Level.STUDY] - _DEFAULT_TAGS[Level.STUDY]
+    contents = {}
+    for study in studies:
+        contents[study.pk] = {tag: value for tag, value in study_attributes(study).items() if tag in asked}
+        contents[study.pk].update([element("StudyInstanceUID", study.study_instance_uid)])
+    return contents

@@ -16,73 +16,19 @@ from pydicom.tag import Tag
 from pydicom.valuerep import DA, TM
 
 from studies.ingest.errors import DATASET_DOES_NOT_MATCH, Refusal
+from studies.matching.keywords import INSTANCE_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS
 
 # A UID becomes a part of an object key: digits and dots only, so that it can't be a path.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
-# What QIDO-RS and C-FIND return at each level (PS3.18 Tables 10.6.3-3 to -5, PS3.4 C.6.2) besides counts.
-STUDY_KEYWORDS = [
-    "SpecificCharacterSet",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "IssuerOfAccessionNumberSequence",
-    "ReferringPhysicianName",
-    "TimezoneOffsetFromUTC",
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "OtherPatientIDsSequence",
-    "PatientBirthDate",
-    "PatientBirthTime",
-    "PatientSex",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "EthnicGroup",
-    "Occupation",
-    "PatientComments",
-    "StudyInstanceUID",
-    "StudyID",
-    "StudyDescription",
-    "ProcedureCodeSequence",
-    "NameOfPhysiciansReadingStudy",
-    "AdmittingDiagnosesDescription",
-    "InstitutionName",
-]
-SERIES_KEYWORDS = [
-    "Modality",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SeriesDescription",
-    "SeriesDate",
-    "SeriesTime",
-    "TimezoneOffsetFromUTC",
-    "Laterality",
-    "BodyPartExamined",
-    "PatientPosition",
-    "ProtocolName",
-    "PerformedProcedureStepStartDate",
-    "PerformedProcedureStepStartTime",
-    "PerformedProcedureStepID",
-    "RequestAttributesSequence",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "StationName",
-    "InstitutionName",
-    "InstitutionalDepartmentName",
-    "PerformingPhysicianName",
-    "OperatorsName",
-    "FrameOfReferenceUID",
-    "SeriesDescriptionCodeSequence",
-]
 
-
-def _tags(keywords: list[str]) -> list[int]:
+def _tags(keywords: tuple[str, ...]) -> list[int]:
     return sorted({tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None})
 
 
-_STUDY_TAGS, _SERIES_TAGS = _tags(STUDY_KEYWORDS), _tags(SERIES_KEYWORDS)
+_STUDY_TAGS, _SERIES_TAGS, _INSTANCE_TAGS = (
+    _tags(keywords) for keywords in (STUDY_KEYWORDS, SERIES_KEYWORDS, INSTANCE_KEYWORDS)
+)
 
 
 @dataclass(frozen=True)
@@ -147,6 +93,7 @@ def read_attributes(path: Path) -> Attributes:
             "rows": _count(dataset, "Rows"),
             "columns": _count(dataset, "Columns"),
             "bits_allocated": _count(dataset, "BitsAllocated"),
+            "attributes": _json(dataset, _INSTANCE_TAGS),
         },
         referring_physician_name=_text(dataset, "ReferringPhysicianName", 324),
         modality=_text(dataset, "Modality", 16),

@@ -32,6 +32,7 @@ from studies.ingest.attributes import Attributes, read_attributes
 from studies.ingest.errors import DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES, PROCESSING_FAILURE, Refusal
 from studies.ingest.models import QuarantinedFile
 from studies.ingest.part10 import Structure, frame_spans, read_structure
+from studies.matching import remember_names
 from studies.models import Instance, Patient, ReferringPhysician, Series, Study
 from studies.person_names import searchable
 
@@ -329,7 +330,8 @@ def _study(a: Attributes, site: Site) -> Study:
     identity = f"{issuer}|{patient_id}" if patient_id else f"study:{a.study_instance_uid}"
     patient, _ = Patient.objects.get_or_create(site=site, identity=identity, defaults=a.patient)
     physician = None
-    if name_search := searchable(a.referring_physician_name):
+    name_search = searchable(a.referring_physician_name)
+    if name_search:
         physician, _ = ReferringPhysician.objects.get_or_create(
             site=site, name_search=name_search, defaults={"name": a.referring_physician_name}
         )
@@ -347,6 +349,7 @@ def _study(a: Attributes, site: Site) -> Study:
         },
     )
     if is_new:
+        remember_names([study.patient_name_search, name_search])
         events.emit("study.arrived", study=study.pk)
     return study
 

@@ -13,7 +13,7 @@ from django.db.models import F, OrderBy, Q, QuerySet
 
 from accounts.principals import Principal
 from studies.access import studies_visible_to
-from studies.models import Series, Study
+from studies.models import Study
 from studies.person_names import searchable
 
 PAGE = 50
@@ -46,8 +46,8 @@ class Sort:
 
 
 SORTS = {
-    "-date": Sort("study_date", True),
-    "date": Sort("study_date", False),
+    "-date": Sort("sort_date", True),
+    "date": Sort("sort_date", False),
     "-arrival": Sort("received_at", True),
     "arrival": Sort("received_at", False),
     "name": Sort("patient_name_search", False),
@@ -74,7 +74,7 @@ def worklist(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Study]:
         name = searchable(criteria["q"].replace(",", "^").replace("^ ", "^"))
         studies = studies.filter(Q(patient_name_search__prefix=name) | Q(patient_id_value=criteria["q"].strip()))
     if criteria.get("modality"):
-        studies = studies.filter(pk__in=Series.objects.filter(modality=criteria["modality"]).values("study"))
+        studies = studies.filter(modalities_in_study__holds=criteria["modality"])
     if criteria.get("referrer"):
         studies = studies.filter(referring_physician__name_search__prefix=searchable(criteria["referrer"]))
     exact = {"accession_number": "accession_number", "status": "status", "site": "site__slug"}
@@ -82,9 +82,9 @@ def worklist(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Study]:
         if criteria.get(name):
             studies = studies.filter(**{column: criteria[name]})
     if criteria.get("since"):
-        studies = studies.filter(study_date__gte=criteria["since"])
+        studies = studies.filter(sort_date__gte=criteria["since"])
     if criteria.get("until"):
-        studies = studies.filter(study_date__lte=criteria["until"])
+        studies = studies.filter(sort_date__lte=criteria["until"], study_date__isnull=False)
     return studies
 
 
@@ -126,7 +126,7 @@ def _decoded(cursor: str, sort: Sort) -> tuple[Any, int] | None:
             return None
         if text is None:
             return None, pk
-        if sort.column == "study_date":
+        if sort.column == "sort_date":
             return date.fromisoformat(text), pk
         if sort.column == "received_at":
             return datetime.fromisoformat(text), pk
@@ -138,7 +138,7 @@ def _decoded(cursor: str, sort: Sort) -> tuple[Any, int] | None:
 def priors(principal: Principal, study: Study) -> QuerySet[Study]:
     """Give the same patient's other studies at the same site, the newest first."""
     others = studies_visible_to(principal).filter(patient_id=study.patient_id).exclude(pk=study.pk)
-    return others.order_by(F("study_date").desc(nulls_last=True), "-pk")[:30]
+    return others.order_by("-sort_date", "-pk")[:30]
 
 
 def next_unread(principal: Principal, criteria: dict[str, Any], *, beside: Study | None = None) -> Study | None:

@@ -154,8 +154,8 @@ def found(north: Any, ingest_files: Any, client_of: Any) -> Any:
 
     def search(query: str) -> list[str]:
         answer = browser.get(f"/dicom-web/studies?{query}")
-        assert answer.status_code == 200, answer.content
-        return sorted(s["00100020"]["Value"][0] for s in answer.json())
+        assert answer.status_code in {200, 204}, answer.content
+        return sorted(s["00100020"]["Value"][0] for s in answer.json()) if answer.status_code == 200 else []
 
     return search
 
@@ -195,7 +195,7 @@ def test_what_cannot_be_matched_is_told(found: Any, client_of: Any) -> None:
     browser = client_of("radiologist")
     for query in ("NoSuchAttribute=1", "StudyDate=yesterday", "limit=-1", "SeriesNumber=x", "StudyTime=99"):
         assert browser.get(f"/dicom-web/studies?{query}").status_code == 400
-    assert "PatientWeight" in browser.get("/dicom-web/studies?PatientWeight=80")["Warning"]
+    assert "KVP" in browser.get("/dicom-web/studies?KVP=80")["Warning"]
 
 
 def test_a_search_costs_the_same_however_many_are_found(

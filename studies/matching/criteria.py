@@ -1,0 +1,413 @@
+"""From keys to conditions on the index (PS3.4 §C.2.2.2): what C-FIND identifiers and QIDO-RS queries have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
+from typing import Any
+
+from django.db.models import F, Func, Q, TextField, Value
+from django.db.models.functions import Concat
+from django.db.models.lookups import Exact, GreaterThanOrEqual, IsNull, LessThanOrEqual
+
+from studies.matching.elements import ElementText, Items, Leaf, element_matches, leaf
+from studies.matching.errors import InvalidKeyValue, MatchingError
+from studies.matching.keywords import Level, level_of, path_of, tag_of
+from studies.matching.moments import Moments, Range, combined, date_range, offset_of, time_range
+from studies.matching.names import name_matches
+from studies.matching.wildcards import has_wildcards, is_universal, literal_start, pattern
+from studies.models import Instance, Study
+
+LONGEST_VALUE = 5000
+LARGEST_NUMBER = 2**62
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was negotiated (PS3.4 §C.5.1.1.1.1) or asked for in the query (PS3.18 §8.3.4)."""
+
+    is_fuzzy: bool = False
+    takes_empty: bool = False
+    takes_many: bool = False
+    combines_datetime: bool = False
+
+
+@dataclass
+class Criteria:
+    """The conditions at each level, and what of the keys was used.
+
+    PATIENT and STUDY conditions are both on studies. ``paths`` are the attributes asked for, matched or not;
+    ``used`` those that cut the result, with their values; ``unsupported`` those that the index doesn't know.
+    """
+
+    conditions: dict[Level, Q] = field(default_factory=lambda: {level: Q() for level in Level})
+    paths: list[tuple[str, ...]] = field(default_factory=list)
+    used: dict[str, str] = field(default_factory=dict)
+    unsupported: list[str] = field(default_factory=list)
+
+    @property
+    def study(self) -> Q:
+        """Give the condition on studies and their patients."""
+        return self.conditions[Level.PATIENT] & self.conditions[Level.STUDY]
+
+    @property
+    def series(self) -> Q:
+        """Give the condition on series alone."""
+        return self.conditions[Level.SERIES]
+
+    @property
+    def instance(self) -> Q:
+        """Give the condition on instances alone."""
+        return self.conditions[Level.INSTANCE]
+
+    def and_also(self, level: Level, condition: Q) -> None:
+        """Add a condition at a level."""
+        self.conditions[level] &= condition
+
+
+def criteria_of(keys: Iterable[tuple[str, str]], options: Options | None = None) -> Criteria:
+    """Read pairs of attribute path and key value.
+
+    A path is keywords or tags joined by points, ``"PatientID"`` or ``"00400275.00400009"``; several values are joined
+    by backslashes. Keys of every level may be given whatever is searched (relational queries). Raises UnknownAttribute
+    and InvalidKeyValue; attributes that the index doesn't know are left out and named in ``unsupported``.
+    """
+    options = options or Options()
+    criteria = Criteria()
+    simple: dict[str, str] = {}
+    sequences: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    for name, value in keys:
+        path = path_of(name)
+        if "\x00" in value or len(value) > LONGEST_VALUE:
+            raise InvalidKeyValue(f"{path[-1]} has a value that can't be matched.")
+        criteria.paths.append(path)
+        if path[0] == "SpecificCharacterSet":
+            continue
+        if level_of(path[0]) is None:
+            criteria.unsupported.append(".".join(path))
+        elif len(path) > 1:
+            sequences.setdefault(path[0], []).append((path[1:], value))
+        else:
+            simple[path[0]] = value
+    _use_moments(criteria, simple, options)
+    for keyword, value in simple.items():
+        _use(criteria, keyword, value, options)
+    for keyword, parts in sequences.items():
+        _use_sequence(criteria, keyword, parts, options)
+    return criteria
+
+
+def _mark_used(criteria: Criteria, name: str, value: str) -> None:
+    criteria.used[name] = value[:200]
+
+
+def _use(criteria: Criteria, keyword: str, value: str, options: Options) -> None:
+    level = level_of(keyword)
+    assert level is not None
+    value = value.strip()
+    if is_universal(value):
+        return
+    try:
+        if keyword in COLUMNS:
+            matcher, column = COLUMNS[keyword]
+            condition = _is_empty(column) if value == '""' and options.takes_empty else matcher(column, value, options)
+        elif keyword in _UNMATCHABLE:
+            criteria.unsupported.append(keyword)
+            return
+        else:
+            node = leaf(keyword, value, takes_empty=options.takes_empty, takes_many=options.takes_many)
+            condition = Q(element_matches(node, with_corrections=level <= Level.STUDY)) if node else Q()
+    except InvalidKeyValue as error:
+        raise InvalidKeyValue(f"{keyword}: {error}") from error
+    if condition:
+        criteria.and_also(level, condition)
+        _mark_used(criteria, keyword, value)
+
+
+def _use_sequence(criteria: Criteria, keyword: str, parts: list[tuple[tuple[str, ...], str]], options: Options) -> None:
+    level = level_of(keyword)
+    assert level is not None
+    node = _items(keyword, parts, options)
+    if node is None:
+        return
+    criteria.and_also(level, Q(element_matches(node, with_corrections=level <= Level.STUDY)))
+    for path, value in parts:
+        if not is_universal(value):
+            _mark_used(criteria, ".".join((keyword, *path)), value)
+
+
+def _items(keyword: str, parts: list[tuple[tuple[str, ...], str]], options: Options) -> Items | None:
+    """Give one node for all keys of a sequence: they must match in the same item."""
+    nested: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    nodes: list[Leaf | Items] = []
+    for path, value in parts:
+        if len(path) > 1:
+            nested.setdefault(path[0], []).append((path[1:], value))
+            continue
+        try:
+            found = leaf(path[0], value, takes_empty=options.takes_empty, takes_many=options.takes_many)
+        except InvalidKeyValue as error:
+            raise InvalidKeyValue(f"{keyword}.{path[0]}: {error}") from error
+        if found is not None:
+            nodes.append(found)
+    for name, below in nested.items():
+        inner = _items(name, below, options)
+        if inner is not None:
+            nodes.append(inner)
+    return Items(tag_of(keyword), tuple(nodes)) if nodes else None
+
+
+def _values(value: str) -> list[str]:
+    return [part.strip() for part in value.split("\\") if part.strip()]
+
+
+def _any_of(values: Iterable[str], condition_of: Callable[[str], Q]) -> Q:
+    condition = Q()
+    for value in values:
+        if is_universal(value):
+            return Q()
+        condition |= condition_of(value)
+    return condition
+
+
+def _text(column: str, value: str, options: Options) -> Q:
+    values = _values(value) if options.takes_many else [value]
+    return _any_of(values, lambda one: _one_text(column, one))
+
+
+def _code(column: str, value: str, options: Options) -> Q:
+    return _any_of(_values(value), lambda one: _one_text(column, one))
+
+
+def _one_text(column: str, value: str) -> Q:
+    if not has_wildcards(value):
+        return Q(**{column: value})
+    start = literal_start(value)
+    cut = Q(**{f"{column}__prefix": start}) if start else Q()
+    return cut if value == f"{start}*" else cut & Q(**{f"{column}__regex": rf"(?s)\A{pattern(value)}\Z"})
+
+
+def _name(column: str, value: str, options: Options) -> Q:
+    values = _values(value) if options.takes_many else [value]
+    return _any_of(values, lambda one: name_matches(column, one, is_fuzzy=options.is_fuzzy))
+
+
+def _uids(column: str, value: str, options: Options) -> Q:
+    uids = [uid for part in value.split(",") for uid in _values(part)]
+    return Q(**{f"{column}__in": uids}) if uids else Q()
+
+
+def _number(column: str, value: str, options: Options) -> Q:
+    numbers = _values(value) if options.takes_many else [value]
+    if not all(number.lstrip("+-").isascii() and number.lstrip("+-").isdigit() for number in numbers):
+        raise InvalidKeyValue("A number was expected.")
+    if any(abs(int(number)) > LARGEST_NUMBER for number in numbers if len(number) < 30) or max(map(len, numbers)) > 29:
+        raise InvalidKeyValue("The number is too large.")
+    return Q(**{f"{column}__in": [int(number) for number in numbers]})
+
+
+def _held(column: str, value: str, options: Options) -> Q:
+    """Match a column that holds several values: one of them is enough."""
+    return _any_of(_values(value.replace(",", "\\")), lambda one: _one_held(column, one))
+
+
+def _one_held(column: str, value: str) -> Q:
+    if not has_wildcards(value):
+        return Q(**{f"{column}__holds": value})
+    expression = pattern(value, any_character=r"[^\\]")
+    return Q(**{f"{column}__regex": rf"(?s)(\A|\\){expression}(\\|\Z)"})
+
+
+def _dates(column: str, value: str, options: Options) -> Q:
+    return _within(column, date_range(value))
+
+
+def _study_dates(column: str, value: str, options: Options) -> Q:
+    span = date_range(value)
+    # By the column that lists are sorted by, so that one walk of an index gives both range and order.
+    condition = _within(column, span)
+    return condition & Q(study_date__isnull=False) if span.low is None else condition
+
+
+def _times(column: str, value: str, options: Options) -> Q:
+    return _within(column, time_range(value))
+
+
+def _within(column: str, span: Range[Any]) -> Q:
+    if span.low == span.high:
+        return Q(**{column: span.low})
+    condition = Q()
+    if span.low is not None:
+        condition &= Q(**{f"{column}__gte": span.low})
+    if span.high is not None:
+        condition &= Q(**{f"{column}__lte": span.high})
+    return condition
+
+
+def _classes_in_study(column: str, value: str, options: Options) -> Q:
+    uids = _uids("sop_class_uid", value, options)
+    return Q(pk__in=Instance.objects.filter(uids, is_current=True).values("series__study")) if uids else Q()
+
+
+def _availability(column: str, value: str, options: Options) -> Q:
+    return Q() if "ONLINE" in _values(value) else Q(pk__in=[])
+
+
+def _is_empty(column: str) -> Q:
+    """Match what is absent or empty (PS3.4 §C.2.2.2.7)."""
+    if column == "sort_date":
+        return Q(study_date__isnull=True)
+    if column in _NULLABLE:
+        return Q(**{f"{column}__isnull": True})
+    if not column:
+        return Q(pk__in=[])
+    return Q(**{column: ""})
+
+
+Matcher = Callable[[str, str, Options], Q]
+COLUMNS: dict[str, tuple[Matcher, str]] = {
+    "PatientID": (_text, "patient_id_value"),
+    "PatientName": (_name, "patient_name_search"),
+    "IssuerOfPatientID": (_text, "patient__issuer_of_patient_id"),
+    "PatientBirthDate": (_dates, "patient__patient_birth_date"),
+    "PatientSex": (_code, "patient__patient_sex"),
+    "StudyDate": (_study_dates, "sort_date"),
+    "StudyTime": (_times, "study_time"),
+    "AccessionNumber": (_text, "accession_number"),
+    "StudyInstanceUID": (_uids, "study_instance_uid"),
+    "StudyID": (_text, "study_id"),
+    "StudyDescription": (_text, "study_description"),
+    "ReferringPhysicianName": (_name, "referring_physician__name_search"),
+    "ModalitiesInStudy": (_held, "modalities_in_study"),
+    "SOPClassesInStudy": (_classes_in_study, ""),
+    "NumberOfStudyRelatedSeries": (_number, "number_of_series"),
+    "NumberOfStudyRelatedInstances": (_number, "number_of_instances"),
+    "InstanceAvailability": (_availability, ""),
+    "Modality": (_code, "modality"),
+    "SeriesInstanceUID": (_uids, "series_instance_uid"),
+    "SeriesNumber": (_number, "series_number"),
+    "SeriesDescription": (_text, "series_description"),
+    "BodyPartExamined": (_code, "body_part_examined"),
+    "NumberOfSeriesRelatedInstances": (_number, "number_of_instances"),
+    "SOPInstanceUID": (_uids, "sop_instance_uid"),
+    "SOPClassUID": (_uids, "sop_class_uid"),
+    "InstanceNumber": (_number, "instance_number"),
+    "Rows": (_number, "rows"),
+    "Columns": (_number, "columns"),
+    "BitsAllocated": (_number, "bits_allocated"),
+    "NumberOfFrames": (_number, "number_of_frames"),
+    "AvailableTransferSyntaxUID": (_uids, "transfer_syntax_uid"),
+}
+_NULLABLE = {
+    *("patient__patient_birth_date", "study_time", "series_number", "instance_number"),
+    *("rows", "columns", "bits_allocated"),
+}
+_UNMATCHABLE = {
+    *("NumberOfPatientRelatedStudies", "NumberOfPatientRelatedSeries", "NumberOfPatientRelatedInstances"),
+}
+
+# Pairs of a date and a time that are one moment (PS3.4 §C.2.2.2.5.3), each with its level.
+_PAIRS = (
+    ("StudyDate", "StudyTime", Level.STUDY),
+    ("SeriesDate", "SeriesTime", Level.SERIES),
+    ("PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime", Level.SERIES),
+)
+
+
+def _use_moments(criteria: Criteria, keys: dict[str, str], options: Options) -> None:
+    """Take out of ``keys`` the dates and times that are matched together or in another time zone, and match them."""
+    zone_text = keys.pop("TimezoneOffsetFromUTC", "").strip()
+    for date_keyword, time_keyword, level in _PAIRS:
+        date_text, time_text = keys.get(date_keyword, "").strip(), keys.get(time_keyword, "").strip()
+        if is_universal(date_text) or '""' in {date_text, time_text}:
+            continue
+        is_pair = options.combines_datetime and _same_form(date_text, time_text)
+        is_moved = bool(zone_text) and date_keyword == "StudyDate"
+        if not is_pair and not is_moved:
+            continue
+        try:
+            dates = date_range(date_text)
+            moments = combined(dates, time_range(time_text) if is_pair else None)
+        except InvalidKeyValue as error:
+            raise InvalidKeyValue(f"{date_keyword}, {time_keyword}: {error}") from error
+        del keys[date_keyword]
+        _mark_used(criteria, date_keyword, date_text)
+        if is_pair:
+            del keys[time_keyword]
+            _mark_used(criteria, time_keyword, time_text)
+        if level is Level.STUDY:
+            condition = _moved(moments, zone_text) if is_moved else _study_moments(moments)
+        else:
+            condition = _element_moments(date_keyword, time_keyword, moments)
+        criteria.and_also(level, condition)
+    if zone_text:
+        offset_of(zone_text)
+        _mark_used(criteria, "TimezoneOffsetFromUTC", zone_text)
+
+
+def _same_form(dates: str, times: str) -> bool:
+    return (
+        "-" in dates
+        and "-" in times
+        and dates.startswith("-") == times.startswith("-")
+        and dates.endswith("-") == times.endswith("-")
+    )
+
+
+def _study_moments(moments: Moments) -> Q:
+    condition = Q(study_date__isnull=False)
+    if moments.low is not None:
+        condition &= _beside(moments.low, time.min, "gt", "gte")
+    if moments.high is not None:
+        condition &= _beside(moments.high, time.max, "lt", "lte")
+    return condition
+
+
+def _beside(moment: datetime, whole_day: time, further: str, or_same: str) -> Q:
+    day = Q(**{f"sort_date__{or_same}": moment.date()})
+    if moment.time() == whole_day:
+        return day
+    within = Q(**{"sort_date": moment.date(), f"study_time__{or_same}": moment.time()})
+    return day & (Q(**{f"sort_date__{further}": moment.date()}) | within)
+
+
+def _moved(moments: Moments, zone_text: str) -> Q:
+    """Match moments asked in one time zone with studies that know their own; those that don't are taken as they are."""
+    asked = offset_of(zone_text)
+    offset = ElementText("TimezoneOffsetFromUTC", F("attributes"))
+    day = timedelta(days=1)
+    around = Moments(
+        moments.low - day if moments.low and moments.low.year > 1 else None,
+        moments.high + day if moments.high and moments.high.year < 9999 else None,
+    )
+    near = Study.objects.filter(_study_moments(around))
+    condition = Q(IsNull(offset, True)) & _study_moments(moments)
+    for text in near.order_by().annotate(offset=offset).values_list("offset", flat=True).distinct():
+        try:
+            there = offset_of(text) if text else None
+        except MatchingError:
+            there = None
+        if text and there is None:
+            condition |= Q(Exact(offset, Value(text))) & _study_moments(moments)
+        elif there is not None:
+            condition |= Q(Exact(offset, Value(text))) & _study_moments(moments.seen_from(asked, there))
+    return _study_moments(around) & condition
+
+
+def _element_moments(date_keyword: str, time_keyword: str, moments: Moments) -> Q:
+    together: Func = Concat(
+        ElementText(date_keyword, F("attributes")),
+        ElementText(time_keyword, F("attributes")),
+        output_field=TextField(),
+    )
+    condition = Q(IsNull(ElementText(date_keyword, F("attributes")), False))
+    if moments.low is not None:
+        condition &= Q(GreaterThanOrEqual(together, Value(_compact(moments.low))))
+    if moments.high is not None:
+        condition &= Q(LessThanOrEqual(together, Value(f"{_compact(moments.high)}~")))
+    return condition
+
+
+def _compact(moment: datetime) -> str:
+    return f"{moment:%Y%m%d%H%M%S}"

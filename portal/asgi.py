@@ -6,6 +6,8 @@ connection, it's named in LIVE; where it answers a kind of request by itself, ah
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 
 import django
@@ -14,12 +16,17 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 django.setup()
 
 from django.conf import settings  # noqa: E402  settings come first
+from django.db import DatabaseError  # noqa: E402
 
-from portal.live import LiveConnections, LiveRoute  # noqa: E402
+from portal.audit.services import flush_counts  # noqa: E402
+from portal.audit.viewing import FLUSH_SECONDS  # noqa: E402
+from portal.live import LiveConnections, LiveRoute, in_thread  # noqa: E402
 from portal.threads import Receive, Scope, Send, Shortcut, ThreadedDjango  # noqa: E402
+from studies.dicomweb import fast_path  # noqa: E402
 
+logger = logging.getLogger("atrium.web")
 LIVE: list[LiveRoute] = []
-SHORTCUTS: list[Shortcut] = []
+SHORTCUTS: list[Shortcut] = [fast_path.answer]
 
 
 class Application:
@@ -41,11 +48,23 @@ class Application:
 
 
 async def _live_and_die(receive: Receive, send: Send) -> None:
+    """Write what was viewed every few seconds, and the rest at the end."""
+    await receive()
+    writing = asyncio.create_task(_keep_counts())
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    writing.cancel()
+    await in_thread(flush_counts)
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _keep_counts() -> None:
     while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
+        await asyncio.sleep(FLUSH_SECONDS)
+        try:
+            await in_thread(flush_counts)
+        except DatabaseError:
+            logger.warning("counts of viewing wait: the database can't be written")
 
 
 application = Application()

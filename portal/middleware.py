@@ -14,6 +14,11 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
+def acceptable_request_id(given: str) -> bool:
+    """Say whether a request id from outside may be taken over."""
+    return _ACCEPTABLE.fullmatch(given) is not None
+
+
 class RequestIdMiddleware:
     """Takes over the ``X-Request-ID`` of a proxy, or makes one, and answers it."""
 
@@ -22,7 +27,7 @@ class RequestIdMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         given = request.headers.get("X-Request-ID", "")
-        current = given if _ACCEPTABLE.fullmatch(given) else uuid.uuid4().hex
+        current = given if acceptable_request_id(given) else uuid.uuid4().hex
         token = request_id.set(current)
         try:
             response = self.get_response(request)

@@ -198,6 +198,7 @@ if ATRIUM.broker_url.startswith("filesystem://"):
 CELERY_BEAT_SCHEDULE_FILENAME = str(ATRIUM.data / "schedule")
 CELERY_BEAT_SCHEDULE = {
     "run-due-events": {"task": "studies.tasks.deliver_due_events", "schedule": 15.0},
+    "close-viewing": {"task": "portal.audit.tasks.close_viewing", "schedule": 60.0},
 }
 
 REST_FRAMEWORK = {

@@ -15,6 +15,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
+from accounts import credentials
 from accounts.models import Site, User
 from accounts.services import create_api_token
 from portal.audit import services as audit_services
@@ -24,8 +25,11 @@ from tests.services.atrium import Atrium, running_atrium
 
 
 @pytest.fixture(autouse=True)
-def _forget_recorded_viewing() -> None:
-    audit_services._recorded.clear()
+def _forget_recorded_viewing() -> Iterator[None]:
+    audit_services.forget_recorded()
+    credentials.forget_all()
+    yield
+    audit_services.forget_recorded()
 
 
 @pytest.fixture(autouse=True)

@@ -103,13 +103,17 @@ class ChainHead(models.Model):
 
 
 class ViewingWindow(models.Model):
-    """That a principal's viewing of a study was already recorded in a quarter of an hour."""
+    """A principal's viewing of a study in a quarter of an hour: recorded when it began, its counts when it's over."""
 
     principal = models.CharField(max_length=170)
     action = models.CharField(max_length=20)
     study_instance_uid = models.CharField(max_length=64)
     site = models.ForeignKey("accounts.Site", null=True, on_delete=models.CASCADE)
     quarter = models.BigIntegerField(help_text="Quarter hours since 1970-01-01 UTC.")
+    event_sequence = models.PositiveBigIntegerField(default=0, help_text="The event that began it.")
+    instances = models.PositiveBigIntegerField(default=0)
+    frames = models.PositiveBigIntegerField(default=0)
+    octets = models.PositiveBigIntegerField(default=0)
 
     class Meta:
         constraints = [

@@ -1,149 +1,16 @@
-"""Writing the trail."""
+"""Writing the trail: the room's door for all others."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
-import time
-from collections import OrderedDict
-from datetime import UTC, datetime
-from functools import lru_cache
-from threading import Lock
-from typing import Any
+from portal.audit.chain import event_digest, head_seal, record
+from portal.audit.viewing import close_viewing_windows, flush_counts, forget_recorded, record_viewing
 
-from django.conf import settings
-from django.db import transaction
-from django.utils import timezone
-
-from accounts.principals import Principal
-from portal.audit.models import AuditEvent, ChainHead, ViewingWindow
-from portal.middleware import request_id
-
-QUARTER_HOUR = 900
-
-
-@lru_cache(maxsize=1)
-def _key() -> bytes:
-    return hashlib.sha256(b"atrium audit chain" + settings.SECRET_KEY.encode()).digest()
-
-
-def event_digest(event: AuditEvent, previous: str) -> str:
-    """Give the HMAC-SHA256 of the event's canonical JSON chained to ``previous``, the digest before it."""
-    canonical = json.dumps(
-        [
-            event.sequence,
-            event.occurred_at.astimezone(UTC).isoformat(timespec="microseconds"),
-            event.action,
-            event.outcome,
-            event.username,
-            event.user_id,
-            event.site_id,
-            event.patient_id,
-            event.patient_name,
-            event.study_instance_uid,
-            event.ip_address,
-            event.user_agent,
-            event.request_id,
-            event.details,
-        ],
-        sort_keys=True,
-        ensure_ascii=True,
-        separators=(",", ":"),
-    )
-    return hmac.new(_key(), f"{previous}{canonical}".encode(), hashlib.sha256).hexdigest()
-
-
-def head_seal(sequence: int, digest: str) -> str:
-    """Give the HMAC by which the chain's head proves that no tail was cut off."""
-    return hmac.new(_key(), f"{sequence}:{digest}".encode(), hashlib.sha256).hexdigest()
-
-
-@transaction.atomic
-def record(
-    action: AuditEvent.Action,
-    *,
-    principal: Principal,
-    outcome: AuditEvent.Outcome = AuditEvent.Outcome.SUCCESS,
-    site_id: int | None = None,
-    patient_id: str = "",
-    patient_name: str = "",
-    study_instance_uid: str = "",
-    details: dict[str, Any] | None = None,
-    occurred_at: datetime | None = None,
-) -> AuditEvent:
-    """Add one event to the trail, in the caller's transaction.
-
-    Call it last in a transaction: from here to the commit other writers of events wait.
-    """
-    head = ChainHead.objects.select_for_update().get(pk=1)
-    event = AuditEvent(
-        sequence=head.sequence + 1,
-        occurred_at=occurred_at or timezone.now(),
-        action=action,
-        outcome=outcome,
-        username=principal.name,
-        user=principal.user,
-        site_id=site_id,
-        patient_id=patient_id.replace("\x00", "")[:64],
-        patient_name=patient_name.replace("\x00", "")[:324],
-        study_instance_uid=study_instance_uid[:64],
-        ip_address=principal.ip_address or "",
-        user_agent=principal.user_agent,
-        request_id=request_id.get(),
-        details=details or {},
-    )
-    event.digest = event_digest(event, head.digest)
-    event.save(force_insert=True)
-    ChainHead.objects.filter(pk=1).update(
-        sequence=event.sequence, digest=event.digest, seal=head_seal(event.sequence, event.digest)
-    )
-    return event
-
-
-_recorded: OrderedDict[tuple[Any, ...], None] = OrderedDict()
-_recorded_lock = Lock()
-
-
-def record_viewing(
-    action: AuditEvent.Action,
-    *,
-    principal: Principal,
-    site_id: int,
-    patient_id: str,
-    patient_name: str,
-    study_instance_uid: str,
-    details: dict[str, Any] | None = None,
-) -> None:
-    """Record a view or retrieval once per principal, study and quarter of an hour, over all processes."""
-    quarter = int(time.time()) // QUARTER_HOUR
-    window = (quarter, principal.name, action.value, study_instance_uid, site_id)
-    with _recorded_lock:
-        if window in _recorded:
-            return
-    with transaction.atomic():
-        _, is_new = ViewingWindow.objects.get_or_create(
-            quarter=quarter,
-            principal=principal.name,
-            action=action.value,
-            study_instance_uid=study_instance_uid,
-            site_id=site_id,
-        )
-        if is_new:
-            record(
-                action,
-                principal=principal,
-                site_id=site_id,
-                patient_id=patient_id,
-                patient_name=patient_name,
-                study_instance_uid=study_instance_uid,
-                details=details,
-            )
-    transaction.on_commit(lambda: _remember(window))
-
-
-def _remember(window: tuple[Any, ...]) -> None:
-    with _recorded_lock:
-        _recorded[window] = None
-        while len(_recorded) > 20_000:
-            _recorded.popitem(last=False)
+__all__ = [
+    "close_viewing_windows",
+    "event_digest",
+    "flush_counts",
+    "forget_recorded",
+    "head_seal",
+    "record",
+    "record_viewing",
+]

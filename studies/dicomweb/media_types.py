@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from django.http import HttpRequest
 
@@ -57,7 +58,12 @@ class MediaRange:
 
 def accepted(request: HttpRequest) -> list[MediaRange]:
     """Give what the request accepts, the most wanted first; the query parameter ``accept`` comes before the header."""
-    text = request.GET.get("accept") or request.headers.get("Accept") or "*/*"
+    return list(ranges_of(request.GET.get("accept") or request.headers.get("Accept") or "*/*"))
+
+
+@lru_cache(1024)
+def ranges_of(text: str) -> tuple[MediaRange, ...]:
+    """Give the members of an Accept header, the most wanted first."""
     ranges = []
     for match in _RANGE.finditer(text):
         parameters = {
@@ -72,7 +78,7 @@ def accepted(request: HttpRequest) -> list[MediaRange]:
                 media_type, is_multipart, parameters.get("transfer-syntax", ""), _quality(parameters), parameters
             )
         )
-    return sorted((r for r in ranges if r.quality > 0), key=lambda r: -r.quality)
+    return tuple(sorted((r for r in ranges if r.quality > 0), key=lambda r: -r.quality))
 
 
 def _quality(parameters: dict[str, str]) -> float:

@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 
 from accounts.capabilities import Capability
 from accounts.gates import program_capability_required
@@ -27,12 +27,23 @@ from studies.archive import metadata as archive_metadata
 from studies.archive import objects
 from studies.archive.rendering import LARGEST_SIDE, Window, render
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found
+from studies.dicomweb.framing import (
+    AS_STORED,
+    DICOM,
+    DICOM_JSON,
+    IMMUTABLE,
+    LARGEST_WHOLE,
+    OCTETS,
+    boundary_of,
+    closing,
+    etag_of,
+    frame_form,
+    message_type,
+    part_head,
+)
 from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange, accepted
 from studies.models import Instance, Series, Study
 
-DICOM, DICOM_JSON, OCTETS = "application/dicom", "application/dicom+json", "application/octet-stream"
-AS_STORED = {"", "*"}
-NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
 THUMBNAIL_SIDE = 160
 Part = tuple[str, Iterable[bytes]]
 may_retrieve = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
@@ -88,21 +99,30 @@ def _instances(study: Study, series_instance_uid: str = "") -> QuerySet[Instance
     return instances.order_by("series_id", "instance_number", "pk")
 
 
-def multipart(part_type: str, parts: Iterable[Part]) -> StreamingHttpResponse:
+def multipart(part_type: str, parts: Iterable[Part], *, boundary: str = "") -> StreamingHttpResponse:
     """Send parts as multipart/related (RFC 2387), each as soon as it's read: memory holds one chunk at a time."""
-    boundary = uuid.uuid4().hex
+    boundary = boundary or uuid.uuid4().hex
 
     def chunks() -> Iterator[bytes]:
         for content_type, content in parts:
-            yield f"--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
+            yield part_head(boundary, content_type)
             yield from content
             yield b"\r\n"
-        yield f"--{boundary}--\r\n".encode()
+        yield closing(boundary)
 
-    response = StreamingHttpResponse(
-        chunks(), content_type=f'multipart/related; type="{part_type}"; boundary={boundary}'
-    )
+    response = StreamingHttpResponse(chunks(), content_type=message_type(part_type, boundary))
     response["Cache-Control"] = "private, max-age=3600"
+    return response
+
+
+def _immutable(request: HttpRequest, response: HttpResponseBase, etag: str) -> HttpResponseBase:
+    """Say that these bytes never change; give 304 to a client that has them."""
+    if request.headers.get("If-None-Match") == etag:
+        response.close()
+        response = empty(304)
+    response["ETag"] = etag
+    for name, value in IMMUTABLE.items():
+        response[name] = value
     return response
 
 
@@ -140,10 +160,14 @@ def retrieve_instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
         ):
             chunks = _file(instance, wanted)
             if chunks is not None:
-                response = StreamingHttpResponse(chunks, content_type=DICOM)
-                response["Cache-Control"] = "private, max-age=3600"
-                return response
+                return _immutable(request, _whole(chunks, instance, wanted), etag_of(bytes(instance.sha256)))
     return _retrieve(request, Instance.objects.filter(pk=instance.pk))
+
+
+def _whole(chunks: Iterable[bytes], instance: Instance, wanted: MediaRange) -> HttpResponseBase:
+    if wanted.transfer_syntax in AS_STORED and instance.object_length <= LARGEST_WHOLE:
+        return HttpResponse(b"".join(chunks), content_type=DICOM)
+    return StreamingHttpResponse(chunks, content_type=DICOM)
 
 
 def _header(request: HttpRequest) -> str:
@@ -209,17 +233,20 @@ def retrieve_frames(request: HttpRequest, frames: str, **uids: str) -> HttpRespo
         raise not_found()
     stored_type = FRAME_MEDIA_TYPES.get(instance.transfer_syntax_uid, OCTETS)
     for wanted in accepted(request):
-        given = _frame_form(instance, stored_type, wanted)
+        given = frame_form(instance.transfer_syntax_uid, wanted, has_places=_has_places(instance))
         if given is None:
             continue
         content_type, is_stored = given
+        etag = etag_of(bytes(instance.sha256), frames, content_type)
         read = objects.read_frame if is_stored else _decoded_frame
         if not wanted.is_multipart and len(numbers) == 1 and wanted.media_type == content_type.split(";")[0]:
-            response = HttpResponse(_frame(instance, numbers[0], read), content_type=content_type)
-            response["Cache-Control"] = "private, max-age=86400, immutable"
-            return response
+            response: HttpResponseBase = HttpResponse(_frame(instance, numbers[0], read), content_type=content_type)
+            return _immutable(request, response, etag_of(bytes(instance.sha256), frames, content_type, "alone"))
         parts = [(content_type, _frame_chunks(instance, number, read)) for number in numbers]
-        return multipart(content_type.split(";")[0], parts)
+        response = multipart(content_type.split(";")[0], parts, boundary=boundary_of(etag))
+        if is_stored and len(numbers) * (instance.frame_length or 0) <= LARGEST_WHOLE:
+            response = HttpResponse(b"".join(response), content_type=response["Content-Type"])  # type: ignore[arg-type]
+        return _immutable(request, response, etag)
     raise DicomWebError(
         406, "None of the accepted forms can be given.", available=[f'multipart/related; type="{stored_type}"']
     )
@@ -232,25 +259,6 @@ def _frame_numbers(text: str) -> list[int]:
     if 0 in numbers:
         raise DicomWebError(400, "Frames are counted from 1.")
     return numbers
-
-
-def _frame_form(instance: Instance, stored_type: str, wanted: MediaRange) -> tuple[str, bool] | None:
-    """Give the content type of the frames, and whether they go as stored; None when the range can't be met."""
-    syntax = instance.transfer_syntax_uid
-    is_native = stored_type == OCTETS
-    if is_native:
-        if wanted.matches(OCTETS) and wanted.transfer_syntax in {*AS_STORED, ExplicitVRLittleEndian, syntax}:
-            is_stored = syntax in NATIVE and _has_places(instance)
-            return f"{OCTETS}; transfer-syntax={ExplicitVRLittleEndian}", is_stored
-        return None
-    # An octet stream of any transfer syntax is the compressed one; OHIF asks so and reads the part's type.
-    if wanted.transfer_syntax in {"*", syntax} and (wanted.matches(stored_type) or wanted.matches(OCTETS)):
-        return f"{stored_type}; transfer-syntax={syntax}", True
-    if wanted.transfer_syntax == "" and wanted.matches(stored_type):
-        return f"{stored_type}; transfer-syntax={syntax}", True
-    if wanted.transfer_syntax in {"", ExplicitVRLittleEndian} and wanted.media_type == OCTETS:
-        return f"{OCTETS}; transfer-syntax={ExplicitVRLittleEndian}", False
-    return None
 
 
 def _has_places(instance: Instance) -> bool:
@@ -331,7 +339,7 @@ def _metadata(request: HttpRequest, compressed: bytes, etag: str) -> HttpRespons
         response = HttpResponse(gzip.decompress(compressed), content_type=DICOM_JSON)
     response["ETag"] = etag
     response["Cache-Control"] = "private, no-cache"
-    response["Vary"] = "Accept, Accept-Encoding"
+    response["Vary"] = "Accept, Accept-Encoding, Cookie"
     return response
 
 

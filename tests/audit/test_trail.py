@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from io import StringIO
 from typing import Any
 
@@ -14,7 +15,7 @@ from django.test import Client
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent, TrailIsImmutable
 from portal.audit.selectors import verify_chain
-from portal.audit.services import record, record_viewing
+from portal.audit.services import close_viewing_windows, flush_counts, record, record_viewing
 from tests.factories import PASSWORD
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -91,6 +92,28 @@ def test_viewing_is_recorded_once_per_study_and_quarter_hour(north: Any) -> None
         record_viewing(AuditEvent.Action.RETRIEVE, study_instance_uid="1.2", **one)
     record_viewing(AuditEvent.Action.RETRIEVE, study_instance_uid="1.3", **one)
     assert AuditEvent.objects.filter(action="retrieve").count() == 2
+
+
+def test_what_was_viewed_is_counted_once_the_quarter_hour_is_over(north: Any) -> None:
+    one = {"principal": Principal(ae_title="CT1", ip_address="10.0.0.1"), "site_id": north.pk}
+    for _ in range(3):
+        record_viewing(
+            AuditEvent.Action.RETRIEVE,
+            study_instance_uid="1.2",
+            patient_id="P",
+            patient_name="N",
+            frames=2,
+            octets=100,
+            **one,
+        )
+    flush_counts()
+    assert close_viewing_windows() == 0
+    assert close_viewing_windows(now=time.time() + 1000) == 1
+    begun, total = AuditEvent.objects.filter(action="retrieve").order_by("sequence")
+    assert total.details == {"total_of": begun.sequence, "instances": 0, "frames": 6, "bytes": 300}
+    assert (total.patient_id, total.ip_address, total.username) == ("P", "10.0.0.1", "AE:CT1")
+    assert verify_chain().is_whole
+    assert close_viewing_windows(now=time.time() + 1000) == 0
 
 
 def test_sign_in_and_its_failure_leave_a_trace(people: Any) -> None:

@@ -1,0 +1,81 @@
+"""The form of what is sent as stored: one definition for the views and for the fast path.
+
+The boundary of a multipart message follows from its ETag, so that the same request gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange, ranges_of
+
+DICOM, DICOM_JSON, OCTETS = "application/dicom", "application/dicom+json", "application/octet-stream"
+AS_STORED = {"", "*"}
+NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
+# An instance's bytes never change; another person at the same screen has another cookie.
+IMMUTABLE = {"Cache-Control": "private, max-age=86400, immutable", "Vary": "Accept, Cookie"}
+LARGEST_WHOLE = 64 << 20
+
+
+def etag_of(sha256: bytes, *form: str) -> str:
+    """Give the strong validator of an instance's bytes, or of a part of them in a form."""
+    if not form:
+        return f'"{sha256.hex()}"'
+    return f'"{hashlib.sha256(sha256 + "|".join(form).encode()).hexdigest()[:40]}"'
+
+
+def boundary_of(etag: str) -> str:
+    """Give a boundary that can't be in the message, as it's a hash of the content's hash."""
+    return hashlib.sha256(etag.encode()).hexdigest()[:32]
+
+
+def message_type(part_type: str, boundary: str) -> str:
+    """Give the Content-Type of a multipart message (RFC 2387)."""
+    return f'multipart/related; type="{part_type}"; boundary={boundary}'
+
+
+def part_head(boundary: str, content_type: str) -> bytes:
+    """Give what stands before a part's content."""
+    return f"--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
+
+
+def closing(boundary: str) -> bytes:
+    """Give what ends the message."""
+    return f"--{boundary}--\r\n".encode()
+
+
+def frame_form(syntax: str, wanted: MediaRange, *, has_places: bool) -> tuple[str, bool] | None:
+    """Give the content type of frames and whether they go as stored; None when the range can't be met.
+
+    ``has_places``: native frames lie on byte borders at known offsets.
+    """
+    stored_type = FRAME_MEDIA_TYPES.get(syntax, OCTETS)
+    if stored_type == OCTETS:
+        if wanted.matches(OCTETS) and wanted.transfer_syntax in {*AS_STORED, ExplicitVRLittleEndian, syntax}:
+            return f"{OCTETS}; transfer-syntax={ExplicitVRLittleEndian}", syntax in NATIVE and has_places
+        return None
+    # An octet stream of any transfer syntax is the compressed one; OHIF asks so and reads the part's type.
+    if wanted.transfer_syntax in {"*", syntax} and (wanted.matches(stored_type) or wanted.matches(OCTETS)):
+        return f"{stored_type}; transfer-syntax={syntax}", True
+    if wanted.transfer_syntax == "" and wanted.matches(stored_type):
+        return f"{stored_type}; transfer-syntax={syntax}", True
+    if wanted.transfer_syntax in {"", ExplicitVRLittleEndian} and wanted.media_type == OCTETS:
+        return f"{OCTETS}; transfer-syntax={ExplicitVRLittleEndian}", False
+    return None
+
+
+@lru_cache(1024)
+def stored_frame_form(syntax: str, accept: str, has_places: bool) -> str | None:
+    """Give the content type of frames that an Accept header wants first, in one multipart message and as stored.
+
+    None when what it wants first, of what can be given, is anything else.
+    """
+    for wanted in ranges_of(accept):
+        form = frame_form(syntax, wanted, has_places=has_places)
+        if form is not None:
+            is_alone = not wanted.is_multipart and wanted.media_type == form[0].split(";")[0]
+            return form[0] if form[1] and not is_alone else None
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from copy import copy
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -59,8 +60,11 @@ class Viewport:
 @transaction.atomic
 def keep_measurement(
     *, study: Study, principal: Principal, tracking_identifier: str, place: Place, label: str, values: list[Quantity]
-) -> ImageFinding:
-    """Keep a measurement, or its newer values, and give it. Raises NotAllowed, NoSuchImage, Unusable."""
+) -> tuple[ImageFinding, ImageFinding | None]:
+    """Keep a measurement, or its newer values; give it and what it was before, if it was.
+
+    Raises NotAllowed, NoSuchImage, Unusable.
+    """
     author = _author(principal, study)
     instance = _instance(study, place)
     if not tracking_identifier or len(tracking_identifier) > 64 or len(values) > MOST_VALUES:
@@ -71,7 +75,7 @@ def keep_measurement(
     kept = ImageFinding.objects.filter(study=study, tracking_identifier=tracking_identifier).first()
     # Measurements restored from an SR have new names in the viewer, but are the same ones.
     kept = kept or _same_measurement(study, place, text)
-    is_new = kept is None
+    before = copy(kept)
     kept = kept or ImageFinding(study=study, kind=ImageFinding.Kind.MEASUREMENT, author=author)
     if kept.kind != ImageFinding.Kind.MEASUREMENT:
         raise Unusable("That is a key image.")
@@ -80,9 +84,9 @@ def keep_measurement(
     kept.tracking_identifier, kept.label, kept.text = tracking_identifier, _line(label, 120), text
     kept.values = [{"name": _line(v.name, 60), "value": v.value, "unit": _line(v.unit, 20)} for v in values]
     kept.save()
-    if is_new:
+    if before is None:
         _record(study, principal, "measurement kept", kept)
-    return kept
+    return kept, before
 
 
 def _same_measurement(study: Study, place: Place, text: str) -> ImageFinding | None:

@@ -71,11 +71,10 @@ def _keep(request: HttpRequest, study: Study) -> HttpResponseBase:
             return problem(413, "The picture is too large.")
         sent = json.loads(request.read())
         place = Place(str(sent["sop"])[:64], int(sent.get("frame") or 1))
-        before = findings_of(_principal(request), study).filter(tracking_identifier=str(sent["uid"])).first()
         if sent.get("picture"):
-            kept = _key_image(request, study, place, sent)
+            kept, before = _key_image(request, study, place, sent), None
         else:
-            kept = _measurement(request, study, place, sent)
+            kept, before = _measurement(request, study, place, sent)
     except NotAllowed as error:
         return problem(403, str(error))
     except FindingError as error:
@@ -89,7 +88,9 @@ def _told(finding: ImageFinding) -> dict[str, Any]:
     return {"id": finding.pk, "text": finding.text, "label": finding.label, "place": finding.place}
 
 
-def _measurement(request: HttpRequest, study: Study, place: Place, sent: dict[str, Any]) -> ImageFinding:
+def _measurement(
+    request: HttpRequest, study: Study, place: Place, sent: dict[str, Any]
+) -> tuple[ImageFinding, ImageFinding | None]:
     values = [Quantity(str(v["name"]), float(v["value"]), str(v["unit"])) for v in sent["values"]]
     return keep_measurement(
         study=study,

@@ -4,53 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
 from portal.demo.studies import demo_studies
+from tests.e2e.browser import chromium, needs_chromium, needs_viewer, outside, picture, signed_in, viewer_of
 from tests.factories import PASSWORD
-from tests.services.atrium import ROOT, Atrium, running_atrium
+from tests.services.atrium import Atrium, running_atrium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 STORESCU = shutil.which("storescu")
-VIEWER = ROOT / ".build" / "viewer" / "index.html"
-SCREENSHOTS = ROOT / "docs" / "screenshots"
 SLICES = 40
-FLAGS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-]
-DISTINCT_GREYS = """() => {
-  const canvas = document.querySelector("canvas.cornerstone-canvas");
-  if (!canvas || !canvas.width) return 0;
-  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  const seen = new Set();
-  for (let i = 0; i < data.length; i += 4) seen.add(data[i]);
-  return seen.size;
-}"""
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium isn't installed"),
+    needs_chromium,
     pytest.mark.skipif(STORESCU is None, reason="dcmtk's storescu isn't installed"),
-    pytest.mark.skipif(not VIEWER.exists(), reason="OHIF isn't built: run «make viewer»"),
+    needs_viewer,
 ]
 
 
@@ -63,38 +39,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    # Playwright runs an event loop in this thread, in which Django's ORM would refuse to work; it isn't used here.
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def signed_in(browser: Browser, atrium: Atrium, username: str, **options: Any) -> Iterator[Page]:
-    """Sign in through the page, as a person does; every request must stay at our own origin."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, **options)
-    page = context.new_page()
-    page.on(
-        "request", lambda r: outside.append(r.url) if not r.url.startswith((atrium.url, "data:", "blob:")) else None
-    )
-    page.goto(f"{atrium.url}/")
-    page.fill("input[name=login]", username)
-    page.fill("input[name=password]", PASSWORD)
-    page.press("input[name=password]", "Enter")
-    page.wait_for_url(lambda url: "/accounts/login/" not in url)
-    yield page
-    context.close()
-
-
-outside: list[str] = []
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a screenshot for the docs when asked for: they change with every run."""
-    if os.environ.get("ATRIUM_SCREENSHOTS"):
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +74,7 @@ def _radiologist_reads_and_signs(atrium: Atrium, browser: Browser, study: str) -
         page.fill("input[name=q]", "lindq")
         page.wait_for_url("**q=lindq**")
         page.click("a.row-link")
-        page.wait_for_selector("#viewer-wait", state="hidden", timeout=90_000)
-        viewer = page.frames[1]
-        deadline = time.monotonic() + 30
-        while viewer.evaluate(DISTINCT_GREYS) < 60 and time.monotonic() < deadline:
-            time.sleep(0.3)
-        assert viewer.evaluate(DISTINCT_GREYS) >= 60, "the image isn't drawn"
+        viewer_of(page)
         page.click("text=Write the report")
         page.fill("#section-indication", "Weight loss.")
         page.fill("#section-findings", "A 9 mm solid nodule in the right lung.")

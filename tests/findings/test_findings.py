@@ -62,7 +62,8 @@ def test_a_measurement_that_is_dragged_on_stays_one(study: Study, client_of: Any
 def test_a_measurement_restored_under_another_name_is_not_a_second_one(study: Study, client_of: Any) -> None:
     browser = client_of("radiologist")
     send(browser, study, values=length(57.79))
-    send(browser, study, uid="restored", values=length(57.79))
+    answer = send(browser, study, uid="restored", values=length(57.79)).json()
+    assert answer["before"]["text"] == "57.8 mm"
     assert [f.tracking_identifier for f in ImageFinding.objects.all()] == ["restored"]
 
 

@@ -1,0 +1,93 @@
+"""A real browser: Debian's chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Frame, Page, sync_playwright
+
+from tests.factories import PASSWORD
+from tests.services.atrium import ROOT, Atrium
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+VIEWER = ROOT / ".build" / "viewer" / "index.html"
+SCREENSHOTS = ROOT / "docs" / "screenshots"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
+DISTINCT_GREYS = """() => {
+  const canvas = document.querySelector("canvas.cornerstone-canvas");
+  if (!canvas || !canvas.width) return 0;
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  const seen = new Set();
+  for (let i = 0; i < data.length; i += 4) seen.add(data[i]);
+  return seen.size;
+}"""
+# What a page asked of anyone but us; a test asserts that it stays empty.
+outside: list[str] = []
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium isn't installed")
+needs_viewer = pytest.mark.skipif(not VIEWER.exists(), reason="OHIF isn't built: run «make viewer»")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start chromium. Playwright runs an event loop in this thread, in which Django's ORM would refuse to work."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def signed_in(browser: Browser, atrium: Atrium, username: str, **options: Any) -> Iterator[Page]:
+    """Sign in through the page, as a person does."""
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+    page = context.new_page()
+    context.on(
+        "request", lambda r: outside.append(r.url) if not r.url.startswith((atrium.url, "data:", "blob:")) else None
+    )
+    page.goto(f"{atrium.url}/")
+    page.fill("input[name=login]", username)
+    page.fill("input[name=password]", PASSWORD)
+    page.press("input[name=password]", "Enter")
+    page.wait_for_url(lambda url: "/accounts/login/" not in url)
+    yield page
+    context.close()
+
+
+def viewer_of(page: Page, *, seconds: float = 90) -> Frame:
+    """Give OHIF's frame beside the words once its image is drawn. Raises AssertionError when it isn't in time."""
+    page.wait_for_selector("#viewer-wait", state="hidden", timeout=seconds * 1000)
+    viewer = next(frame for frame in page.frames if "/viewer/" in frame.url)
+    until(viewer, f"({DISTINCT_GREYS})() >= 60")
+    return viewer
+
+
+def until(page: Page | Frame, expression: str, *, seconds: float = 30) -> None:
+    """Wait until the expression is true. Playwright's own way needs eval, which our policy forbids to pages."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"never came true: {expression}"
+        time.sleep(0.1)
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a screenshot for the docs when asked for: they change with every run."""
+    if os.environ.get("ATRIUM_SCREENSHOTS"):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"{name}.png")

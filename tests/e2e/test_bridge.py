@@ -1,0 +1,127 @@
+"""Between images and words: measurements, key images and the way back, in a real browser."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Page
+
+from portal.demo.studies import demo_studies
+from tests.e2e.browser import chromium, needs_chromium, needs_viewer, outside, signed_in, until, viewer_of
+from tests.services.atrium import ROOT, Atrium, running_atrium
+
+pytestmark = [needs_chromium, needs_viewer]
+SLICES = 30
+SR = "1.2.840.10008.5.1.4.1.1.88.33"
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
+    with running_atrium(tmp_path_factory.mktemp("bridge") / "atrium", "web") as atrium:
+        yield atrium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def study(installation: Atrium, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Import a CT and its prior; give the CT's Study Instance UID."""
+    folder: Path = tmp_path_factory.mktemp("ct")
+    both = [s for s in demo_studies(ct_slices=SLICES, ct_size=128) if "CT chest" in s.description]
+    for which, one in enumerate(both):
+        for number, content in enumerate(islice(one.instances(), 12)):
+            (folder / f"{which}-{number:03}.dcm").write_bytes(content)
+    subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "import", str(folder), "--site", "north"],
+        env=installation.environment,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    found = search(installation, "/studies?PatientName=Lind*&StudyDescription=CT*")
+    return str(max(found, key=lambda s: s["00080020"]["Value"])["0020000D"]["Value"][0])
+
+
+def search(atrium: Atrium, path: str) -> list[dict[str, dict[str, list[str]]]]:
+    headers = {"Authorization": f"Bearer {atrium.token('radiologist')}", "Accept": "application/dicom+json"}
+    answer = requests.get(f"{atrium.url}/dicom-web{path}", headers=headers, timeout=30)
+    return answer.json() if answer.status_code == 200 else []
+
+
+def measure(page: Page) -> None:
+    """Draw a length in the left viewport, as a hand with a mouse does."""
+    viewer = viewer_of(page)
+    viewer.click('[data-cy="MeasurementTools-split-button-primary"]')
+    box = viewer.locator("canvas.cornerstone-canvas").first.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 60, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 5, steps=4)
+    page.mouse.move(x + 40, y + 10, steps=4)
+    page.mouse.up()
+
+
+def test_a_measurement_becomes_words_then_an_sr_and_comes_back(
+    installation: Atrium, browser: Browser, study: str
+) -> None:
+    with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
+        page.goto(f"{installation.url}/studies/{study}/")
+        viewer = viewer_of(page)
+        # The prior hangs beside the study.
+        until(viewer, "document.querySelectorAll('canvas.cornerstone-canvas').length === 2")
+        page.click("text=Write the report")
+        page.wait_for_selector("#section-findings")
+        measure(page)
+        until(
+            page, "/[\\d.]+ mm \\(series \\d+, image \\d+\\)/.test(document.querySelector('#section-findings').value)"
+        )
+        page.click("#key-image")
+        page.wait_for_selector("#findings img")
+        page.click("#save-measurements")
+        page.wait_for_selector("#findings-note:has-text('saved in the study')")
+        page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
+        words = page.input_value("#section-findings")
+    assert len(search(installation, f"/studies/{study}/series?Modality=SR")) == 1
+    assert len(search(installation, f"/studies/{study}/series?Modality=KO")) == 1
+    assert len(search(installation, f"/studies/{study}/series?Modality=PR")) == 1
+
+    with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
+        page.goto(f"{installation.url}/studies/{study}/")
+        viewer = viewer_of(page)
+        viewer.wait_for_selector("svg.svg-layer text, svg.svg-layer line", state="attached", timeout=60_000)
+        page.click("#findings .finding[data-kind=measurement] .finding-jump")
+        time.sleep(1)
+        assert page.input_value("#section-findings") == words, "what was restored is not written again"
+    assert outside == []
+
+
+def test_the_images_move_to_a_window_of_their_own_and_stay_connected(
+    installation: Atrium, browser: Browser, study: str
+) -> None:
+    with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
+        page.goto(f"{installation.url}/studies/{study}/")
+        viewer_of(page)
+        before = page.locator("#findings img").count()
+        with page.context.expect_page() as opened:
+            page.click("#images-window")
+        window = opened.value
+        window.wait_for_selector("canvas.cornerstone-canvas", timeout=60_000)
+        page.wait_for_selector("#images-elsewhere", state="visible")
+        until(window, "document.querySelector('canvas.cornerstone-canvas').width > 100")
+        time.sleep(2)
+        page.click("#key-image")
+        until(page, f"document.querySelectorAll('#findings img').length === {before + 1}")
+        page.click("#images-back")
+        viewer_of(page)

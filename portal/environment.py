@@ -83,6 +83,13 @@ class Environment:
     dicom_port: int
     ae_title: str
     dicom_open: bool
+    dicom_processes: int
+    dicom_associations: int
+    dicom_tls_port: int
+    dicom_tls_certificate: str
+    dicom_tls_key: str
+    dicom_tls_ca: str
+    dicom_storage_classes: tuple[str, ...]
     database_url: str
     storage_url: str
     broker_url: str
@@ -128,6 +135,13 @@ def read_environment() -> Environment:
         dicom_port=_port("ATRIUM_DICOM_PORT", 11112),
         ae_title=ae_title,
         dicom_open=_flag("ATRIUM_DICOM_OPEN", demo_installed),
+        dicom_processes=_number("ATRIUM_DICOM_PROCESSES", 1),
+        dicom_associations=_number("ATRIUM_DICOM_ASSOCIATIONS", 64),
+        dicom_tls_port=_port("ATRIUM_DICOM_TLS_PORT", 2762),
+        dicom_tls_certificate=os.environ.get("ATRIUM_DICOM_TLS_CERTIFICATE", ""),
+        dicom_tls_key=os.environ.get("ATRIUM_DICOM_TLS_KEY", ""),
+        dicom_tls_ca=os.environ.get("ATRIUM_DICOM_TLS_CA", ""),
+        dicom_storage_classes=tuple(os.environ.get("ATRIUM_DICOM_STORAGE_CLASSES", "").replace(",", " ").split()),
         database_url=os.environ.get("ATRIUM_DATABASE_URL") or f"sqlite:///{data / 'atrium.sqlite3'}",
         storage_url=os.environ.get("ATRIUM_STORAGE_URL") or f"file://{data / 'objects'}",
         broker_url=os.environ.get("ATRIUM_BROKER_URL") or "filesystem://",

@@ -7,8 +7,6 @@ import logging
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db import DatabaseError
-from pynetdicom.events import Event
 
 from accounts.capabilities import Capability
 from accounts.models import Site
@@ -18,7 +16,6 @@ from portal.audit.services import record
 from studies.dimse.models import Node
 
 logger = logging.getLogger("atrium.dimse")
-NOBODY = "\x00"
 
 
 @dataclass(frozen=True)
@@ -74,23 +71,6 @@ def _is_allowed(address: str, networks: list[str]) -> bool:
     # A listener on IPv6 gives IPv4 callers as ::ffff:a.b.c.d.
     caller = getattr(caller, "ipv4_mapped", None) or caller
     return not networks or any(caller in ipaddress.ip_network(n, strict=False) for n in networks)
-
-
-def on_requested(event: Event) -> None:
-    """Decide whether the caller is known; the association is rejected by the AE if not (PS3.8 §9.3.4)."""
-    association = event.assoc
-    title, address = str(association.requestor.primitive.calling_ae_title).strip(), str(association.requestor.address)
-    association.ae.callers.accepted = NOBODY
-    association.atrium_caller = None
-    try:
-        association.atrium_caller = caller_from(title, address)
-        if association.atrium_caller is None:
-            refuse(Principal(ae_title=title, ip_address=address), "unknown calling AE title or address")
-            return
-    except DatabaseError:
-        logger.exception("a caller can't be looked up")
-        return
-    association.ae.callers.accepted = title
 
 
 def refuse(principal: Principal, reason: str, *, site_id: int | None = None) -> None:

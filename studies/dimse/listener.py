@@ -1,31 +1,38 @@
-"""The DICOM listener: one AE that offers every service of the registry."""
+"""The DICOM listener: one AE that offers every service of the registry, in one process or several."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
-import tempfile
+import ssl
 import threading
 import time
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection, connections
 from pynetdicom import AE, _config, evt
 from pynetdicom.events import Event
 
-from studies.dimse.callers import NOBODY, Caller, on_requested
+from accounts.principals import Principal
+from studies.dimse import associations
+from studies.dimse.callers import caller_from, refuse
 from studies.dimse.registry import SERVICES
-from studies.dimse.scp import bindings
+from studies.dimse.scp import Session, bindings
+from studies.dimse.transport import LARGEST_PDU, TunedRequestHandler, TunedServer, listening_socket
 
 logger = logging.getLogger("atrium.dimse")
-MAXIMUM_ASSOCIATIONS = 64
-ACSE_SECONDS, DIMSE_SECONDS, NETWORK_SECONDS = 30, 120, 120
+ACSE_SECONDS, DIMSE_SECONDS, NETWORK_SECONDS = 15, 120, 120
 GRACE_SECONDS = 10
 STALE_SECONDS = 3600
+WATCH_SECONDS = 1.0
+NOBODY = "\x00"
+# PS3.8 Table 9-21: (result, source, reason).
+REJECTED_TRANSIENTLY, BY_PRESENTATION, LOCAL_LIMIT_EXCEEDED = 2, 3, 2
 
 
 class ListeningAE(AE):
@@ -45,33 +52,76 @@ class ListeningAE(AE):
         raise AttributeError("callers are decided by the nodes")
 
 
-def on_connected(event: Event) -> None:
-    """Answer small messages at once: delayed ACKs slow C-STORE with many small instances down."""
-    connected = event.assoc.dul.socket
-    if connected is not None and connected.socket is not None:
-        connected.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def on_requested(event: Event) -> None:
+    """Decide whether the caller is known; the association is rejected by the AE if not (PS3.8 §9.3.4)."""
+    association = event.assoc
+    title, address = str(association.requestor.primitive.calling_ae_title).strip(), str(association.requestor.address)
+    association.ae.callers.accepted = NOBODY
+    association.atrium_session = None
+    try:
+        caller = caller_from(title, address)
+        if caller is None:
+            refuse(Principal(ae_title=title, ip_address=address), "unknown calling AE title or address")
+            return
+        if caller.node is not None and associations.live_of(caller.node) >= caller.node.maximum_associations:
+            refuse(caller.principal, "too many associations of this node", site_id=caller.site.pk)
+            association.acse.send_reject(REJECTED_TRANSIENTLY, BY_PRESENTATION, LOCAL_LIMIT_EXCEEDED)
+            association.kill()
+            return
+    except DatabaseError:
+        logger.exception("a caller can't be looked up")
+        return
+    association.atrium_session = Session(caller)
+    association.ae.callers.accepted = title
+
+
+def on_established(event: Event) -> None:
+    """Note who is connected, for the network monitor."""
+    session: Session = event.assoc.atrium_session
+    principal = session.caller.principal
+    try:
+        row = associations.opened(
+            node=session.caller.node,
+            site=session.caller.site,
+            ae_title=principal.ae_title,
+            address=principal.ip_address or "",
+            uses_tls=event.assoc.dul.socket.is_encrypted,
+        )
+    except DatabaseError:
+        logger.exception("an association can't be noted")
+    else:
+        session.association_id = row.pk
 
 
 def on_ended(event: Event) -> None:
     """Tell what came, remove what came in part only, and give the thread's database connection back."""
     association = event.assoc
-    received = association.dimse.message
-    unfinished = getattr(received, "_data_set_path", None)
-    if unfinished is not None:
-        unfinished.unlink(missing_ok=True)
-    caller: Caller | None = getattr(association, "atrium_caller", None)
-    if caller is not None:
-        counts: Counter[bool] = getattr(association, "atrium_counts", None) or Counter()
+    unfinished = association.dimse.discard_unfinished()
+    session: Session | None = getattr(association, "atrium_session", None)
+    if session is not None and session.association_id:
+        association.atrium_session = None
         logger.info(
             "association ended",
             extra={
-                "ae_title": caller.principal.ae_title,
-                "address": caller.principal.ip_address,
-                "stored": counts[True],
-                "failed": counts[False],
-                "unfinished": unfinished is not None,
+                "ae_title": session.caller.principal.ae_title,
+                "address": session.caller.principal.ip_address,
+                "stored": session.stored,
+                "failed": session.failed,
+                "unfinished": unfinished,
             },
         )
+        try:
+            associations.closed(
+                association_id=session.association_id,
+                was_aborted=not association.is_released,
+                stored=session.stored,
+                failed=session.failed,
+                received_bytes=association.dul.bytes_received,
+                requests=session.requests,
+                last_error=session.last_error,
+            )
+        except DatabaseError:
+            logger.exception("an association's end can't be noted")
     connection.close()
 
 
@@ -83,45 +133,114 @@ def sweep_staging(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def start() -> Any:
-    """Start listening and give pynetdicom's server."""
+def prepare() -> None:
+    """Do what must be done once before listening."""
     folder: Path = settings.STAGING_ROOT
     folder.mkdir(parents=True, exist_ok=True)
     sweep_staging(folder)
-    # pynetdicom writes what it receives to the temporary folder, as a Part 10 file, before the handler is called.
-    _config.STORE_RECV_CHUNKED_DATASET = True
-    tempfile.tempdir = str(folder)
+    associations.close_all_of_this_host()
+
+
+def listening_ae() -> ListeningAE:
+    """Give our AE with all its presentation contexts, limits and time-outs."""
+    # The library's own logging tells identifiers, and costs as much as the work.
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
     ae = ListeningAE(settings.ATRIUM.ae_title)
     ae.require_called_aet = True
-    ae.maximum_associations = MAXIMUM_ASSOCIATIONS
-    ae.maximum_pdu_size = 0
+    ae.maximum_associations = settings.ATRIUM.dicom_associations
+    ae.maximum_pdu_size = LARGEST_PDU
     ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = ACSE_SECONDS, DIMSE_SECONDS, NETWORK_SECONDS
     for service in SERVICES:
         roles = {"scu_role": True, "scp_role": True} if service.roles_reversible else {}
         for sop_class in service.sop_classes:
             ae.add_supported_context(sop_class, list(service.transfer_syntaxes), **roles)
+    return ae
+
+
+def serve(ae: ListeningAE, listening: socket.socket, tls: ssl.SSLContext | None = None) -> TunedServer:
+    """Accept associations of the socket in a thread, and give the server."""
     handlers = [
-        (evt.EVT_CONN_OPEN, on_connected),
         (evt.EVT_REQUESTED, on_requested),
+        (evt.EVT_ESTABLISHED, on_established),
         (evt.EVT_REJECTED, on_ended),
         (evt.EVT_RELEASED, on_ended),
         (evt.EVT_ABORTED, on_ended),
         *bindings(SERVICES),
     ]
-    address = (settings.ATRIUM.dicom_host, settings.ATRIUM.dicom_port)
-    return ae.start_server(address, block=False, evt_handlers=handlers)
+    server = TunedServer(
+        ae, listening, ae.ae_title, ae.supported_contexts, tls, handlers, request_handler=TunedRequestHandler
+    )
+    ae._servers.append(server)
+    threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
+    return server
 
 
 def run() -> None:
     """Listen until SIGTERM or SIGINT, then let running associations end for a few seconds."""
+    prepare()
+    sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = [
+        (listening_socket(settings.ATRIUM.dicom_host, settings.ATRIUM.dicom_port), None)
+    ]
+    logger.info("listening", extra={"port": settings.ATRIUM.dicom_port})
+    connections.close_all()
+
+    def listen(is_over: Callable[[], bool]) -> None:
+        ae = listening_ae()
+        servers = [serve(ae, listening, tls) for listening, tls in sockets]
+        while not is_over():
+            time.sleep(WATCH_SECONDS / 5)
+        _end(servers)
+
+    if settings.ATRIUM.dicom_processes == 1:
+        stop = _stop_on_signals()
+        listen(stop.is_set)
+    else:
+        _run_processes(settings.ATRIUM.dicom_processes, listen)
+
+
+def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    server = start()
-    logger.info("listening", extra={"port": settings.ATRIUM.dicom_port})
-    stop.wait()
-    server.server_close()
+    return stop
+
+
+def _run_processes(count: int, listen: Callable[[Callable[[], bool]], None]) -> None:
+    """Fork processes that share the sockets; start one anew when it dies, and end all with us."""
+    parent = os.getpid()
+    stop = _stop_on_signals()
+    children: set[int] = set()
+    while not stop.is_set():
+        while len(children) < count:
+            child = os.fork()
+            if child == 0:
+                stop = _stop_on_signals()
+                listen(lambda stop=stop: stop.is_set() or os.getppid() != parent)  # type: ignore[misc]
+                os._exit(0)
+            children.add(child)
+        stop.wait(WATCH_SECONDS)
+        children -= _dead(children)
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS + WATCH_SECONDS
+    while children and time.monotonic() < deadline:
+        children -= _dead(children)
+        time.sleep(0.05)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+
+
+def _dead(children: set[int]) -> set[int]:
+    dead = {child for child in children if os.waitpid(child, os.WNOHANG)[0]}
+    if dead:
+        logger.error("listener processes ended", extra={"processes": sorted(dead)})
+    return dead
+
+
+def _end(servers: list[Any]) -> None:
+    for server in servers:
+        server.shutdown()
     deadline = time.monotonic() + GRACE_SECONDS
-    while server.active_associations and time.monotonic() < deadline:
+    while any(server.active_associations for server in servers) and time.monotonic() < deadline:
         time.sleep(0.1)
-    server.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,20 +58,41 @@ def bindings(services: Sequence[Service]) -> Iterator[tuple[evt.EventType, Handl
             by_event.setdefault(event, {}).update(dict.fromkeys(service.sop_classes, handler))
         yield from service.notifications.items()
     for event, handlers in by_event.items():
-        yield event, _dispatcher(handlers)
+        yield event, _dispatcher(event, handlers)
 
 
-def _dispatcher(handlers: Mapping[str, Handler]) -> Handler:
+def _dispatcher(event_type: evt.InterventionEvent, handlers: Mapping[str, Handler]) -> Handler:
+    name = event_type.name.removeprefix("EVT_").replace("_", "-")
+
     def dispatch(event: Event) -> Any:
+        if name != "C-STORE":
+            session_of(event).requests[name] += 1
         return handlers[event.context.abstract_syntax](event)
 
     return dispatch
 
 
+@dataclass
+class Session:
+    """An accepted association: who calls, and what it has brought so far."""
+
+    caller: Caller
+    association_id: int = 0
+    stored: int = 0
+    failed: int = 0
+    requests: Counter[str] = field(default_factory=Counter)
+    last_error: str = ""
+
+
+def session_of(event: Event) -> Session:
+    """Give the session in which this request is made."""
+    session: Session = event.assoc.atrium_session
+    return session
+
+
 def caller_of(event: Event) -> Caller:
     """Give who sends this request."""
-    caller: Caller = event.assoc.atrium_caller
-    return caller
+    return session_of(event).caller
 
 
 def status(code: int, comment: str = "", **keywords: Any) -> Dataset:

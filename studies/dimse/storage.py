@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from pathlib import Path
 
 from django.db import DatabaseError
 from pydicom import uid
@@ -12,7 +10,8 @@ from pydicom.dataset import Dataset
 from pynetdicom import AllStoragePresentationContexts, evt
 from pynetdicom.events import Event
 
-from studies.dimse.scp import NOT_AUTHORISED, SUCCESS, Service, caller_of, status
+from studies.dimse.messages import IncomingObject
+from studies.dimse.scp import NOT_AUTHORISED, SUCCESS, Service, caller_of, session_of, status
 from studies.ingest.errors import OUT_OF_RESOURCES, PROCESSING_FAILURE
 from studies.ingest.services import Source, StagedFile, WayIn, ingest
 
@@ -29,19 +28,30 @@ SOP_CLASSES = [str(context.abstract_syntax) for context in AllStoragePresentatio
 
 def on_store(event: Event) -> int | Dataset:
     """Archive what was received and give the status (PS3.4 Table B.2-1)."""
-    answer = _store(event)
-    counts: Counter[bool] = event.assoc.__dict__.setdefault("atrium_counts", Counter())
-    counts[answer == SUCCESS] += 1
+    incoming: IncomingObject = event.request.atrium_incoming
+    try:
+        answer = _store(event, incoming)
+    finally:
+        incoming.path.unlink(missing_ok=True)
+    session = session_of(event)
+    if answer == SUCCESS:
+        session.stored += 1
+    else:
+        session.failed += 1
+        session.last_error = answer.ErrorComment if isinstance(answer, Dataset) else ""
     return answer
 
 
-def _store(event: Event) -> int | Dataset:
+def _store(event: Event, incoming: IncomingObject) -> int | Dataset:
     caller = caller_of(event)
     if not caller.may_store:
         return status(NOT_AUTHORISED, "This AE title may not store.")
-    path = Path(event.dataset_path)
     try:
-        (outcome,) = ingest([StagedFile(path, path.stat().st_size)], Source(WayIn.DIMSE, caller.site, caller.principal))
+        if incoming.failure is not None:
+            raise incoming.failure
+        (outcome,) = ingest(
+            [StagedFile(incoming.path, incoming.size)], Source(WayIn.DIMSE, caller.site, caller.principal)
+        )
     except OSError:
         logger.exception("no room to store")
         return status(OUT_OF_RESOURCES, "The archive has no room.")

@@ -388,11 +388,19 @@ def _index_instance(file: _Parsed, study: Study) -> Status:
 
 
 def _count(study: Study, *, has_conflict: bool) -> None:
-    rows = list(study.series.values_list("modality", "number_of_instances"))
-    study.modalities_in_study = "\\".join(sorted({modality for modality, _ in rows if modality}))[:128]
+    rows = list(study.series.values_list("modality", "body_part_examined", "number_of_instances"))
+    study.modalities_in_study = _joined({modality for modality, _, _ in rows})[:128]
+    study.body_part_examined = _joined({body_part for _, body_part, _ in rows})[:64]
     study.number_of_series = len(rows)
-    study.number_of_instances = sum(count for _, count in rows)
+    study.number_of_instances = sum(count for _, _, count in rows)
     study.has_conflict = study.has_conflict or has_conflict
     study.save(
-        update_fields=["modalities_in_study", "number_of_series", "number_of_instances", "has_conflict", "updated_at"]
+        update_fields=[
+            *("modalities_in_study", "body_part_examined", "number_of_series", "number_of_instances"),
+            *("has_conflict", "updated_at"),
+        ]
     )
+
+
+def _joined(values: set[str]) -> str:
+    return "\\".join(sorted(values - {""}))

@@ -17,6 +17,7 @@ from portal.demo.people import PEOPLE
 # Route name, label, icon, key, and the capabilities of which one is needed.
 ROOMS = (
     ("worklist", "Worklist", "worklist", "w", (C.STUDY_VIEW, C.STUDY_VIEW_REFERRED)),
+    ("orders", "Orders", "calendar", "o", (C.ORDER_MANAGE,)),
     ("reports", "Reports", "report", "r", (C.REPORT_WRITE,)),
     ("upload", "Upload", "upload", "u", (C.STUDY_UPLOAD,)),
     ("quarantine", "Quarantine", "alert", "q", (C.QUARANTINE_VIEW,)),

@@ -14,6 +14,7 @@ urlpatterns = [
     path("", include("portal.audit.urls")),
     path("", include("studies.reports.urls")),
     path("", include("studies.worklists.urls")),
+    path("", include("studies.orders.urls")),
     path("", include("studies.dicomweb.urls")),
     path("", include("studies.dimse.urls")),
     path("", include("studies.viewer.urls")),

@@ -29,6 +29,13 @@ class Patient(models.Model):
     patient_name = models.CharField(max_length=PN_LENGTH, blank=True)
     patient_birth_date = models.DateField(null=True)
     patient_sex = models.CharField(max_length=16, blank=True)
+    merged_into = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="merged_patients",
+        help_text="The same person's record.",
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["site", "identity"], name="patient_identity_unique")]

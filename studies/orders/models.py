@@ -132,3 +132,66 @@ class PerformedProcedureStep(models.Model):
 
     def __str__(self) -> str:
         return self.sop_instance_uid
+
+
+class AccessionSeries(models.Model):
+    """How a site's accession numbers are made: ``prefix``, two digits of the year, a running number."""
+
+    site = models.OneToOneField(Site, on_delete=models.CASCADE, related_name="accession_series")
+    prefix = models.CharField(max_length=6)
+    last_number = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return self.prefix
+
+
+class Mismatch(models.Model):
+    """A study that didn't meet its order by itself and waits for a technologist."""
+
+    class Reason(models.TextChoices):
+        PATIENT_DIFFERS = "patient", "The order is another patient's"
+        SEVERAL = "several", "Several orders fit"
+        NO_ORDER = "none", "No order fits"
+
+    study = models.OneToOneField(Study, on_delete=models.CASCADE, related_name="mismatch")
+    reason = models.CharField(max_length=8, choices=Reason.choices)
+    found_at = models.DateTimeField(auto_now_add=True)
+    settled_at = models.DateTimeField(null=True)
+    settled_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+
+    class Meta:
+        verbose_name_plural = "mismatches"
+        indexes = [
+            models.Index(fields=["-found_at"], name="mismatch_open", condition=models.Q(settled_at__isnull=True))
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.study_id} {self.reason}"
+
+
+class Reconciliation(models.Model):
+    """What was changed on a study to make it agree with its order or patient, and what was there before."""
+
+    class Kind(models.TextChoices):
+        LINKED = "linked", "Linked to the order"
+        CORRECTED = "corrected", "Linked to the order and corrected after it"
+        MOVED = "moved", "Moved to another patient"
+        MERGED = "merged", "Patient merged"
+
+    study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="reconciliations")
+    order = models.ForeignKey(Order, null=True, on_delete=models.SET_NULL, related_name="reconciliations")
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    before = models.JSONField(help_text="The study's and the order's values as they were.")
+    after = models.JSONField(help_text="The same values as they became.")
+    made_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+", help_text="Empty: by rule."
+    )
+    made_at = models.DateTimeField(auto_now_add=True)
+    undone_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    undone_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.study_id} {self.kind}"

@@ -54,6 +54,13 @@ def create_user(
 
 
 @transaction.atomic
+def grant_role(*, user: User, role: Role, sites: Iterable[Site | None]) -> None:
+    """Let the user hold one more role at each of ``sites`` (None: at every site); one held already changes nothing."""
+    for site in sites:
+        Membership.objects.get_or_create(user=user, role=role, site=site)
+
+
+@transaction.atomic
 def create_api_token(
     *, user: User, name: str, capabilities: Iterable[Capability] = (), site: Site | None = None, days: int = 365
 ) -> tuple[ApiToken, str]:

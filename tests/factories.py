@@ -15,7 +15,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from accounts.models import Role, Site, User
 from accounts.principals import Principal, principal_of_user
-from accounts.services import create_built_in_roles, create_user
+from accounts.services import create_built_in_roles, create_user, grant_role
 from studies.ingest.services import Outcome, Source, StagedFile, WayIn, ingest, stage
 from studies.models import ReferringPhysician
 from studies.person_names import searchable
@@ -36,7 +36,7 @@ PEOPLE = {
 
 
 def make_people(sites: dict[str, Site]) -> dict[str, User]:
-    """Make the demo's people; the referrer is linked to the referring physician REFERRER at north."""
+    """Make the demo's people, a lead among them; the referrer is linked to the physician REFERRER at north."""
     roles: dict[str, Role] = create_built_in_roles()
     people = {
         name: create_user(
@@ -44,6 +44,8 @@ def make_people(sites: dict[str, Site]) -> dict[str, User]:
         )
         for name, (role, at) in PEOPLE.items()
     }
+    for at in sites.values():
+        grant_role(user=people["radiologist"], role=roles["lead_radiologist"], sites=[at])
     ReferringPhysician.objects.create(
         site=sites["north"], name=REFERRER, name_search=searchable(REFERRER), user=people["referrer"]
     )

@@ -11,8 +11,8 @@ from django.db import transaction
 
 from accounts.models import Practice, Site, User
 from accounts.principals import principal_of_user
-from accounts.services import create_built_in_roles, create_user
-from portal.demo.people import PEOPLE, SITES
+from accounts.services import create_built_in_roles, create_user, grant_role
+from portal.demo.people import MORE_ROLES, PEOPLE, SITES
 from portal.demo.studies import REFERRING_PHYSICIAN, demo_studies
 from studies.ingest.services import Outcome, Source, WayIn, ingest, stage
 from studies.models import ReferringPhysician
@@ -49,6 +49,8 @@ def create_people(password: str) -> dict[str, User]:
             first_name=first_name,
             last_name=last_name,
         )
+        for slug in MORE_ROLES.get(username, ()):
+            grant_role(user=people[username], role=roles[slug], sites=[sites[at] for at in slugs])
     practice, _ = Practice.objects.get_or_create(name="Okafor Family Practice")
     practice.members.add(people["referrer"])
     ReferringPhysician.objects.update_or_create(

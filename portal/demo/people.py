@@ -13,3 +13,6 @@ PEOPLE: dict[str, tuple[str, str, str, tuple[str | None, ...]]] = {
     "compliance": ("Miriam", "Katz", "compliance", ("north", "south")),
     "admin": ("Priya", "Raman", "administrator", (None,)),
 }
+
+# Roles that some hold besides, at the same sites.
+MORE_ROLES = {"radiologist": ("lead_radiologist",)}

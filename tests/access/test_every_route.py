@@ -15,8 +15,9 @@ from studies.dimse.models import Node
 from studies.findings.models import ImageFinding
 from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
+from studies.orders.services import OrderDetails, place_order
 from studies.reports.models import Report, ReportPart
-from tests.factories import PEOPLE, make_instance
+from tests.factories import PEOPLE, make_instance, principal_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -26,6 +27,8 @@ SIGNED_IN = set(PEOPLE)
 OF_NORTH = {"radiologist", "resident", "technologist", "referrer", "admin"}
 IMAGES = {*OF_NORTH, "southradiologist"}
 UPLOADERS = {"radiologist", "southradiologist", "technologist", "admin"}
+OF_SITE = OF_NORTH - {"referrer"}
+ORDERERS = {"radiologist", "southradiologist", "technologist", "admin"}
 READERS = OF_NORTH - {"technologist"}
 WRITERS = {"radiologist", "resident"}
 
@@ -63,6 +66,15 @@ ALLOWED: dict[str, set[str]] = {
     "report_sign": {"radiologist"},
     "report_take_over": WRITERS,
     "report_discard": WRITERS,
+    "orders": {*OF_SITE, "southradiologist"},
+    "order": OF_SITE,
+    "new_order": ORDERERS,
+    "order_patients": ORDERERS,
+    "arrive_order": ORDERERS - {"southradiologist"},
+    "cancel_order": ORDERERS - {"southradiologist"},
+    "api_orders": SIGNED_IN,  # an empty list for one who may see none
+    "api_order": OF_SITE,
+    "api_cancel_order": ORDERERS - {"southradiologist"},
     "nodes": {"admin"},
     "new_node": {"admin"},
     "node": {"admin"},
@@ -123,6 +135,12 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
     """Give a north study's values for the routes' parameters; a refused file too."""
     ingest_files(north, make_instance(PatientName=f"{SECRET}^Eva", EncapsulatedDocument=b"x" * 2000), b"no dicom")
     instance = Instance.objects.get()
+    order = place_order(
+        site=north,
+        patient=instance.series.study.patient,
+        details=OrderDetails(description="CT", modality="CT", scheduled_at=timezone.now()),
+        principal=principal_of(User.objects.get(username="admin")),
+    )
     report = Report.objects.create(study=instance.series.study)
     author = User.objects.get(username="radiologist")
     ReportPart.objects.create(
@@ -148,6 +166,7 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         "nodes/<int:pk>": f"nodes/{Node.objects.create(ae_title=SECRET, site=north).pk}",
         "quarantine/<int:pk>": f"quarantine/{QuarantinedFile.objects.get().pk}",
         "findings/<int:pk>": f"findings/{finding.pk}",
+        "orders/<int:pk>": f"orders/{order.pk}",
         "<int:pk>": "1",
     }
 

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0001_initial"),
         ("orders", "0001_initial"),
-        ("studies", "0003_patient_merging"),
+        ("studies", "0004_patient_merging"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("studies", "0002_reading"),
+        ("studies", "0003_query"),
     ]
 
     operations = [

@@ -7,3 +7,11 @@ class ObjectMissing(Exception):
 
 class NotRenderable(Exception):
     """No picture can be made of this instance; the message says why."""
+
+
+class NotTranscodable(Exception):
+    """The instance can't be given in the wanted transfer syntax; the message says why."""
+
+
+class NotCorrectable(ValueError):
+    """A correction names what may not be corrected, or gives a value that its VR doesn't allow."""

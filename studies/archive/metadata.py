@@ -81,7 +81,11 @@ def series_metadata(series: Series) -> SeriesMetadata:
     kept = SeriesMetadata.objects.filter(series=series).first()
     if kept is not None and kept.revision == series.revision:
         return kept
-    instances = Instance.objects.filter(series=series, is_current=True).order_by("instance_number", "pk")
+    instances = (
+        Instance.objects.filter(series=series, is_current=True)
+        .select_related("series__study")
+        .order_by("instance_number", "pk")
+    )
     parts = [
         json.dumps(instance_metadata(i, read_dataset(i)), ensure_ascii=False, separators=(",", ":")) for i in instances
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import IO
 import pydicom
 from django.core.files.storage import storages
 from pydicom import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from portal.storage import DurableFileSystemStorage, RangedS3Storage
 from studies.archive.errors import ObjectMissing
+from studies.archive.overlay import apply_corrections
+from studies.archive.writing import dataset_bytes, file_head
 from studies.models import Instance
 
 CHUNK = 1 << 18
@@ -48,13 +52,45 @@ def read_instance(instance: Instance) -> bytes:
     return read_range(instance, 0, instance.object_length)
 
 
-def stream_instance(instance: Instance) -> Iterator[bytes]:
-    """Give the Part 10 file in chunks, so that memory stays flat. Raises ObjectMissing."""
-    position = 0
-    while position < instance.object_length:
-        length = min(CHUNK * 4, instance.object_length - position)
-        yield read_range(instance, position, length)
-        position += length
+def stream_range(instance: Instance, offset: int, length: int) -> Iterator[bytes]:
+    """Give a range of the instance's file in chunks. Raises ObjectMissing."""
+    end = offset + length
+    while offset < end:
+        size = min(CHUNK * 4, end - offset)
+        yield read_range(instance, offset, size)
+        offset += size
+
+
+def stream_instance(instance: Instance, *, original: bool = False) -> Iterator[bytes]:
+    """Give the Part 10 file in chunks, so that memory stays flat: corrected as its study is, or as it was received.
+
+    Of a corrected instance the header is written anew and the pixels follow from storage, so that its length isn't
+    ``object_length``. Select ``series__study`` with the instance. Raises ObjectMissing.
+    """
+    if original or not instance.series.study.corrections:
+        return stream_range(instance, 0, instance.object_length)
+    return _corrected(instance)
+
+
+def _corrected(instance: Instance) -> Iterator[bytes]:
+    syntax = instance.transfer_syntax_uid
+    has_rest = instance.pixel_data_offset is not None
+    dataset = read_dataset(instance, with_pixels=not has_rest)
+    body = dataset_bytes(dataset, syntax)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        body = deflater.compress(body) + deflater.flush()
+        body += b"\0" * (len(body) % 2)
+    yield file_head(dataset.file_meta)
+    yield body
+    if has_rest:
+        start = (instance.pixel_data_offset or 0) - pixel_element_head_size(instance)
+        yield from stream_range(instance, start, instance.object_length - start)
+
+
+def pixel_element_head_size(instance: Instance) -> int:
+    """Give the length in bytes of the pixel data element's tag, VR and length (PS3.5 §7.1)."""
+    return 8 if instance.transfer_syntax_uid == ImplicitVRLittleEndian else 12
 
 
 def read_frame(instance: Instance, frame: int) -> bytes:
@@ -79,13 +115,14 @@ def _without_item_headers(span: bytes) -> bytes:
     return b"".join(parts)
 
 
-def read_dataset(instance: Instance, *, with_pixels: bool = False) -> Dataset:
-    """Give the parsed instance. Raises ObjectMissing."""
+def read_dataset(instance: Instance, *, with_pixels: bool = False, original: bool = False) -> Dataset:
+    """Give the parsed instance, corrected as its study is unless ``original``. Raises ObjectMissing."""
     if with_pixels or instance.pixel_data_offset is None:
-        return pydicom.dcmread(BytesIO(read_instance(instance)), stop_before_pixels=not with_pixels)
-    # Pixel data begins at most 12 bytes after its element's tag; what follows the pixels is padding at most.
-    header = read_range(instance, 0, instance.pixel_data_offset)
-    return pydicom.dcmread(BytesIO(header), stop_before_pixels=True)
+        dataset = pydicom.dcmread(BytesIO(read_instance(instance)), stop_before_pixels=not with_pixels)
+    else:
+        header = read_range(instance, 0, instance.pixel_data_offset - pixel_element_head_size(instance))
+        dataset = pydicom.dcmread(BytesIO(header))
+    return dataset if original else apply_corrections(dataset, instance.series.study.corrections)
 
 
 def open_quarantined(key: str) -> IO[bytes]:

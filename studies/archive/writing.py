@@ -1,0 +1,42 @@
+"""Parts of a Part 10 file, written apart, so that pixels can follow a new header without passing through memory."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+# Sizes of the words that pydicom doesn't turn when the byte order changes.
+WORDS = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}
+
+
+def file_head(meta: FileMetaDataset) -> bytes:
+    """Give preamble, prefix and file meta information (PS3.10 §7.1)."""
+    buffer = BytesIO()
+    write_file_meta_info(buffer, meta, enforce_standard=False)  # type: ignore[arg-type]
+    return b"\0" * 128 + b"DICM" + buffer.getvalue()
+
+
+def dataset_bytes(dataset: Dataset, syntax: str) -> bytes:
+    """Give the data set in the transfer syntax's encoding, not deflated."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian = syntax != ExplicitVRBigEndian
+    buffer.is_implicit_VR = syntax == ImplicitVRLittleEndian
+    write_dataset(buffer, dataset)
+    content: bytes = buffer.getvalue()
+    return content
+
+
+def turn_words(dataset: Dataset, syntax: str) -> None:
+    """Turn the binary words of a big-endian data set, in place, so that it can be written as little endian."""
+    if UID(syntax) != ExplicitVRBigEndian:
+        return
+    for element in dataset.iterall():
+        size = WORDS.get(element.VR)
+        if size is not None and isinstance(element.value, bytes) and len(element.value) % size == 0:
+            element.value = np.frombuffer(element.value, f">u{size}").astype(f"<u{size}").tobytes()

@@ -28,6 +28,7 @@ INSTALLED_APPS = [
     "studies.archive",
     "studies.orders",
     "studies.findings",
+    "studies.workitems",
     "studies.dicomweb",
     "studies.dimse",
     "studies.worklists",

@@ -6,12 +6,14 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import path
 
-from studies.dicomweb import qido, stow, wado
+from studies.dicomweb import qido, stow, wado, workitems
 from studies.dicomweb.wado_uri import wado_uri
 
 STUDY = "dicom-web/studies/<uid:study_instance_uid>"
 SERIES = f"{STUDY}/series/<uid:series_instance_uid>"
 INSTANCE = f"{SERIES}/instances/<uid:sop_instance_uid>"
+WORKITEM = "dicom-web/workitems/<uid:workitem_uid>"
+SUBSCRIBER = f"{WORKITEM}/subscribers/<str:ae_title>"
 
 
 def studies(request: HttpRequest) -> HttpResponseBase:
@@ -47,4 +49,10 @@ urlpatterns = [
     path(f"{INSTANCE}/frames/<str:frames>", wado.retrieve_frames, name="dicomweb_frames"),
     path(f"{INSTANCE}/frames/<str:frames>/rendered", wado.retrieve_rendered, name="dicomweb_frame_rendered"),
     path(f"{INSTANCE}/frames/<str:frames>/thumbnail", wado.retrieve_thumbnail, name="dicomweb_frame_thumbnail"),
+    path("dicom-web/workitems", workitems.workitems, name="dicomweb_workitems"),
+    path(WORKITEM, workitems.workitem, name="dicomweb_workitem"),
+    path(f"{WORKITEM}/state", workitems.state, name="dicomweb_workitem_state"),
+    path(f"{WORKITEM}/cancelrequest", workitems.cancel_request, name="dicomweb_workitem_cancel"),
+    path(SUBSCRIBER, workitems.subscriber, name="dicomweb_subscriber"),
+    path(f"{SUBSCRIBER}/suspend", workitems.suspend, name="dicomweb_suspend"),
 ]

@@ -17,7 +17,9 @@ from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
 from studies.orders.services import OrderDetails, place_order
 from studies.reports.models import Report, ReportPart
+from studies.workitems.services import create_workitem
 from tests.factories import PEOPLE, make_instance, principal_of
+from tests.workitems.workitem_data import scheduled
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -109,6 +111,12 @@ ALLOWED: dict[str, set[str]] = {
     "dicomweb_frames": OF_NORTH,
     "dicomweb_frame_rendered": OF_NORTH,
     "dicomweb_frame_thumbnail": OF_NORTH,
+    "dicomweb_workitems": UPLOADERS,
+    "dicomweb_workitem": {"radiologist", "technologist", "admin"},
+    "dicomweb_workitem_state": {"radiologist", "technologist", "admin"},
+    "dicomweb_workitem_cancel": {"radiologist", "technologist", "admin"},
+    "dicomweb_subscriber": {"radiologist", "technologist", "admin"},
+    "dicomweb_suspend": UPLOADERS,  # of one's own site
 }
 # allauth's own pages hold nothing but the person's own account.
 NOT_OURS = ("account_", "mfa_", "socialaccount_")
@@ -156,7 +164,12 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         label=SECRET,
         picture=b"jpeg",
     )
+    workitem = create_workitem(
+        site=north, dataset=scheduled(PatientName=f"{SECRET}^Eva"), principal=principal_of(author)
+    ).workitem
     return {
+        "<uid:workitem_uid>": workitem.sop_instance_uid,
+        "<str:ae_title>": "WATCH",
         "<uid:study_instance_uid>": instance.series.study.study_instance_uid,
         "<uid:series_instance_uid>": instance.series.series_instance_uid,
         "<uid:sop_instance_uid>": instance.sop_instance_uid,

@@ -1,0 +1,79 @@
+"""Data sets in requests and answers, as DICOM JSON or XML (PS3.18 §8.7.3, Annex F, PS3.19 A.1)."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from pydicom import Dataset
+
+from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
+from studies.archive.native_model import InvalidNativeModel, from_native_xml, to_native_xml
+from studies.dicomweb.errors import DicomWebError
+from studies.dicomweb.media_types import accepted
+
+DICOM_JSON = "application/dicom+json"
+LARGEST_BODY = 8 << 20
+
+
+def dataset_from(request: HttpRequest, *, may_be_empty: bool = False) -> Dataset:
+    """Give the data set in the request's body. Raises DicomWebError."""
+    if int(request.headers.get("Content-Length") or 0) > LARGEST_BODY:
+        raise DicomWebError(413, "The body is too large for a data set.")
+    body = request.read(LARGEST_BODY + 1)
+    if len(body) > LARGEST_BODY:
+        raise DicomWebError(413, "The body is too large for a data set.")
+    if not body and may_be_empty:
+        return Dataset()
+    kind = request.headers.get("Content-Type", DICOM_JSON).split(";")[0].strip().lower()
+    if kind in {DICOM_XML, "application/xml", "text/xml"}:
+        try:
+            return _dataset(from_native_xml(body))
+        except InvalidNativeModel as error:
+            raise DicomWebError(400, str(error)) from error
+    if kind not in {DICOM_JSON, "application/json"}:
+        raise DicomWebError(415, "Send DICOM JSON or XML.", available=[DICOM_JSON, DICOM_XML])
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise DicomWebError(400, "The body is no JSON.") from error
+    if isinstance(content, list) and len(content) == 1:
+        content = content[0]
+    if not isinstance(content, dict):
+        raise DicomWebError(400, "The body holds one data set.")
+    return _dataset(content)
+
+
+def _dataset(content: dict[str, Any]) -> Dataset:
+    try:
+        return Dataset.from_json(content)
+    except Exception as error:  # pydicom raises what it will on hostile values
+        raise DicomWebError(400, "The body is no data set in the DICOM JSON or XML model.") from error
+
+
+def answer_with(request: HttpRequest, datasets: list[dict[str, Any]], *, status: int = 200) -> HttpResponse:
+    """Give data sets in the form that's wanted most: JSON, XML (several as multipart). Raises DicomWebError."""
+    for wanted in accepted(request):
+        if not wanted.is_multipart and (wanted.matches(DICOM_JSON) or wanted.media_type == "application/json"):
+            body = json.dumps(datasets, ensure_ascii=False, separators=(",", ":"))
+            return HttpResponse(body, status=status, content_type=DICOM_JSON)
+        if not wanted.matches(DICOM_XML):
+            continue
+        if not wanted.is_multipart and len(datasets) == 1:
+            return HttpResponse(to_native_xml(datasets[0]), status=status, content_type=DICOM_XML)
+        if wanted.is_multipart:
+            boundary = uuid.uuid4().hex
+            head = f"--{boundary}\r\nContent-Type: {DICOM_XML}\r\n\r\n".encode()
+            parts = b"".join(head + to_native_xml(dataset) + b"\r\n" for dataset in datasets)
+            return HttpResponse(
+                parts + f"--{boundary}--\r\n".encode(),
+                status=status,
+                content_type=f'multipart/related; type="{DICOM_XML}"; boundary={boundary}',
+            )
+    raise DicomWebError(
+        406,
+        "None of the accepted forms can be given.",
+        available=[DICOM_JSON, f'multipart/related; type="{DICOM_XML}"'],
+    )

@@ -11,9 +11,9 @@ import pydicom
 from pydicom import FileDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from studies.archive import objects
+from studies.archive import transcoding
 from studies.archive.deidentification import Deidentifier, NotDeidentifiable
-from studies.archive.errors import ObjectMissing
+from studies.archive.errors import NotTranscodable, ObjectMissing
 from studies.dimse.coercion import Coercion, coerce
 from studies.dimse.errors import NotSendable
 from studies.ingest.services import StagedFile, stage
@@ -45,16 +45,18 @@ class Outgoing:
         if stored in taken:
             return stored
         for syntax in sorted(taken, key=lambda s: PREFERRED.index(s) if s in PREFERRED else len(PREFERRED)):
-            if syntax in PREFERRED:
+            if transcoding.can_transcode(stored, syntax, allow_lossy=self.allows_lossy):
                 return syntax
         raise NotSendable(f"The node doesn't read {pydicom.uid.UID(stored).name}, and it can't be converted for it.")
 
     def staged_as(self, transfer_syntax_uid: str) -> StagedFile:
         """Write the Part 10 file to be sent to the staging folder; the caller removes it. Raises NotSendable."""
         try:
-            staged = stage(objects.stream_instance(self.instance))
-            if transfer_syntax_uid != self.instance.transfer_syntax_uid:
-                _uncompress(staged.path, transfer_syntax_uid)
+            staged = stage(
+                transcoding.transcoded_file(self.instance, transfer_syntax_uid, allow_lossy=self.allows_lossy)
+            )
+        except NotTranscodable as error:
+            raise NotSendable(str(error)) from error
         except ObjectMissing as error:
             raise NotSendable("The archive's copy can't be read.") from error
         if self.is_changed:
@@ -74,16 +76,3 @@ class Outgoing:
             self.deidentifier.apply(dataset)
         coerce(dataset, self.coercions, modifying_system=self.modifying_system, keeps_trace=self.deidentifier is None)
         pydicom.dcmwrite(path, dataset, enforce_file_format=True)
-
-
-def _uncompress(path: Path, transfer_syntax_uid: str) -> None:
-    dataset = pydicom.dcmread(path)
-    try:
-        if dataset.file_meta.TransferSyntaxUID.is_compressed and "PixelData" in dataset:
-            dataset.decompress(generate_instance_uid=False)
-    except (ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
-        path.unlink(missing_ok=True)
-        raise NotSendable("The node takes it only uncompressed, and it can't be decompressed.") from error
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(transfer_syntax_uid)
-    is_implicit = transfer_syntax_uid == ImplicitVRLittleEndian
-    pydicom.dcmwrite(path, dataset, implicit_vr=is_implicit, little_endian=True, enforce_file_format=True)

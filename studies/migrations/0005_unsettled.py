@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0001_initial"),
-        ("studies", "0002_reading"),
+        ("studies", "0004_patient_merging"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

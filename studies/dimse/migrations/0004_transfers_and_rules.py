@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0001_initial"),
         ("dimse", "0003_nodes_and_associations"),
-        ("studies", "0003_unsettled"),
+        ("studies", "0005_unsettled"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -31,6 +31,11 @@ class Caller:
         return self.principal.may(Capability.STUDY_UPLOAD, self.site.pk)
 
     @property
+    def character_set(self) -> str:
+        """Give the character set that the node means whatever it says; empty where it's to be believed."""
+        return self.node.character_set if self.node is not None else ""
+
+    @property
     def may_query(self) -> bool:
         return self.node is not None and self.node.may_query
 

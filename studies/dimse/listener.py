@@ -22,7 +22,7 @@ from accounts.principals import Principal
 from studies.dimse import associations
 from studies.dimse.callers import caller_from, refuse
 from studies.dimse.registry import SERVICES
-from studies.dimse.scp import Session, bindings
+from studies.dimse.scp import Session, bindings, negotiate
 from studies.dimse.transport import LARGEST_PDU, TunedRequestHandler, TunedServer, listening_socket
 
 logger = logging.getLogger("atrium.dimse")
@@ -73,6 +73,15 @@ def on_requested(event: Event) -> None:
         return
     association.atrium_session = Session(caller)
     association.ae.callers.accepted = title
+
+
+def on_extended(event: Event) -> dict[str, bytes]:
+    """Grant extensions of SOP classes (PS3.7 D.3.3.5)."""
+    session: Session | None = event.assoc.atrium_session
+    granted = negotiate(SERVICES, event.app_info)
+    if session is not None:
+        session.extensions = granted
+    return granted
 
 
 def on_established(event: Event) -> None:
@@ -162,6 +171,7 @@ def serve(ae: ListeningAE, listening: socket.socket, tls: ssl.SSLContext | None 
     """Accept associations of the socket in a thread, and give the server."""
     handlers = [
         (evt.EVT_REQUESTED, on_requested),
+        (evt.EVT_SOP_EXTENDED, on_extended),
         (evt.EVT_ESTABLISHED, on_established),
         (evt.EVT_REJECTED, on_ended),
         (evt.EVT_RELEASED, on_ended),

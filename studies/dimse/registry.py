@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from studies.dimse import echo, storage
+from studies.dimse import echo, query, storage
 from studies.dimse.scp import Service
 
 SERVICES: tuple[Service, ...] = (
     echo.SERVICE,
     storage.SERVICE,
+    query.SERVICE,
 )

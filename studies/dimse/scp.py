@@ -16,8 +16,10 @@ from studies.dimse.callers import Caller
 
 Handler = Callable[[Event], Any]
 
-# PS3.7 Annex C.
+# PS3.7 Annex C, PS3.4 Tables C.4-1 to C.4-3.
 SUCCESS = 0x0000
+PENDING, PENDING_WITH_UNSUPPORTED_KEYS, CANCELLED = 0xFF00, 0xFF01, 0xFE00
+OUT_OF_RESOURCES, IDENTIFIER_DOES_NOT_MATCH, UNABLE_TO_PROCESS = 0xA700, 0xA900, 0xC000
 PROCESSING_FAILURE = 0x0110
 NO_SUCH_INSTANCE = 0x0112
 SOP_CLASS_NOT_SUPPORTED = 0x0122
@@ -47,6 +49,8 @@ class Service:
     transfer_syntaxes: Sequence[str] = MESSAGE_SYNTAXES
     # The peer may be the SCP of these by role selection (PS3.7 D.3.3.4): C-GET's storage.
     roles_reversible: bool = False
+    # Answers SOP Class Extended Negotiation (PS3.7 D.3.3.5): SOP class and bytes asked for, to bytes granted.
+    negotiate: Callable[[str, bytes], bytes] | None = None
     notifications: Mapping[evt.NotificationEvent, Handler] = field(default_factory=dict)
 
 
@@ -59,6 +63,16 @@ def bindings(services: Sequence[Service]) -> Iterator[tuple[evt.EventType, Handl
         yield from service.notifications.items()
     for event, handlers in by_event.items():
         yield event, _dispatcher(event, handlers)
+
+
+def negotiate(services: Sequence[Service], asked: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Give what each service grants of the extensions asked for."""
+    by_class = {sop_class: service.negotiate for service in services for sop_class in service.sop_classes}
+    return {
+        str(sop_class): negotiated(str(sop_class), information)
+        for sop_class, information in asked.items()
+        if (negotiated := by_class.get(str(sop_class))) is not None
+    }
 
 
 def _dispatcher(event_type: evt.InterventionEvent, handlers: Mapping[str, Handler]) -> Handler:
@@ -80,6 +94,7 @@ class Session:
     association_id: int = 0
     stored: int = 0
     failed: int = 0
+    extensions: dict[str, bytes] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     last_error: str = ""
 

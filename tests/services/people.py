@@ -8,8 +8,16 @@ from tests.factories import make_people
 
 
 def install() -> None:
-    """Make sites north and south, the demo's people, and a storing node at each site."""
+    """Make sites north and south, the demo's people, and at each site a modality and a workstation."""
     sites = {slug: Site.objects.create(slug=slug, name=f"{slug.title()} Hospital") for slug in ("north", "south")}
     make_people(sites)
     for slug, site in sites.items():
-        Node.objects.create(ae_title=f"CT_{slug.upper()}", site=site, description="test modality")
+        Node.objects.create(ae_title=f"CT_{slug.upper()}", site=site, description="test modality", may_worklist=True)
+        Node.objects.create(
+            ae_title=f"WS_{slug.upper()}",
+            site=site,
+            description="test workstation",
+            may_store=False,
+            may_query=True,
+            may_retrieve=True,
+        )

@@ -186,6 +186,7 @@ USE_I18N = True
 CELERY_BROKER_URL = ATRIUM.broker_url
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_ROUTES = {"studies.dimse.tasks.work_off": {"queue": "network"}}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 if ATRIUM.broker_url.startswith("filesystem://"):
     _queue = ATRIUM.data / "queue"
@@ -200,6 +201,9 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(ATRIUM.data / "schedule")
 CELERY_BEAT_SCHEDULE = {
     "run-due-events": {"task": "studies.tasks.deliver_due_events", "schedule": 15.0},
     "close-viewing": {"task": "portal.audit.tasks.close_viewing", "schedule": 60.0},
+    "settle-studies": {"task": "studies.tasks.settle_studies", "schedule": 5.0},
+    "work-off-queues": {"task": "studies.dimse.tasks.start_due_queues", "schedule": 10.0},
+    "forget-old-associations": {"task": "studies.dimse.tasks.forget_old", "schedule": 86400.0},
 }
 
 REST_FRAMEWORK = {

@@ -162,6 +162,9 @@ class Study(models.Model):
     attributes = models.JSONField(default=dict)
     received_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+    unsettled_since = models.DateTimeField(
+        null=True, help_text="When the first instances came that study.settled hasn't told of; see studies.arrival."
+    )
 
     class Meta:
         verbose_name_plural = "studies"
@@ -191,6 +194,9 @@ class Study(models.Model):
             models.Index(fields=["accession_number"], name="study_by_accession", opclasses=["varchar_pattern_ops"]),
             models.Index(fields=["study_id"], name="study_by_study_id", opclasses=["varchar_pattern_ops"]),
             models.Index(fields=["referring_physician", "-sort_date", "-id"], name="study_by_referrer"),
+            models.Index(
+                fields=["unsettled_since"], name="study_unsettled", condition=models.Q(unsettled_since__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from typing import Any
 
@@ -25,7 +26,7 @@ def apply_corrections(dataset: Dataset, corrections: dict[str, Any]) -> Dataset:
     overlay = Dataset.from_json(deepcopy(corrections))
     history = list(overlay.pop(Tag(int(ORIGINAL_ATTRIBUTES, 16))).value) if ORIGINAL_ATTRIBUTES in corrections else []
     _keep_own_values(dataset, history)
-    if _needs_unicode(overlay, dataset):
+    if _needs_unicode(corrections, dataset):
         # Every text is decoded by the old character set before the new one is declared.
         dataset.decode()
         dataset.SpecificCharacterSet = UNICODE
@@ -50,9 +51,8 @@ def _keep_own_values(dataset: Dataset, history: list[Dataset]) -> None:
                 modified[tag].clear()
 
 
-def _needs_unicode(overlay: Dataset, dataset: Dataset) -> bool:
+def _needs_unicode(corrections: dict[str, Any], dataset: Dataset) -> bool:
     """Say whether a corrected text can't be written in the data set's own character set."""
-    declared = dataset.get("SpecificCharacterSet", "")
-    if declared == UNICODE:
+    if dataset.get("SpecificCharacterSet", "") == UNICODE:
         return False
-    return not overlay.to_json(suppress_invalid_tags=True).isascii() or not str(overlay).isascii()
+    return not json.dumps(corrections, ensure_ascii=False).isascii()

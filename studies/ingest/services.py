@@ -48,6 +48,7 @@ class WayIn(StrEnum):
     UPLOAD = "upload"
     IMPORT = "import"
     REPORT = "report"
+    RETRIEVE = "retrieve"
 
 
 class Status(StrEnum):
@@ -394,10 +395,11 @@ def _count(study: Study, *, has_conflict: bool) -> None:
     study.number_of_series = len(rows)
     study.number_of_instances = sum(count for _, _, count in rows)
     study.has_conflict = study.has_conflict or has_conflict
+    study.unsettled_since = study.unsettled_since or timezone.now()
     study.save(
         update_fields=[
             *("modalities_in_study", "body_part_examined", "number_of_series", "number_of_instances"),
-            *("has_conflict", "updated_at"),
+            *("has_conflict", "unsettled_since", "updated_at"),
         ]
     )
 

@@ -1,4 +1,4 @@
-"""``manage.py serve [web|dicom|worker|scheduler]``: all of Atrium in one command, or one part alone."""
+"""``manage.py serve [web|dicom|worker|network|scheduler]``: all of Atrium in one command, or one part alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand
 from portal.supervisor import Child, supervise
 from studies.dimse import listener
 
-PARTS = ("web", "dicom", "worker", "scheduler")
+PARTS = ("web", "dicom", "worker", "network", "scheduler")
 MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
 
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         elif part == "dicom":
             listener.run()
         else:
-            command = {"web": _web, "worker": _worker, "scheduler": _scheduler}[part]()
+            command = {"web": _web, "worker": _worker, "network": _network, "scheduler": _scheduler}[part]()
             os.execv(command[0], command)  # noqa: S606  our own command
 
     def _announce(self) -> None:
@@ -81,6 +81,15 @@ def _web() -> list[str]:
 def _worker() -> list[str]:
     return [
         *(_beside_python("celery"), "--quiet", "-A", "portal", "worker", "--pool", "threads", "--concurrency", "2"),
+        *("--loglevel", "WARNING", "--without-gossip", "--without-mingle"),
+    ]
+
+
+def _network() -> list[str]:
+    """Workers for the nodes' queues alone: a slow node keeps no report's PDF waiting."""
+    return [
+        *(_beside_python("celery"), "--quiet", "-A", "portal", "worker", "--pool", "threads", "--concurrency", "16"),
+        *("--queues", "network", "--hostname", "network@%h"),
         *("--loglevel", "WARNING", "--without-gossip", "--without-mingle"),
     ]
 

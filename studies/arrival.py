@@ -1,0 +1,34 @@
+"""When a study that was coming in has come: the event ``study.settled``, for all who wait for whole studies."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from studies import events
+from studies.models import Study
+
+QUIET = timedelta(seconds=10)
+LONGEST = timedelta(minutes=2)
+AT_ONCE = 500
+
+
+def settle_studies() -> int:
+    """Emit ``study.settled`` for each study that got instances and is quiet now, or kept busy long enough.
+
+    What arrives later makes it settle again. Gives how many settled.
+    """
+    now = timezone.now()
+    quiet = Q(updated_at__lte=now - QUIET) | Q(unsettled_since__lte=now - LONGEST)
+    waiting = Study.objects.filter(quiet, unsettled_since__isnull=False).order_by("unsettled_since")
+    settled = 0
+    for pk in list(waiting.values_list("pk", flat=True)[:AT_ONCE]):
+        with transaction.atomic():
+            # Whoever stores at this moment holds the row: its instances are seen, or settle it once more.
+            if Study.objects.filter(pk=pk, unsettled_since__isnull=False).update(unsettled_since=None):
+                events.emit("study.settled", study=pk)
+                settled += 1
+    return settled

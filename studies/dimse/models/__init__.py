@@ -1,0 +1,16 @@
+"""The DICOM network's state: nodes and associations, transfers and their queues, rules."""
+
+from studies.dimse.models.network import AssociationLog, Node
+from studies.dimse.models.rules import PrefetchRule, RoutedStudy, RoutingRule
+from studies.dimse.models.transfers import NodeState, Transfer, TransferItem
+
+__all__ = [
+    "AssociationLog",
+    "Node",
+    "NodeState",
+    "PrefetchRule",
+    "RoutedStudy",
+    "RoutingRule",
+    "Transfer",
+    "TransferItem",
+]

@@ -200,6 +200,7 @@ if ATRIUM.broker_url.startswith("filesystem://"):
 CELERY_BEAT_SCHEDULE_FILENAME = str(ATRIUM.data / "schedule")
 CELERY_BEAT_SCHEDULE = {
     "run-due-events": {"task": "studies.tasks.deliver_due_events", "schedule": 15.0},
+    "remove-objects": {"task": "studies.archive.tasks.remove_objects", "schedule": 60.0},
     "close-viewing": {"task": "portal.audit.tasks.close_viewing", "schedule": 60.0},
     "settle-studies": {"task": "studies.tasks.settle_studies", "schedule": 5.0},
     "work-off-queues": {"task": "studies.dimse.tasks.start_due_queues", "schedule": 10.0},

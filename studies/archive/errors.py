@@ -15,3 +15,11 @@ class NotTranscodable(Exception):
 
 class NotCorrectable(ValueError):
     """A correction names what may not be corrected, or gives a value that its VR doesn't allow."""
+
+
+class DeletionRefused(Exception):
+    """Something must not be deleted; the message says why."""
+
+
+class NotAuthorised(Exception):
+    """The principal may not do that at the study's site."""

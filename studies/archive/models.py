@@ -5,7 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
-from studies.models import Series, Study
+from accounts.models import Site
+from studies.models import UID_LENGTH, Series, Study
 
 
 class Correction(models.Model):
@@ -35,3 +36,46 @@ class SeriesMetadata(models.Model):
 
     def __str__(self) -> str:
         return f"{self.series_id} r{self.revision}"
+
+
+class Rejection(models.Model):
+    """An instance's rejection (IHE RAD TF-3 4.66, IOCM), from the note on until it's lifted.
+
+    It names the instance by UID: the note may come before the instance, and stands when the instance comes again.
+    """
+
+    site = models.ForeignKey(Site, on_delete=models.CASCADE, related_name="rejections")
+    study_instance_uid = models.CharField(max_length=UID_LENGTH)
+    sop_instance_uid = models.CharField(max_length=UID_LENGTH)
+    code = models.CharField(max_length=16, help_text="Title code of the note (PS3.16 CID 7011).")
+    note_sop_instance_uid = models.CharField(max_length=UID_LENGTH)
+    rejected_by = models.CharField(max_length=170, help_text="User name or AE title.")
+    rejected_at = models.DateTimeField(auto_now_add=True)
+    lifted_by = models.CharField(max_length=170, blank=True)
+    lifted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["sop_instance_uid", "study_instance_uid", "site"],
+                condition=models.Q(lifted_at__isnull=True),
+                name="rejection_standing_unique",
+            ),
+        ]
+        indexes = [models.Index(fields=["site", "study_instance_uid"], name="rejection_by_study")]
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.sop_instance_uid}"
+
+
+class ObjectRemoval(models.Model):
+    """An object whose instance was deleted and that storage still holds, to be removed once it's surely unused."""
+
+    object_key = models.CharField(max_length=400, unique=True)
+    due_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["due_at"], name="object_removal_due")]
+
+    def __str__(self) -> str:
+        return self.object_key

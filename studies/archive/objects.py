@@ -39,6 +39,11 @@ def quarantine(key: str, staged: Path) -> None:
     _storage("quarantine").place(key, staged)
 
 
+def remove(key: str) -> None:
+    """Remove an object for good; one that isn't there is removed already."""
+    _storage().delete(key)
+
+
 def read_range(instance: Instance, offset: int, length: int) -> bytes:
     """Give ``length`` bytes from ``offset`` of the instance's file. Raises ObjectMissing."""
     try:

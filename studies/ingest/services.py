@@ -16,20 +16,32 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import pydicom
 from auditlog.context import disable_auditlog
 from django.conf import settings
 from django.db import IntegrityError, OperationalError, transaction
 from django.db.models import F
 from django.utils import timezone
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 
+from accounts.capabilities import Capability
 from accounts.models import Site
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record, record_viewing
 from studies import events
-from studies.archive import objects
+from studies.archive import deletion, objects, rejection
+from studies.archive.rejection import Reason, RejectionNote
+from studies.counting import count_study
 from studies.ingest.attributes import Attributes, read_attributes
-from studies.ingest.errors import DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES, PROCESSING_FAILURE, Refusal
+from studies.ingest.errors import (
+    DATASET_DOES_NOT_MATCH,
+    NOT_AUTHORISED,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    WAS_REJECTED,
+    Refusal,
+)
 from studies.ingest.models import QuarantinedFile
 from studies.ingest.part10 import Structure, frame_spans, read_structure
 from studies.matching import remember_names
@@ -49,6 +61,7 @@ class WayIn(StrEnum):
     IMPORT = "import"
     REPORT = "report"
     RETRIEVE = "retrieve"
+    REJECTION = "rejection"
 
 
 class Status(StrEnum):
@@ -106,6 +119,11 @@ class _Parsed:
     dataset_sha256: bytes
     placement: dict[str, Any] = field(default_factory=dict)
     object_key: str = ""
+    note: RejectionNote | None = None
+
+    @property
+    def uids(self) -> tuple[str, str]:
+        return self.attributes.study_instance_uid, self.attributes.sop_instance_uid
 
 
 def stage(chunks: Iterable[bytes], *, file_name: str = "") -> StagedFile:
@@ -145,6 +163,8 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
             one = _parse(file)
             if only_study and one.attributes.study_instance_uid != only_study:
                 raise Refusal("The instance belongs to another study.", DATASET_DOES_NOT_MATCH)
+            if one.note is not None and not _may_reject(source):
+                raise Refusal("This account may not reject instances.", NOT_AUTHORISED)
         except Refusal as refusal:
             outcomes.append(_refuse(file, refusal, source))
             continue
@@ -155,6 +175,11 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
     for file in files:
         file.path.unlink(missing_ok=True)
     return outcomes
+
+
+def _may_reject(source: Source) -> bool:
+    """A modality or another archive that may store may also reject (IHE IOCM); a person needs the capability."""
+    return source.principal.user is None or source.principal.may(Capability.STUDY_REJECT, source.site.pk)
 
 
 def _parse(file: StagedFile) -> _Parsed:
@@ -176,7 +201,15 @@ def _parse(file: StagedFile) -> _Parsed:
             sha256=hashlib.sha256(data).digest(),
             dataset_sha256=dataset_sha256,
             placement=_placement(structure, attributes, data),
+            note=_note(file.path) if attributes.sop_class_uid == KeyObjectSelectionDocumentStorage else None,
         )
+
+
+def _note(path: Path) -> RejectionNote | None:
+    try:
+        return rejection.read_note(pydicom.dcmread(path))
+    except Exception as error:  # pydicom raises what it will on hostile values
+        raise Refusal("The key object selection can't be read.") from error
 
 
 def _placement(structure: Structure, attributes: Attributes, data: memoryview) -> dict[str, Any]:
@@ -255,10 +288,27 @@ def _sha256(path: Path) -> bytes:
 def _archive(files: list[_Parsed], source: Source) -> list[Outcome]:
     if not files:
         return []
+    rejected = rejection.standing(source.site, (f.attributes.sop_instance_uid for f in files))
+    refused = {n for n, f in enumerate(files) if rejected.get(f.uids) in rejection.REFUSED_AGAIN}
+    taken = iter(_archive_wanted([f for n, f in enumerate(files) if n not in refused], source))
+    return [_rejected_again(f, source) if n in refused else next(taken) for n, f in enumerate(files)]
+
+
+def _rejected_again(file: _Parsed, source: Source) -> Outcome:
+    """Refuse what was rejected for good; its bytes are in the archive already."""
+    logger.info("rejected instance sent again", extra={"site": source.site.slug})
+    return _outcome(Status.REFUSED, file, reason="This instance was rejected here.", dicom_status=WAS_REJECTED)
+
+
+def _archive_wanted(files: list[_Parsed], source: Source) -> list[Outcome]:
+    if not files:
+        return []
     known = _known_datasets(files, source.site)
     try:
         for file in files:
             file.object_key = _object_key(file, source.site)
+        deletion.keep_objects([f.object_key for f in files])
+        for file in files:
             if (file.attributes.sop_instance_uid, file.dataset_sha256) not in known:
                 objects.place(file.object_key, file.staged.path)
     except Exception:  # any storage's error: the sender must keep its copy
@@ -298,6 +348,7 @@ def _object_key(file: _Parsed, site: Site) -> str:
 def _index(files: list[_Parsed], source: Source) -> list[Outcome]:
     outcomes: list[Outcome] = [_outcome(Status.STORED, f) for f in files]
     changed: dict[int, Study] = {}
+    rejected = rejection.standing(source.site, (f.attributes.sop_instance_uid for f in files))
     by_study: dict[str, list[int]] = {}
     for number, file in enumerate(files):
         by_study.setdefault(file.attributes.study_instance_uid, []).append(number)
@@ -305,10 +356,15 @@ def _index(files: list[_Parsed], source: Source) -> list[Outcome]:
     for uid in sorted(by_study):
         study = _study(files[by_study[uid][0]].attributes, source.site)
         for number in by_study[uid]:
-            outcomes[number].status = _index_instance(files[number], study)
+            outcomes[number].status = _index_instance(files[number], study, rejected.get(files[number].uids), source)
         if any(outcomes[n].status is not Status.DUPLICATE for n in by_study[uid]):
             changed[study.pk] = study
-            _count(study, has_conflict=any(outcomes[n].status is Status.CONFLICT for n in by_study[uid]))
+            study.unsettled_since = study.unsettled_since or timezone.now()
+            count_study(study, has_conflict=any(outcomes[n].status is Status.CONFLICT for n in by_study[uid]))
+    for file, outcome in zip(files, outcomes, strict=True):
+        # A note that's here already had its effect, which may have been taken back since.
+        if file.note is not None and outcome.status is not Status.DUPLICATE:
+            rejection.apply_note(file.note, site=source.site, principal=source.principal)
     for study in changed.values():
         record_viewing(
             AuditEvent.Action.IMPORT,
@@ -355,7 +411,7 @@ def _study(a: Attributes, site: Site) -> Study:
     return study
 
 
-def _index_instance(file: _Parsed, study: Study) -> Status:
+def _index_instance(file: _Parsed, study: Study, rejected: Reason | None, source: Source) -> Status:
     a = file.attributes
     series, _ = Series.objects.get_or_create(study=study, series_instance_uid=a.series_instance_uid, defaults=a.series)
     versions = list(
@@ -363,6 +419,9 @@ def _index_instance(file: _Parsed, study: Study) -> Status:
             "dataset_sha256", "version"
         )
     )
+    if rejected in rejection.WANTED_AGAIN:
+        rejection.show_again(study, [a.sop_instance_uid], lifted_by=source.principal.name)
+        rejected = None
     if any(bytes(digest) == file.dataset_sha256 for digest, _ in versions):
         return Status.DUPLICATE
     Instance.objects.create(
@@ -370,7 +429,8 @@ def _index_instance(file: _Parsed, study: Study) -> Status:
         sop_instance_uid=a.sop_instance_uid,
         sop_class_uid=a.sop_class_uid,
         version=max((version for _, version in versions), default=0) + 1,
-        is_current=not versions,
+        is_current=not versions and rejected is None,
+        rejection_code=rejected if rejected is not None and not versions else "",
         transfer_syntax_uid=file.structure.transfer_syntax_uid,
         object_key=file.object_key,
         object_length=file.staged.size,
@@ -382,27 +442,9 @@ def _index_instance(file: _Parsed, study: Study) -> Status:
     )
     if versions:
         return Status.CONFLICT
+    if rejected is not None:
+        return Status.STORED
     Series.objects.filter(pk=series.pk).update(
         number_of_instances=F("number_of_instances") + 1, revision=F("revision") + 1
     )
     return Status.STORED
-
-
-def _count(study: Study, *, has_conflict: bool) -> None:
-    rows = list(study.series.values_list("modality", "body_part_examined", "number_of_instances"))
-    study.modalities_in_study = _joined({modality for modality, _, _ in rows})[:128]
-    study.body_part_examined = _joined({body_part for _, body_part, _ in rows})[:64]
-    study.number_of_series = len(rows)
-    study.number_of_instances = sum(count for _, _, count in rows)
-    study.has_conflict = study.has_conflict or has_conflict
-    study.unsettled_since = study.unsettled_since or timezone.now()
-    study.save(
-        update_fields=[
-            *("modalities_in_study", "body_part_examined", "number_of_series", "number_of_instances"),
-            *("has_conflict", "unsettled_since", "updated_at"),
-        ]
-    )
-
-
-def _joined(values: set[str]) -> str:
-    return "\\".join(sorted(values - {""}))

@@ -13,10 +13,18 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any
 
-FAMILIES = [f"{start}{middle}{end}" for start in ("Ander", "Berg", "Carl", "Dahl", "Eng", "Falk", "Grön", "Hall",
-            "Isak", "Jans", "Kron", "Lind", "Malm", "Nord", "Ols", "Pers", "Rosen", "Sand", "Tor", "Wall")
-            for middle in ("qv", "str", "kv", "b", "l") for end in ("ist", "öm", "und", "erg")]  # fmt: skip
-GIVEN = ["Anna", "Bo", "Cecilia", "David", "Eva", "Fredrik", "Greta", "Hans", "Ida", "Johan", "Karin", "Lars", "Maria", "Nils", "Olga", "Per", "Rut", "Sven", "Tove", "Ulf", "Viktor", "Wilma", "Yngve", "Åsa", "Ärla"]  # fmt: skip
+_STARTS = "Ander Berg Carl Dahl Eng Falk Grön Hall Isak Jans Kron Lind Malm Nord Ols Pers Rosen Sand Tor Wall"
+_GIVEN = (
+    "Anna Bo Cecilia David Eva Fredrik Greta Hans Ida Johan Karin Lars Maria Nils Olga Per Rut Sven Tove Ulf Viktor "
+    "Wilma Yngve Åsa Ärla"
+)
+FAMILIES = [
+    f"{start}{middle}{end}"
+    for start in _STARTS.split()
+    for middle in ("qv", "str", "kv", "b", "l")
+    for end in ("ist", "öm", "und", "erg")
+]
+GIVEN = _GIVEN.split()
 MODALITIES = ("CR", "CR", "CR", "CT", "CT", "CT", "MR", "MR", "US", "US", "DX", "DX", "MG", "XA", "NM", "PT\\CT")
 FIRST_DAY = date(2016, 1, 1)
 DAYS = 3600

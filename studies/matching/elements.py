@@ -118,7 +118,7 @@ def _values(leaf: Leaf, source: str, vendor: str, depth: int) -> tuple[str, str]
         return values, f"({name}.value #>> '{{}}')"
     values = f"json_each({source}, '$.\"{leaf.tag}\".Value') AS {name}"
     if leaf.vr != "PN":
-        return values, f"{name}.value"
+        return values, f"CAST({name}.value AS TEXT)" if leaf.vr in NUMBER_VRS else f"{name}.value"
     groups = f"json_each(CASE WHEN {name}.type = 'object' THEN {name}.value END) AS {group}"
     return f"{values}, {groups}", f"{group}.value"
 

@@ -162,6 +162,7 @@ class Study(models.Model):
     attributes = models.JSONField(default=dict)
     received_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+    source_ae_title = models.CharField(max_length=16, blank=True, help_text="Of the node that sent it first.")
     unsettled_since = models.DateTimeField(
         null=True, help_text="When the first instances came that study.settled hasn't told of; see studies.arrival."
     )

@@ -7,6 +7,9 @@ class DimseConfig(AppConfig):
     def ready(self) -> None:
         from auditlog.registry import auditlog
 
-        from studies.dimse.models import Node
+        from studies.dimse import routing  # noqa: F401  registers the outbox's handler
+        from studies.dimse.models import Node, PrefetchRule, RoutingRule
 
         auditlog.register(Node, exclude_fields=["sealed_secret"])
+        auditlog.register(RoutingRule, m2m_fields={"nodes"})
+        auditlog.register(PrefetchRule, m2m_fields={"nodes"})

@@ -83,6 +83,12 @@ class Coercion:
         """Give it as a rule keeps it."""
         return asdict(self)
 
+    def current_in(self, attributes: Mapping[str, Any]) -> str:
+        """Give the attribute's text in DICOM JSON (PS3.18 §F.2), empty where it isn't there."""
+        element = attributes.get(f"{tag_for_keyword(self.attribute) or 0:08X}", {})
+        values = [v.get("Alphabetic", "") if isinstance(v, dict) else str(v) for v in element.get("Value") or []]
+        return "\\".join(values)
+
     def result_on(self, current: str) -> str:
         """Give the new text for the current one."""
         if self.action == "set":

@@ -354,7 +354,7 @@ def _index(files: list[_Parsed], source: Source) -> list[Outcome]:
         by_study.setdefault(file.attributes.study_instance_uid, []).append(number)
     # One order for all, so that two transactions never wait for each other.
     for uid in sorted(by_study):
-        study = _study(files[by_study[uid][0]].attributes, source.site)
+        study = _study(files[by_study[uid][0]].attributes, source)
         for number in by_study[uid]:
             outcomes[number].status = _index_instance(files[number], study, rejected.get(files[number].uids), source)
         if any(outcomes[n].status is not Status.DUPLICATE for n in by_study[uid]):
@@ -378,8 +378,9 @@ def _index(files: list[_Parsed], source: Source) -> list[Outcome]:
     return outcomes
 
 
-def _study(a: Attributes, site: Site) -> Study:
+def _study(a: Attributes, source: Source) -> Study:
     """Find or make the patient and the study, the study locked until the commit."""
+    site = source.site
     study = Study.objects.select_for_update().filter(study_instance_uid=a.study_instance_uid, site=site).first()
     if study is not None:
         return study
@@ -402,6 +403,7 @@ def _study(a: Attributes, site: Site) -> Study:
             "patient_name_search": searchable(a.patient["patient_name"]),
             "referring_physician": physician,
             "referring_physician_name": a.referring_physician_name,
+            "source_ae_title": source.principal.ae_title[:16],
             **a.study,
         },
     )

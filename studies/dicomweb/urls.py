@@ -7,6 +7,7 @@ from django.http.response import HttpResponseBase
 from django.urls import path
 
 from studies.dicomweb import qido, stow, wado, workitems
+from studies.dicomweb.delete import delete
 from studies.dicomweb.wado_uri import wado_uri
 
 STUDY = "dicom-web/studies/<uid:study_instance_uid>"
@@ -22,9 +23,19 @@ def studies(request: HttpRequest) -> HttpResponseBase:
 
 
 def study(request: HttpRequest, study_instance_uid: str) -> HttpResponseBase:
-    """Retrieve, or store into, one study."""
-    view = stow.store if request.method == "POST" else wado.retrieve_study
-    return view(request, study_instance_uid=study_instance_uid)
+    """Retrieve, store into, or delete one study."""
+    views = {"POST": stow.store, "DELETE": delete}
+    return views.get(request.method or "", wado.retrieve_study)(request, study_instance_uid=study_instance_uid)
+
+
+def series(request: HttpRequest, **uids: str) -> HttpResponseBase:
+    """Retrieve or delete one series."""
+    return (delete if request.method == "DELETE" else wado.retrieve_series)(request, **uids)
+
+
+def instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
+    """Retrieve or delete one instance."""
+    return (delete if request.method == "DELETE" else wado.retrieve_instance)(request, **uids)
 
 
 urlpatterns = [
@@ -37,11 +48,11 @@ urlpatterns = [
     path(f"{STUDY}/instances", qido.search_instances, name="dicomweb_study_instances"),
     path(f"{STUDY}/metadata", wado.retrieve_study_metadata, name="dicomweb_study_metadata"),
     path(f"{STUDY}/thumbnail", wado.retrieve_thumbnail, name="dicomweb_study_thumbnail"),
-    path(SERIES, wado.retrieve_series, name="dicomweb_series"),
+    path(SERIES, series, name="dicomweb_series"),
     path(f"{SERIES}/instances", qido.search_instances, name="dicomweb_series_instances"),
     path(f"{SERIES}/metadata", wado.retrieve_series_metadata, name="dicomweb_series_metadata"),
     path(f"{SERIES}/thumbnail", wado.retrieve_thumbnail, name="dicomweb_series_thumbnail"),
-    path(INSTANCE, wado.retrieve_instance, name="dicomweb_instance"),
+    path(INSTANCE, instance, name="dicomweb_instance"),
     path(f"{INSTANCE}/metadata", wado.retrieve_instance_metadata, name="dicomweb_instance_metadata"),
     path(f"{INSTANCE}/rendered", wado.retrieve_rendered, name="dicomweb_rendered"),
     path(f"{INSTANCE}/thumbnail", wado.retrieve_thumbnail, name="dicomweb_thumbnail"),

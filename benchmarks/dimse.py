@@ -32,7 +32,7 @@ from accounts.models import Site
 from studies.dimse.models import Node
 site = Site.objects.get(slug="north")
 Node.objects.create(ae_title="BENCH", site=site, may_query=True, may_retrieve=True)
-Node.objects.create(ae_title="SINK", site=site, host="127.0.0.1", port={port})
+Node.objects.create(ae_title="SINK", site=site, host="127.0.0.1", port={port}, may_receive=True)
 """
 FILL = """
 from datetime import date, timedelta

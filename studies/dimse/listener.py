@@ -22,7 +22,7 @@ from accounts.principals import Principal
 from studies.dimse import associations
 from studies.dimse.callers import caller_from, refuse
 from studies.dimse.registry import SERVICES
-from studies.dimse.scp import Session, bindings, negotiate
+from studies.dimse.scp import Session, bindings, negotiate, requests
 from studies.dimse.transport import LARGEST_PDU, TunedRequestHandler, TunedServer, listening_socket
 
 logger = logging.getLogger("atrium.dimse")
@@ -181,6 +181,7 @@ def serve(ae: ListeningAE, listening: socket.socket, tls: ssl.SSLContext | None 
     server = TunedServer(
         ae, listening, ae.ae_title, ae.supported_contexts, tls, handlers, request_handler=TunedRequestHandler
     )
+    server.requests = requests(SERVICES)
     ae._servers.append(server)
     threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
     return server

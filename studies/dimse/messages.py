@@ -21,7 +21,8 @@ COMMAND_GROUP_LENGTH = 0x0000
 AFFECTED_SOP_CLASS, COMMAND_FIELD, MESSAGE_ID, RESPONDED_TO = 0x0002, 0x0100, 0x0110, 0x0120
 PRIORITY, DATA_SET_TYPE, STATUS, ERROR_COMMENT = 0x0700, 0x0800, 0x0900, 0x0902
 AFFECTED_SOP_INSTANCE, MOVE_ORIGINATOR, MOVE_ORIGINATOR_MESSAGE = 0x1000, 0x1030, 0x1031
-C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
+REMAINING, COMPLETED, FAILED, WARNING = 0x1020, 0x1021, 0x1022, 0x1023
+C_STORE_RQ, C_STORE_RSP, C_GET_RSP, C_MOVE_RSP = 0x0001, 0x8001, 0x8010, 0x8021
 LOWEST_PRIORITY = 2
 NO_DATA_SET, HAS_DATA_SET = 0x0101, 0x0001
 
@@ -91,6 +92,30 @@ def encoded_response(primitive: Any) -> bytes | None:
         values[AFFECTED_SOP_INSTANCE] = _uid(primitive.AffectedSOPInstanceUID)
     if getattr(primitive, "ErrorComment", None):
         values[ERROR_COMMENT] = _text(str(primitive.ErrorComment)[:64])
+    return encode_command(values)
+
+
+def retrieve_response(
+    *,
+    command_field: int,
+    sop_class_uid: str,
+    message_id: int,
+    status: int,
+    counts: dict[int, int],
+    comment: str = "",
+    has_identifier: bool = False,
+) -> bytes:
+    """Give the command set of a C-GET or C-MOVE response (PS3.7 Tables 9.3-7 and 9.3-10)."""
+    values = {
+        AFFECTED_SOP_CLASS: _uid(sop_class_uid),
+        COMMAND_FIELD: _short(command_field),
+        RESPONDED_TO: _short(message_id),
+        DATA_SET_TYPE: _short(HAS_DATA_SET if has_identifier else NO_DATA_SET),
+        STATUS: _short(status),
+        **{element: _short(min(count, 0xFFFF)) for element, count in counts.items()},
+    }
+    if comment:
+        values[ERROR_COMMENT] = _text(comment[:64])
     return encode_command(values)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from studies.dimse import echo, query, storage
+from studies.dimse import echo, query, retrieve, storage
 from studies.dimse.scp import Service
 
 SERVICES: tuple[Service, ...] = (
     echo.SERVICE,
     storage.SERVICE,
     query.SERVICE,
+    retrieve.GET_SERVICE,
+    retrieve.MOVE_SERVICE,
 )

@@ -13,6 +13,7 @@ from pynetdicom import evt
 from pynetdicom.events import Event
 
 from studies.dimse.callers import Caller
+from studies.dimse.transport import Request
 
 Handler = Callable[[Event], Any]
 
@@ -47,6 +48,8 @@ class Service:
     sop_classes: Sequence[str]
     handlers: Mapping[evt.InterventionEvent, Handler]
     transfer_syntaxes: Sequence[str] = MESSAGE_SYNTAXES
+    # Requests (pynetdicom's primitives) that are answered message by message instead of by an event's handler.
+    requests: Mapping[type, Callable[[Request], None]] = field(default_factory=dict)
     # The peer may be the SCP of these by role selection (PS3.7 D.3.3.4): C-GET's storage.
     roles_reversible: bool = False
     # Answers SOP Class Extended Negotiation (PS3.7 D.3.3.5): SOP class and bytes asked for, to bytes granted.
@@ -63,6 +66,25 @@ def bindings(services: Sequence[Service]) -> Iterator[tuple[evt.EventType, Handl
         yield from service.notifications.items()
     for event, handlers in by_event.items():
         yield event, _dispatcher(event, handlers)
+
+
+def requests(services: Sequence[Service]) -> dict[tuple[type, str], Callable[[Request], None]]:
+    """Give the handlers of requests that services answer by themselves, by primitive and abstract syntax."""
+    return {
+        (primitive, sop_class): _counted(primitive, handler)
+        for service in services
+        for primitive, handler in service.requests.items()
+        for sop_class in service.sop_classes
+    }
+
+
+def _counted(primitive: type, handler: Callable[[Request], None]) -> Callable[[Request], None]:
+    def handle(request: Request) -> None:
+        session: Session = request.association.atrium_session
+        session.requests[primitive.__name__.replace("_", "-")] += 1
+        handler(request)
+
+    return handle
 
 
 def negotiate(services: Sequence[Service], asked: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -26,7 +26,9 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from typing import Any
@@ -418,6 +420,34 @@ class TunedDimse(DIMSEServiceProvider):
             self.msg_queue.put((message.context_id, primitive))
         return True
 
+    def send_command(self, context_id: int, command: bytes, data: Iterable[bytes] = ()) -> None:
+        """Send an encoded command set and, in as many PDUs as the peer's limit asks for, its data set's bytes.
+
+        The data go as they come: of an object of any size, one chunk is in memory. Raises what ``data`` raises, with
+        the message cut off; the association must be aborted then.
+        """
+        largest = min(self.maximum_pdu_size or LARGEST_PDU, LARGEST_PDU) - PDV_HEADER
+        self.dul.send_encoded(_pdus(context_id, command, largest, is_command=True, is_end=True)[0])
+        waiting = b""
+        for chunk in data:
+            if waiting:
+                pdus, waiting = _pdus(context_id, waiting, largest, is_command=False, is_end=False)
+                self.dul.send_encoded(pdus)
+            waiting = waiting + chunk if waiting else chunk
+        if waiting:
+            self.dul.send_encoded(_pdus(context_id, waiting, largest, is_command=False, is_end=True)[0])
+
+    def next_message(self) -> Any:
+        """Wait for the peer's next message; None when the association ended or nothing came in time."""
+        deadline = time.monotonic() + (self.dimse_timeout or 0)
+        while time.monotonic() < deadline:
+            try:
+                return self.msg_queue.get(timeout=IDLE_SECONDS)[1]
+            except queue.Empty:
+                if not self.dul.is_alive() or self.assoc.acse.is_aborted():
+                    return None
+        return None
+
     def discard_unfinished(self) -> bool:
         """Remove what a broken-off association brought in part, and what it brought but nobody took; say if any."""
         incoming, self.incoming = self.incoming, None
@@ -440,6 +470,35 @@ class TunedDimse(DIMSEServiceProvider):
         self.dul.send_pdu(value)
 
 
+def _pdus(context_id: int, data: bytes, largest: int, *, is_command: bool, is_end: bool) -> tuple[bytes, bytes]:
+    """Give P-DATA-TF PDUs, each of one PDV (PS3.8 §9.3.5), and what is left where more is to come."""
+    parts: list[bytes | memoryview] = []
+    with memoryview(data) as view:
+        whole = len(data) if is_end else (len(data) - 1) // largest * largest
+        for start in range(0, whole, largest):
+            piece = view[start : min(start + largest, whole)]
+            control = (1 if is_command else 0) | (2 if is_end and start + len(piece) == whole else 0)
+            parts.append(
+                struct.pack(">BxIIBB", P_DATA_TF, len(piece) + PDV_HEADER, len(piece) + 2, context_id, control)
+            )
+            parts.append(piece)
+        return b"".join(parts), bytes(view[whole:])
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that its service answers by itself, message by message."""
+
+    association: TunedAssociation
+    message: Any
+    context: PresentationContext
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Say whether the peer has sent C-CANCEL for this request (PS3.7 §9.3.2.3)."""
+        return self.message.MessageID in self.association.dimse.cancel_req
+
+
 class TunedAssociation(Association):
     """An association that sleeps until there's something to serve."""
 
@@ -459,11 +518,40 @@ class TunedAssociation(Association):
         """Let the reactor look at what has arrived."""
         self._activity.set()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the reactor from taking messages, so that the calling thread may ask and wait for answers."""
+        self._reactor_checkpoint.clear()
+        try:
+            while not self._is_paused and self.is_alive():
+                time.sleep(0.001)
+            yield
+        finally:
+            self._reactor_checkpoint.set()
+
     def kill(self) -> None:
         """End the association's threads."""
         self._kill = True
         self.wake()
         super().kill()
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        """Hand a request to the service that answers it by itself, others to the library's service classes."""
+        context = self._accepted_cx.get(context_id)
+        handlers = getattr(self._server, "requests", {})
+        handler = handlers.get((type(msg), str(context.abstract_syntax))) if context is not None else None
+        if handler is None or not msg.is_valid_request:
+            super()._serve_request(msg, context_id)
+            return
+        self.dimse.cancel_req = {}
+        self._is_paused = True
+        try:
+            handler(Request(self, msg, context))
+        except Exception:
+            logger.exception("a request failed")
+            self.abort()
+        self._is_paused = False
+        self.dimse.cancel_req = {}
 
     def _run_reactor(self) -> None:
         """Serve messages, release, abort and time-out, as the library does, but only when there's something."""
@@ -473,8 +561,12 @@ class TunedAssociation(Association):
             self._activity.wait(IDLE_SECONDS)
             self._activity.clear()
             # Whoever uses this association as SCU from another thread takes the messages meanwhile.
-            self._reactor_checkpoint.wait()
-            self._is_paused = False
+            while True:
+                self._reactor_checkpoint.wait()
+                self._is_paused = False
+                if self._reactor_checkpoint.is_set():
+                    break
+                self._is_paused = True
             context_id, message = self.dimse.get_msg(block=False)
             while message is not None and not self._kill:
                 self._serve_request(message, context_id)
@@ -547,6 +639,7 @@ class TunedServer(ThreadedAssociationServer):
 
     def __init__(self, ae: ApplicationEntity, listening: socket.socket, *arguments: Any, **options: Any) -> None:
         self.listening = listening
+        self.requests: dict[tuple[type, str], Callable[[Request], None]] = {}
         super().__init__(ae, listening.getsockname(), *arguments, **options)
 
     def server_bind(self) -> None:
@@ -615,5 +708,6 @@ def associate(
     for event, handler in handlers or ():
         association.bind(event, handler)
     association.request()
-    association.start()
+    if association.is_established:
+        association.start()
     return association

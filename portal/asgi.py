@@ -18,14 +18,18 @@ django.setup()
 from django.conf import settings  # noqa: E402  settings come first
 from django.db import DatabaseError  # noqa: E402
 
+from accounts.capabilities import Capability  # noqa: E402
 from portal.audit.services import flush_counts  # noqa: E402
 from portal.audit.viewing import FLUSH_SECONDS  # noqa: E402
 from portal.live import LiveConnections, LiveRoute, in_thread  # noqa: E402
 from portal.threads import Receive, Scope, Send, Shortcut, ThreadedDjango  # noqa: E402
 from studies.dicomweb import fast_path  # noqa: E402
+from studies.worklists import live as worklist_changes  # noqa: E402
 
 logger = logging.getLogger("atrium.web")
-LIVE: list[LiveRoute] = []
+LIVE: list[LiveRoute] = [
+    LiveRoute("worklist/changes/", worklist_changes.changes, Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED),
+]
 SHORTCUTS: list[Shortcut] = [fast_path.answer]
 
 

@@ -199,6 +199,7 @@ if ATRIUM.broker_url.startswith("filesystem://"):
     }
 CELERY_BEAT_SCHEDULE_FILENAME = str(ATRIUM.data / "schedule")
 CELERY_BEAT_SCHEDULE = {
+    "escalate-overdue-cases": {"task": "studies.worklists.tasks.escalate_overdue", "schedule": 60.0},
     "run-due-events": {"task": "studies.tasks.deliver_due_events", "schedule": 15.0},
     "remove-objects": {"task": "studies.archive.tasks.remove_objects", "schedule": 60.0},
     "close-viewing": {"task": "portal.audit.tasks.close_viewing", "schedule": 60.0},

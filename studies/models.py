@@ -147,6 +147,15 @@ class Study(models.Model):
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.ARRIVED)
     status_at = models.DateTimeField(auto_now_add=True)
     priority = models.CharField(max_length=8, choices=Priority.choices, default=Priority.ROUTINE)
+    # By which lists are sorted: the most urgent first.
+    priority_rank = models.GeneratedField(
+        expression=models.Case(
+            *(models.When(priority=value, then=rank) for rank, value in enumerate(Priority.values)),
+            default=len(Priority.values),
+        ),
+        output_field=models.PositiveSmallIntegerField(),
+        db_persist=True,
+    )
     body_part_examined = models.CharField(max_length=64, blank=True, help_text="Of its series, joined by backslashes.")
     assigned_to = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="assigned_studies"
@@ -197,6 +206,12 @@ class Study(models.Model):
             models.Index(fields=["referring_physician", "-sort_date", "-id"], name="study_by_referrer"),
             models.Index(
                 fields=["unsettled_since"], name="study_unsettled", condition=models.Q(unsettled_since__isnull=False)
+            ),
+            # Few studies wait for a reader at a time: whatever a worklist asks of them is found among these.
+            models.Index(
+                fields=["site", "priority_rank", "sort_date", "id"],
+                name="study_open",
+                condition=models.Q(status__in=["arrived", "in_reading", "preliminary"]),
             ),
         ]
 

@@ -14,6 +14,7 @@ from studies.access import visible_study
 from studies.models import Study
 from studies.worklists import selectors
 from studies.worklists.forms import WorklistFilterForm
+from studies.worklists.sorting import sorting
 
 
 class StudySerializer(serializers.ModelSerializer[Study]):
@@ -27,7 +28,7 @@ class StudySerializer(serializers.ModelSerializer[Study]):
         model = Study
         fields = [
             *("study_instance_uid", "site", "patient_id", "patient_name", "study_date", "study_time"),
-            *("accession_number", "study_description", "modalities", "referring_physician_name", "status"),
+            *("accession_number", "study_description", "modalities", "referring_physician_name", "status", "priority"),
             *("number_of_series", "number_of_instances", "has_conflict", "received_at"),
         ]
 
@@ -48,20 +49,31 @@ def _principal(request: Request) -> Principal:
     operation_id="studies_list",
     parameters=[
         OpenApiParameter(name)
-        for name in ("q", "accession_number", "modality", "status", "site", "referrer", "since", "until", "after")
+        for name in (
+            "q",
+            "accession_number",
+            "modality",
+            "status",
+            "site",
+            "referrer",
+            "since",
+            "until",
+            "sort",
+            "after",
+        )
     ],
     responses=StudyPageSerializer,
 )
 @api_view(["GET"])
 def studies(request: Request) -> Response:
-    """List the studies that one may see, filtered as in the worklist, the newest first, by pages."""
+    """List the studies that one may see, filtered and sorted as in the worklist, by pages."""
     principal = _principal(request)
     form = WorklistFilterForm(request.query_params, principal=principal)
     if not form.is_valid():
         raise ValidationError(form.errors.get_json_data())
     page = selectors.page_of(
         selectors.worklist(principal, form.cleaned_data),
-        selectors.DEFAULT_SORT,
+        sorting(request.query_params.get("sort", "")),
         after=request.query_params.get("after", ""),
     )
     return Response({"studies": StudySerializer(page.studies, many=True).data, "next": page.after})

@@ -1,41 +1,70 @@
-"""The worklist's filter."""
+"""The worklist's filter, and the forms by which a department shares its cases out."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django import forms
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models import Site
+from accounts.capabilities import Capability
+from accounts.models import Site, User
 from accounts.principals import Principal
-from studies.models import Study
+from studies.access import sites_where
+from studies.models import Priority, Study
+from studies.orders.forms import MODALITIES
+from studies.worklists.models import AssignmentRule, ReadingGroup, Shift, TurnaroundTarget
+from studies.worklists.selectors import groups_seen_by, readers_at
 
-MODALITIES = ("CT", "MR", "CR", "DX", "US", "MG", "NM", "PT", "XA", "RF", "ECG", "OT")
+BODY_PARTS = (
+    *("HEAD", "BRAIN", "NECK", "CSPINE", "TSPINE", "LSPINE", "CHEST", "HEART", "BREAST", "ABDOMEN", "PELVIS"),
+    *("SHOULDER", "ELBOW", "HAND", "HIP", "KNEE", "ANKLE", "FOOT", "WHOLEBODY"),
+)
+UNREAD = (Study.Status.ARRIVED,)
+
+
+class Choices(forms.MultipleChoiceField):
+    """Several of a few values, as boxes in a menu."""
+
+    widget = forms.CheckboxSelectMultiple
 
 
 class WorklistFilterForm(forms.Form):
     """Which studies to show."""
 
     q = forms.CharField(required=False, max_length=120, label=_("Patient"))
-    accession_number = forms.CharField(required=False, max_length=64, label=_("Accession"))
-    modality = forms.ChoiceField(
-        required=False, label=_("Modality"), choices=[("", _("All")), *((m, m) for m in MODALITIES)]
+    status = Choices(required=False, label=_("Status"), choices=Study.Status.choices)
+    modality = Choices(required=False, label=_("Modality"), choices=[(m, m) for m in MODALITIES])
+    priority = Choices(required=False, label=_("Priority"), choices=Priority.choices)
+    assigned = forms.ChoiceField(required=False, label=_("Reader"))
+    site = forms.ModelMultipleChoiceField(
+        Site.objects.none(),
+        required=False,
+        label=_("Site"),
+        to_field_name="slug",
+        widget=forms.CheckboxSelectMultiple,
     )
-    status = forms.ChoiceField(required=False, label=_("Status"), choices=[("", _("All")), *Study.Status.choices])
-    site = forms.ChoiceField(required=False, label=_("Site"))
+    group = forms.ModelChoiceField(
+        ReadingGroup.objects.none(), required=False, label=_("Reading group"), empty_label=_("All")
+    )
+    body_part = Choices(required=False, label=_("Body part"), choices=[(part, part.title()) for part in BODY_PARTS])
+    description = forms.CharField(required=False, max_length=120, label=_("Study has the words"))
     referrer = forms.CharField(required=False, max_length=120, label=_("Referrer"))
+    accession_number = forms.CharField(required=False, max_length=64, label=_("Accession"))
     since = forms.DateField(required=False, label=_("From"), widget=forms.DateInput(attrs={"type": "date"}))
     until = forms.DateField(required=False, label=_("To"), widget=forms.DateInput(attrs={"type": "date"}))
+
+    MENUS = ("status", "modality", "priority", "site")
+    MORE = ("group", "body_part", "description", "referrer", "accession_number", "since", "until")
 
     def __init__(self, data: Any, *, principal: Principal) -> None:
         super().__init__(data)
         site_ids = {site_id for _capability, site_id in principal.grants if site_id is not None}
         is_everywhere = any(site_id is None for _capability, site_id in principal.grants)
         sites = Site.objects.all() if is_everywhere else Site.objects.filter(pk__in=site_ids)
-        choices = [(site.slug, site.name) for site in sites]
-        self.fields["site"].choices = [("", _("All")), *choices]  # type: ignore[attr-defined]
-        if len(choices) < 2:
+        self.fields["site"].queryset = sites  # type: ignore[attr-defined]
+        if len(sites) < 2:
             del self.fields["site"]
         self.fields["q"].widget.attrs |= {
             "placeholder": _("Name or ID"),
@@ -43,3 +72,109 @@ class WorklistFilterForm(forms.Form):
             "data-key": "/",
             "data-key-label": _("Find a patient"),
         }
+        if principal.may(Capability.STUDY_VIEW):
+            self.fields["group"].queryset = groups_seen_by(principal)  # type: ignore[attr-defined]
+            readers = readers_at([site.pk for site in sites])
+            self.fields["assigned"].choices = [  # type: ignore[attr-defined]
+                ("", _("All")),
+                ("me", _("Mine")),
+                ("me_or_nobody", _("Mine and nobody's")),
+                ("nobody", _("Nobody's")),
+                *((str(user.pk), str(user)) for user in readers),
+            ]
+        else:
+            for name in ("group", "assigned", "priority", "status"):
+                del self.fields[name]
+
+    def query(self) -> QueryDict:
+        """Give what was asked for as a query string, without what is empty or unknown."""
+        asked = QueryDict(mutable=True)
+        for name in self.fields:
+            if self.cleaned_data.get(name):
+                values = self.data.getlist(name) if hasattr(self.data, "getlist") else [self.data[name]]
+                asked.setlist(name, [value for value in values if value])
+        return asked
+
+
+class WordsField(forms.CharField):
+    """Words separated by commas, kept as a list."""
+
+    def __init__(self, *, upper: bool = False, **options: Any) -> None:
+        super().__init__(required=False, max_length=400, **options)
+        self.upper = upper
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> list[str]:  # type: ignore[override]
+        words = [word.strip() for word in str(value or "").split(",") if word.strip()]
+        return [word.upper() for word in words] if self.upper else words
+
+
+class ReadingGroupForm(forms.ModelForm):
+    """A reading group, its members and what is theirs to read."""
+
+    modalities = WordsField(upper=True, label=_("Modalities"), help_text=_("CT, MR; empty: any."))
+    body_parts = WordsField(upper=True, label=_("Body parts"), help_text=_("HEAD, BRAIN; empty: any."))
+    words = WordsField(label=_("Words in the description"), help_text=_("head, brain, stroke; empty: any."))
+    members = forms.ModelMultipleChoiceField(
+        User.objects.none(), required=False, label=_("Members"), widget=forms.CheckboxSelectMultiple
+    )
+
+    class Meta:
+        model = ReadingGroup
+        fields = ["site", "name", "modalities", "body_parts", "words", "members"]
+
+    def __init__(self, *arguments: Any, principal: Principal, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        sites = sites_where(principal, Capability.CASE_ASSIGN)
+        self.fields["site"].queryset = sites  # type: ignore[attr-defined]
+        self.fields["members"].queryset = readers_at(sites.values_list("pk", flat=True))  # type: ignore[attr-defined]
+
+
+class AssignmentRuleForm(forms.ModelForm):
+    """A rule."""
+
+    class Meta:
+        model = AssignmentRule
+        fields = ["group", "rank", "only_on_shift", "is_active"]
+        labels = {"rank": _("Rank"), "only_on_shift": _("Only readers on duty"), "is_active": _("Active")}
+
+    def __init__(self, *arguments: Any, principal: Principal, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        sites = sites_where(principal, Capability.CASE_ASSIGN)
+        self.fields["group"].queryset = ReadingGroup.objects.filter(site__in=sites)  # type: ignore[attr-defined]
+
+
+class ShiftForm(forms.ModelForm):
+    """A reader's time on duty."""
+
+    class Meta:
+        model = Shift
+        fields = ["site", "user", "starts_at", "ends_at"]
+        labels = {"user": _("Reader"), "starts_at": _("From (UTC)"), "ends_at": _("To (UTC)")}
+        widgets = {
+            name: forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
+            for name in ("starts_at", "ends_at")
+        }
+
+    def __init__(self, *arguments: Any, principal: Principal, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        sites = sites_where(principal, Capability.CASE_ASSIGN)
+        self.fields["site"].queryset = sites  # type: ignore[attr-defined]
+        self.fields["user"].queryset = readers_at(sites.values_list("pk", flat=True))  # type: ignore[attr-defined]
+
+
+class TurnaroundTargetForm(forms.ModelForm):
+    """A turnaround target."""
+
+    class Meta:
+        model = TurnaroundTarget
+        fields = ["site", "priority", "modality", "minutes"]
+        labels = {"modality": _("Modality"), "minutes": _("Minutes")}
+        help_texts = {"modality": _("Empty: every modality.")}
+
+    def __init__(self, *arguments: Any, principal: Principal, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        sites = sites_where(principal, Capability.CASE_ASSIGN)
+        self.fields["site"].queryset = sites  # type: ignore[attr-defined]

@@ -2,68 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
 from typing import Any
 
-from django.db.models import F, OrderBy, Q, QuerySet
+from django.db.models import Q, QuerySet
+from django.utils import timezone
 
+from accounts.capabilities import Capability
+from accounts.models import Membership, Role, User
 from accounts.principals import Principal
 from studies.access import studies_visible_to
 from studies.models import Study
 from studies.person_names import searchable
+from studies.reading import OPEN_STATUSES
+from studies.worklists.models import ReadingGroup, SavedFilter, WorklistPreference
+from studies.worklists.sorting import Sorting
 
-PAGE = 50
-
-
-@dataclass(frozen=True)
-class Sort:
-    """An order of the worklist: by a column, ties by row id, rows without a value last."""
-
-    column: str
-    is_descending: bool
-
-    def order(self, *, reverse: bool = False) -> list[OrderBy]:
-        column, pk = F(self.column), F("pk")
-        nulls: dict[str, Any] = {"nulls_first": True} if reverse else {"nulls_last": True}
-        if self.is_descending is not reverse:
-            return [column.desc(**nulls), pk.desc()]
-        return [column.asc(**nulls), pk.asc()]
-
-    def beyond(self, value: Any, pk: int, *, reverse: bool = False) -> Q:
-        """Give what comes after the row with this value and id; with ``reverse`` what comes before it."""
-        goes_down = self.is_descending is not reverse
-        step = "lt" if goes_down else "gt"
-        further = Q(**{f"pk__{step}": pk})
-        if value is None:
-            same = Q(**{f"{self.column}__isnull": True})
-            return (same & further) | (Q(**{f"{self.column}__isnull": False}) if reverse else Q(pk__in=[]))
-        after = Q(**{f"{self.column}__{step}": value}) | (Q(**{self.column: value}) & further)
-        return after if reverse else after | Q(**{f"{self.column}__isnull": True})
-
-
-SORTS = {
-    "-date": Sort("sort_date", True),
-    "date": Sort("sort_date", False),
-    "-arrival": Sort("received_at", True),
-    "arrival": Sort("received_at", False),
-    "name": Sort("patient_name_search", False),
-    "-name": Sort("patient_name_search", True),
-    "status": Sort("status", False),
-    "-status": Sort("status", True),
-}
-DEFAULT_SORT = "-date"
+PAGE = 60
+# A count that goes on costs time and tells nobody more.
+MOST_COUNTED = 1000
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page of studies and the cursors of the pages beside it, empty where there's none."""
+    """A window of the list and the cursor after which it goes on, empty at the end."""
 
     studies: list[Study]
-    before: str
     after: str
 
 
@@ -73,66 +38,79 @@ def worklist(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Study]:
     if criteria.get("q"):
         name = searchable(criteria["q"].replace(",", "^").replace("^ ", "^"))
         studies = studies.filter(Q(patient_name_search__prefix=name) | Q(patient_id_value=criteria["q"].strip()))
-    if criteria.get("modality"):
-        studies = studies.filter(modalities_in_study__holds=criteria["modality"])
+    for name, lookup in (("modality", "modalities_in_study__holds"), ("body_part", "body_part_examined__holds")):
+        if criteria.get(name):
+            studies = studies.filter(_any(lookup, criteria[name]))
+    if criteria.get("description"):
+        studies = studies.filter(study_description__icontains=criteria["description"].strip())
     if criteria.get("referrer"):
         studies = studies.filter(referring_physician__name_search__prefix=searchable(criteria["referrer"]))
-    exact = {"accession_number": "accession_number", "status": "status", "site": "site__slug"}
-    for name, column in exact.items():
+    for name, column in (("status", "status__in"), ("priority", "priority__in"), ("site", "site__in")):
         if criteria.get(name):
             studies = studies.filter(**{column: criteria[name]})
+    if criteria.get("accession_number"):
+        studies = studies.filter(accession_number=criteria["accession_number"])
     if criteria.get("since"):
         studies = studies.filter(sort_date__gte=criteria["since"])
     if criteria.get("until"):
         studies = studies.filter(sort_date__lte=criteria["until"], study_date__isnull=False)
+    if criteria.get("assigned"):
+        studies = studies.filter(_assigned(criteria["assigned"], principal))
+    if criteria.get("group"):
+        studies = studies.filter(cases_of(criteria["group"]))
     return studies
 
 
-def page_of(studies: QuerySet[Study], sort_name: str, *, after: str = "", before: str = "") -> Page:
-    """Give one page by keyset. A cursor that can't be read gives the first page."""
-    sort = SORTS.get(sort_name, SORTS[DEFAULT_SORT])
-    cursor = _decoded(before or after, sort)
-    is_backward = bool(before) and cursor is not None
-    if cursor is not None:
-        studies = studies.filter(sort.beyond(*cursor, reverse=is_backward))
-    rows = list(studies.select_related("site", "patient").order_by(*sort.order(reverse=is_backward))[: PAGE + 1])
-    has_more = len(rows) > PAGE
-    rows = rows[:PAGE]
-    if is_backward:
-        rows.reverse()
-    if not rows:
-        return Page([], "", "")
-    has_previous = has_more if is_backward else cursor is not None
-    has_next = True if is_backward else has_more
-    return Page(
-        rows,
-        _encoded(rows[0], sort) if has_previous else "",
-        _encoded(rows[-1], sort) if has_next else "",
+def _any(lookup: str, values: Iterable[str]) -> Q:
+    wanted = Q(pk__in=[])
+    for value in values:
+        wanted |= Q(**{lookup: value})
+    return wanted
+
+
+def _assigned(choice: str, principal: Principal) -> Q:
+    if choice == "nobody":
+        return Q(assigned_to__isnull=True)
+    if choice == "me":
+        return Q(assigned_to=principal.user)
+    if choice == "me_or_nobody":
+        return Q(assigned_to=principal.user) | Q(assigned_to__isnull=True)
+    return Q(assigned_to_id=int(choice))
+
+
+def cases_of(group: ReadingGroup) -> Q:
+    """Give what a reading group's rules say of its cases."""
+    wanted = Q(site=group.site_id)
+    if group.modalities:
+        wanted &= _any("modalities_in_study__holds", group.modalities)
+    if group.body_parts:
+        wanted &= _any("body_part_examined__holds", group.body_parts)
+    if group.words:
+        wanted &= _any("study_description__icontains", group.words)
+    return wanted
+
+
+def page_of(studies: QuerySet[Study], order: Sorting, *, after: str = "") -> Page:
+    """Give one window by keyset. A cursor that can't be read gives the first one."""
+    rows = list(_shown(order.after(studies, after)).order_by(*order.order)[: PAGE + 1])
+    return Page(rows[:PAGE], order.cursor(rows[PAGE - 1]) if len(rows) > PAGE else "")
+
+
+def _shown(studies: QuerySet[Study]) -> QuerySet[Study]:
+    return studies.select_related("site", "patient", "assigned_to", "claimed_by", "clock").defer(
+        "attributes", "corrections", "clock__escalated_at"
     )
 
 
-def _encoded(study: Study, sort: Sort) -> str:
-    value = getattr(study, sort.column)
-    text = value.isoformat() if isinstance(value, date | datetime) else value
-    return base64.urlsafe_b64encode(json.dumps([text, study.pk]).encode()).decode().rstrip("=")
+def rows_of(studies: QuerySet[Study], pks: list[int]) -> list[Study]:
+    """Give those of the rows that the list holds now."""
+    return list(_shown(studies.filter(pk__in=pks)))
 
 
-def _decoded(cursor: str, sort: Sort) -> tuple[Any, int] | None:
-    if not cursor:
-        return None
-    try:
-        text, pk = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if not isinstance(pk, int) or abs(pk) > 2**62 or not isinstance(text, str | None):
-            return None
-        if text is None:
-            return None, pk
-        if sort.column == "sort_date":
-            return date.fromisoformat(text), pk
-        if sort.column == "received_at":
-            return datetime.fromisoformat(text), pk
-        return text.replace("\x00", ""), pk
-    except (ValueError, TypeError, binascii.Error, RecursionError):
-        return None
+def counted(studies: QuerySet[Study]) -> str:
+    """Say how many there are, up to a thousand."""
+    count = studies.order_by()[: MOST_COUNTED + 1].count()
+    return f"{MOST_COUNTED:,}+" if count > MOST_COUNTED else f"{count:,}"
 
 
 def priors(principal: Principal, study: Study) -> QuerySet[Study]:
@@ -141,9 +119,61 @@ def priors(principal: Principal, study: Study) -> QuerySet[Study]:
     return others.order_by("-sort_date", "-pk")[:30]
 
 
-def next_unread(principal: Principal, criteria: dict[str, Any], *, beside: Study | None = None) -> Study | None:
-    """Give the next study that waits for a reader, the oldest first; another one than ``beside``."""
-    waiting = worklist(principal, {**criteria, "status": Study.Status.ARRIVED})
+def waiting(
+    principal: Principal, criteria: dict[str, Any], order: Sorting, *, beside: Study | None = None
+) -> Iterator[Study]:
+    """Give the cases of the list that the principal may take next, in the list's own order.
+
+    Those are unread, aren't another's by assignment unless the list asks for it, and nobody else holds them. Without a
+    filter of its own the list is taken by urgency, the oldest first.
+    """
+    unread = worklist(principal, {**criteria, "status": [Study.Status.ARRIVED]})
+    sites = principal.sites_with(Capability.REPORT_WRITE)
+    if sites is not None:
+        unread = unread.filter(site_id__in=sorted(sites))
+    unread = unread.exclude(
+        Q(claimed_until__gt=timezone.now()) & ~Q(claimed_by=principal.user) & Q(claimed_by__isnull=False)
+    )
+    if not criteria.get("assigned"):
+        unread = unread.filter(Q(assigned_to__isnull=True) | Q(assigned_to=principal.user))
     if beside is not None:
-        waiting = waiting.exclude(pk=beside.pk)
-    return waiting.order_by(F("study_date").asc(nulls_last=True), "pk").first()
+        unread = unread.exclude(pk=beside.pk)
+    yield from unread.select_related("site", "patient").order_by(*order.order)[:20]
+
+
+def filters_of(user: User) -> QuerySet[SavedFilter]:
+    """Give the user's own filters, and those shared with their groups and roles."""
+    roles = Membership.objects.filter(user=user).values("role")
+    groups = ReadingGroup.objects.filter(members=user)
+    found = SavedFilter.objects.filter(Q(user=user) | Q(role__in=roles) | Q(group__in=groups.values("pk")))
+    return found.select_related("group", "role", "user").distinct()
+
+
+def preference_of(user: User | None) -> WorklistPreference:
+    """Give what the user chose, or an unsaved default."""
+    kept = WorklistPreference.objects.filter(user=user).first() if user is not None else None
+    return kept or WorklistPreference(user=user)
+
+
+def readers_at(site_ids: Iterable[int]) -> QuerySet[User]:
+    """Give those who may write reports at one of the sites."""
+    roles = [
+        pk
+        for pk, capabilities in Role.objects.values_list("pk", "capabilities")
+        if Capability.REPORT_WRITE in capabilities
+    ]
+    held = Membership.objects.filter(Q(site__in=list(site_ids)) | Q(site__isnull=True), role__in=roles)
+    return User.objects.filter(is_active=True, pk__in=held.values("user")).order_by("last_name", "username")
+
+
+def groups_seen_by(principal: Principal) -> QuerySet[ReadingGroup]:
+    """Give the reading groups of the principal's sites."""
+    sites = principal.sites_with(Capability.STUDY_VIEW)
+    groups = ReadingGroup.objects.select_related("site")
+    return groups if sites is None else groups.filter(site__in=sorted(sites))
+
+
+def open_cases(principal: Principal, site_ids: frozenset[int] | None) -> QuerySet[Study]:
+    """Give the cases that wait for a report at the sites (None: at all of them)."""
+    cases = studies_visible_to(principal).filter(status__in=OPEN_STATUSES)
+    return cases if site_ids is None else cases.filter(site_id__in=sorted(site_ids))

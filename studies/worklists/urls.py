@@ -2,16 +2,24 @@
 
 from django.urls import path
 
-from studies.worklists import api, uploads, views
+from studies.worklists import api, cases, uploads, views
 
 urlpatterns = [
     path("api/v1/studies/", api.studies, name="api_studies"),
     path("api/v1/studies/<uid:study_instance_uid>/", api.study, name="api_study"),
     path("worklist/", views.worklist, name="worklist"),
-    path("worklist/next/", views.next_case, name="next_case"),
+    path("worklist/rows/", views.rows, name="worklist_rows"),
+    path("worklist/bulk/", views.bulk, name="worklist_bulk"),
+    path("worklist/columns/", views.save_columns, name="save_columns"),
+    path("worklist/next/", cases.next_case, name="next_case"),
+    path("worklist/upcoming/", cases.upcoming, name="upcoming_cases"),
     path("worklist/filters/", views.save_filter, name="save_filter"),
     path("worklist/filters/<int:pk>/delete/", views.delete_filter, name="delete_filter"),
-    path("studies/<uid:study_instance_uid>/", views.study, name="study"),
+    path("studies/<uid:study_instance_uid>/", cases.study, name="study"),
+    path("studies/<uid:study_instance_uid>/claim/", cases.claim, name="claim_case"),
+    path("studies/<uid:study_instance_uid>/release/", cases.release, name="release_case"),
+    path("studies/<uid:study_instance_uid>/assign/", cases.assign, name="assign_case"),
+    path("studies/<uid:study_instance_uid>/priority/", cases.priority, name="case_priority"),
     path("upload/", uploads.upload, name="upload"),
     path("upload/files/", uploads.upload_file, name="upload_file"),
     path("quarantine/", uploads.quarantine, name="quarantine"),

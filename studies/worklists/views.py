@@ -1,167 +1,194 @@
-"""The worklist and the study page."""
+"""The worklist."""
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from typing import Any
-from urllib.parse import urlencode
 
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.capabilities import Capability
 from accounts.gates import capability_required
+from accounts.models import Role, User
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
-from portal.audit.services import record, record_viewing
-from studies.access import visible_study
-from studies.models import Study
-from studies.worklists import selectors, services
+from portal.audit.services import record
+from studies.access import studies_visible_to
+from studies.errors import NotAllowed
+from studies.models import Priority, Study
+from studies.reading import OPEN_STATUSES
+from studies.worklists import assignment, columns, selectors, services
+from studies.worklists.ages import age
 from studies.worklists.forms import WorklistFilterForm
-from studies.worklists.models import SavedFilter
+from studies.worklists.sorting import Sorting, sorting, toggled
 
-COLUMNS = (("name", "Patient"), ("date", "Study date"), ("arrival", "Arrived"), ("status", "Status"))
+MOST_CHANGED = 200
 may_see_studies = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
+may_work_cases = capability_required(Capability.CASE_ASSIGN, Capability.REPORT_WRITE, Capability.ORDER_MANAGE)
 
 
-def _principal(request: HttpRequest) -> Principal:
+def principal_of(request: HttpRequest) -> Principal:
+    """Give who asks."""
     principal: Principal = request.principal  # type: ignore[attr-defined]
     return principal
 
 
-def age(born: date | None, on: date | None) -> str:
-    """Give the age on a day as DICOM's AS (PS3.5 §6.2): ``"034Y"``, ``"005M"`` below two years."""
-    if born is None or on is None or on < born:
-        return ""
-    years = on.year - born.year - ((on.month, on.day) < (born.month, born.day))
-    if years >= 2:
-        return f"{years:03d}Y"
-    months = (on.year - born.year) * 12 + on.month - born.month - (on.day < born.day)
-    return f"{months:03d}M"
-
-
-@require_GET
-@may_see_studies
-def worklist(request: HttpRequest) -> HttpResponse:
-    """Show the studies that match the filter, a page by keyset; to htmx only the table."""
-    principal = _principal(request)
-    form = WorklistFilterForm(request.GET, principal=principal)
-    criteria = form.cleaned_data if form.is_valid() else {}
-    sort = request.GET.get("sort", "")
-    sort = sort if sort in selectors.SORTS else selectors.DEFAULT_SORT
-    page = selectors.page_of(
-        selectors.worklist(principal, criteria),
-        sort,
-        after=request.GET.get("after", ""),
-        before=request.GET.get("before", ""),
-    )
-    used = {name: str(value) for name, value in criteria.items() if value}
-    if used:
-        record(
-            AuditEvent.Action.SEARCH,
-            principal=principal,
-            details={"way": "worklist", "keys": used, "results": len(page.studies)},
-        )
-    for study in page.studies:
-        study.age = age(study.patient.patient_birth_date, study.study_date)  # type: ignore[attr-defined]
-    query = {**used, **({"sort": sort} if sort != selectors.DEFAULT_SORT else {})}
-    context = {
-        "form": form,
-        "page": page,
-        "query": urlencode(query),
-        "is_filtered": bool(used),
-        "next_url": _url({**query, "after": page.after}) if page.after else "",
-        "previous_url": _url({**query, "before": page.before}) if page.before else "",
-        "headers": {name: _header(name, label, sort, used) for name, label in COLUMNS},
-        "is_referrer": not principal.may(Capability.STUDY_VIEW),
-        "may_write": principal.may(Capability.REPORT_WRITE),
-        "may_upload": principal.may(Capability.STUDY_UPLOAD),
-        "has_sites": len({s.site_id for s in page.studies}) > 1,
-        "saved_filters": SavedFilter.objects.filter(user=principal.user),
-        "today": date.today().isoformat(),
-    }
-    template = "worklists/_table.html" if request.htmx else "worklists/worklist.html"  # type: ignore[attr-defined]
-    response = render(request, template, context)
+def private(response: HttpResponse) -> HttpResponse:
+    """Keep the answer out of every cache."""
     response["Vary"] = "HX-Request"
     response["Cache-Control"] = "no-store"
     return response
 
 
-def _url(query: dict[str, str]) -> str:
-    return f"{reverse('worklist')}?{urlencode(query)}"
-
-
-def _header(name: str, label: str, sort: str, used: dict[str, str]) -> dict[str, str]:
-    is_current = sort.lstrip("-") == name
-    is_descending = sort.startswith("-")
-    next_sort = (name if is_descending else f"-{name}") if is_current else ("name" if name == "name" else f"-{name}")
-    direction = ("descending" if is_descending else "ascending") if is_current else ""
-    return {"label": label, "url": _url({**used, "sort": next_sort}), "direction": direction}
-
-
 @require_GET
 @may_see_studies
-def next_case(request: HttpRequest) -> HttpResponse:
-    """Open the next study that waits for a reader."""
-    principal = _principal(request)
-    form = WorklistFilterForm(request.GET, principal=principal)
-    beside = None
-    if request.GET.get("beside"):
-        beside = _visible(principal, request.GET["beside"][:64])
-    study = selectors.next_unread(principal, form.cleaned_data if form.is_valid() else {}, beside=beside)
-    if study is None:
-        return redirect(_url({"status": "arrived"}))
-    return redirect("study", study_instance_uid=study.study_instance_uid)
-
-
-def _visible(principal: Principal, study_instance_uid: str) -> Study:
-    try:
-        return visible_study(principal, study_instance_uid)
-    except Study.DoesNotExist as error:
-        raise Http404 from error
-
-
-@require_GET
-@may_see_studies
-def study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
-    """Show a study: report beside images."""
-    principal = _principal(request)
-    shown = _visible(principal, study_instance_uid)
-    record_viewing(
-        AuditEvent.Action.VIEW,
-        principal=principal,
-        site_id=shown.site_id,
-        patient_id=shown.patient_id_value,
-        patient_name=shown.patient_name,
-        study_instance_uid=shown.study_instance_uid,
-        details={"page": "study"},
-    )
-    reads_reports = principal.may(Capability.REPORT_READ, shown.site_id) or principal.may(
-        Capability.REPORT_WRITE, shown.site_id
-    )
-    context: dict[str, Any] = {
-        "study": shown,
-        "age": age(shown.patient.patient_birth_date, shown.study_date),
-        "series": shown.series.order_by("series_number", "pk"),
-        "priors": selectors.priors(principal, shown),
-        "reads_reports": reads_reports,
-        "may_write": principal.may(Capability.REPORT_WRITE, shown.site_id),
-    }
-    response = render(request, "worklists/study.html", context)
-    response["Cache-Control"] = "no-store"
+def worklist(request: HttpRequest) -> HttpResponse:
+    """Show the studies that match the filter; to htmx only the list, or what follows after a row."""
+    principal = principal_of(request)
+    form, criteria, order = asked(request.GET, principal)
+    studies = selectors.worklist(principal, criteria)
+    after = request.GET.get("after", "")
+    page = selectors.page_of(studies, order, after=after)
+    query = form.query() if form.is_valid() else QueryDict()
+    context = _row_context(principal, page.studies)
+    context |= _list_context(principal, form, query, order, context["columns"])
+    context |= {"page": page, "next_url": _url(query, sort=str(order), after=page.after) if page.after else ""}
+    if after:
+        return private(render(request, "worklists/_rows.html", context))
+    if query:
+        keys = {name: ",".join(query.getlist(name)) for name in query}
+        details = {"way": "worklist", "keys": keys, "results": len(page.studies)}
+        record(AuditEvent.Action.SEARCH, principal=principal, details=details)
+    context |= {"count": selectors.counted(studies), "saved_filters": _saved_filters(principal, query)}
+    is_part = bool(request.htmx)  # type: ignore[attr-defined]
+    response = private(render(request, "worklists/_list.html" if is_part else "worklists/worklist.html", context))
+    if is_part:
+        response["HX-Replace-Url"] = _url(query, sort=request.GET.get("sort", ""))
+    elif request.GET.get("sort") and principal.user is not None:
+        services.save_sort(user=principal.user, sort=str(order))
     return response
+
+
+def asked(data: QueryDict, principal: Principal) -> tuple[WorklistFilterForm, dict[str, Any], Sorting]:
+    """Give the filter's form, its cleaned values, and the sort: the one asked for, else the one used last."""
+    form = WorklistFilterForm(data, principal=principal)
+    criteria = form.cleaned_data if form.is_valid() else {}
+    return form, criteria, sorting(data.get("sort") or selectors.preference_of(principal.user).sort)
+
+
+@require_GET
+@may_see_studies
+def rows(request: HttpRequest) -> HttpResponse:
+    """Give the rows of those of the studies in ``?ids=`` that the list holds now; lists follow changes by it."""
+    principal = principal_of(request)
+    _form, criteria, _order = asked(request.GET, principal)
+    pks = [int(word) for word in request.GET.get("ids", "").split(",") if word.isdigit() and len(word) < 19]
+    found = selectors.rows_of(selectors.worklist(principal, criteria), pks[:MOST_CHANGED])
+    context = {**_row_context(principal, found), "page": selectors.Page(found, ""), "next_url": ""}
+    return private(render(request, "worklists/_rows.html", context))
+
+
+def _row_context(principal: Principal, studies: list[Study]) -> dict[str, Any]:
+    now = timezone.now()
+    for study in studies:
+        study.age = age(study.patient.patient_birth_date, study.study_date)  # type: ignore[attr-defined]
+        is_claimed = study.claimed_by is not None and study.claimed_until is not None and study.claimed_until > now
+        study.holder = study.claimed_by if is_claimed else None  # type: ignore[attr-defined]
+    is_referrer = not principal.may(Capability.STUDY_VIEW)
+    chosen = columns.chosen(selectors.preference_of(principal.user).columns, is_referrer=is_referrer)
+    return {
+        "columns": chosen,
+        "is_referrer": is_referrer,
+        "me": principal.user,
+        "may_select": principal.may(Capability.CASE_ASSIGN) or principal.may(Capability.REPORT_WRITE),
+        "open_statuses": OPEN_STATUSES,
+    }
+
+
+def _list_context(
+    principal: Principal, form: WorklistFilterForm, query: QueryDict, order: Sorting, shown: list[columns.Column]
+) -> dict[str, Any]:
+    may_assign = principal.may(Capability.CASE_ASSIGN)
+    sites = principal.sites_with(Capability.CASE_ASSIGN) or frozenset()
+    names = [column.name for column in shown]
+    return {
+        "form": form,
+        "order": order,
+        "heads": _heads(shown, order, query),
+        "query": query.urlencode(),
+        "list_query": _url(query, sort=str(order)).partition("?")[2],
+        "is_filtered": bool(query),
+        "may_write": principal.may(Capability.REPORT_WRITE),
+        "may_assign": may_assign,
+        "may_prioritise": may_assign or principal.may(Capability.ORDER_MANAGE),
+        "may_upload": principal.may(Capability.STUDY_UPLOAD),
+        "readers": selectors.readers_at(sites) if may_assign else [],
+        "priorities": Priority.choices,
+        "groups": selectors.groups_seen_by(principal) if "group" in form.fields else [],
+        "roles": Role.objects.all() if may_assign else [],
+        "all_columns": [*shown, *(c for c in columns.COLUMNS.values() if c.name not in names)],
+        "shown_names": names,
+        "today": date.today().isoformat(),
+    }
+
+
+def _heads(shown: list[columns.Column], order: Sorting, query: QueryDict) -> list[dict[str, Any]]:
+    heads: list[dict[str, Any]] = []
+    for column in shown:
+        place = next((n for n, step in enumerate(order.steps) if step.name == column.sort), None)
+        step = order.steps[place] if place is not None else None
+        heads.append(
+            {
+                "column": column,
+                "url": _url(query, sort=toggled(order, column.sort, add=False)) if column.sort else "",
+                "add_url": _url(query, sort=toggled(order, column.sort, add=True)) if column.sort else "",
+                "direction": ("descending" if step.is_descending else "ascending") if step else "",
+                "place": place + 1 if place is not None and len(order.steps) > 1 else "",
+            }
+        )
+    return heads
+
+
+def _saved_filters(principal: Principal, query: QueryDict) -> list[dict[str, Any]]:
+    if principal.user is None:
+        return []
+    return [
+        {
+            "filter": kept,
+            "is_own": kept.user_id == principal.user.pk,
+            "is_current": QueryDict(kept.query).urlencode() == query.urlencode() and bool(query),
+        }
+        for kept in selectors.filters_of(principal.user)
+    ]
+
+
+def _url(query: QueryDict, **more: str) -> str:
+    full = query.copy()
+    for name, value in more.items():
+        if value:
+            full[name] = value
+    return f"{reverse('worklist')}{'?' if full else ''}{full.urlencode()}"
 
 
 @require_POST
 @may_see_studies
 def save_filter(request: HttpRequest) -> HttpResponse:
-    """Keep the current filter under a name."""
+    """Keep the current filter under a name, for oneself, a group or a role."""
+    principal = principal_of(request)
     name, query = request.POST.get("name", "").strip(), request.POST.get("query", "")
-    user = _principal(request).user
-    if name and query and user is not None:
-        services.save_filter(user=user, name=name, query=query)
+    kind, _colon, key = request.POST.get("share", "").partition(":")
+    group = (
+        get_object_or_404(selectors.groups_seen_by(principal), pk=key) if kind == "group" and key.isdigit() else None
+    )
+    role = get_object_or_404(Role, pk=key) if kind == "role" and key.isdigit() else None
+    if name and query:
+        services.save_filter(principal=principal, name=name, query=query, group=group, role=role)
     return redirect(f"{reverse('worklist')}?{query}")
 
 
@@ -169,7 +196,55 @@ def save_filter(request: HttpRequest) -> HttpResponse:
 @may_see_studies
 def delete_filter(request: HttpRequest, pk: int) -> HttpResponse:
     """Forget a saved filter."""
-    user = _principal(request).user
+    user = principal_of(request).user
     if user is not None:
         services.delete_filter(user=user, pk=pk)
     return redirect("worklist")
+
+
+@require_POST
+@may_see_studies
+def save_columns(request: HttpRequest) -> HttpResponse:
+    """Remember which columns to show, in which order."""
+    user = principal_of(request).user
+    if user is not None:
+        services.save_columns(user=user, names=request.POST.getlist("column"))
+    return redirect(f"{reverse('worklist')}?{request.POST.get('query', '')}")
+
+
+@require_POST
+@may_work_cases
+def bulk(request: HttpRequest) -> HttpResponse:
+    """Assign the chosen cases or set their priority; answers with a message, the rows follow by themselves."""
+    principal = principal_of(request)
+    pks = [int(word) for word in request.POST.getlist("study") if word.isdigit() and len(word) < 19]
+    chosen = list(studies_visible_to(principal).filter(pk__in=pks[:MOST_CHANGED]))
+    reader, priority = request.POST.get("reader", ""), request.POST.get("priority", "")
+    try:
+        if priority in Priority.values:
+            done = assignment.prioritise_cases(studies=chosen, priority=priority, principal=principal)
+        else:
+            done = assignment.assign_cases(studies=chosen, reader=_reader(reader, principal), principal=principal)
+    except NotAllowed:
+        done = 0
+    response = HttpResponse(status=204)
+    refused = len(chosen) - done
+    text = ngettext("%(n)s case changed.", "%(n)s cases changed.", done) % {"n": done}
+    if refused:
+        text += " " + ngettext("%(n)s was refused.", "%(n)s were refused.", refused) % {"n": refused}
+    level = "warning" if refused or not done else "success"
+    response["HX-Trigger"] = _message(level, text)
+    return response
+
+
+def _reader(choice: str, principal: Principal) -> User | None:
+    if choice == "me":
+        return principal.user
+    if choice == "nobody" or not choice.isdigit():
+        return None
+    return User.objects.filter(pk=choice, is_active=True).first()
+
+
+def _message(level: str, text: str) -> str:
+    # A header's value is ASCII; JSON's escapes carry the rest.
+    return json.dumps({"atrium:message": {"level": level, "text": text}, "atrium:changed": {}})

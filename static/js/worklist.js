@@ -1,0 +1,211 @@
+// The worklist follows what happens elsewhere: changed rows are replaced where they stand, new ones are announced and
+// shown on a key. Nothing moves under the cursor. Filters answer while one types, rows are chosen with x.
+(() => {
+  const place = document.getElementById("worklist");
+  if (!place) return;
+  const TICK = 15_000;
+  const GATHER = 250;
+  const WARNS_AT = 0.75;
+  const filter = document.getElementById("filter");
+  const bulk = document.getElementById("bulk");
+  const live = document.getElementById("live");
+  const list = () => document.getElementById("list");
+  const rows = () => document.getElementById("rows");
+  const rowOf = (pk) => rows()?.querySelector(`tr[data-study="${pk}"]`);
+  let fresh = new Set();
+
+  // Clocks and claims run on without the server.
+  const spoken = (minutes) => {
+    const size = Math.abs(minutes);
+    const text = size < 60 ? `${size} min` : size < 48 * 60 ? `${Math.floor(size / 60)} h ${String(size % 60).padStart(2, "0")}` : `${Math.floor(size / 1440)} d`;
+    return minutes < 0 ? `−${text}` : text;
+  };
+
+  const tick = () => {
+    const now = Date.now();
+    for (const clock of place.querySelectorAll("[data-due]")) {
+      const due = Date.parse(clock.dataset.due);
+      const from = Date.parse(clock.dataset.from);
+      const minutes = Math.round((due - now) / 60_000);
+      clock.textContent = spoken(minutes);
+      clock.classList.toggle("is-late", due <= now);
+      clock.classList.toggle("is-warning", due > now && now - from > (due - from) * WARNS_AT);
+      clock.title = new Date(due).toLocaleString();
+    }
+    for (const holder of place.querySelectorAll("[data-claimed-until]")) {
+      if (Date.parse(holder.dataset.claimedUntil) <= now) holder.remove();
+    }
+  };
+
+  // What the menus hold is said on them.
+  const label = () => {
+    for (const menu of filter.querySelectorAll(".filter-menu")) {
+      const chosen = [...menu.querySelectorAll("input:checked")].map((box) => box.parentElement.textContent.trim());
+      const typed = [...menu.querySelectorAll("input:not([type=checkbox]), select")].filter((field) => field.value).length;
+      const value = menu.querySelector(".filter-menu-value");
+      if (menu.classList.contains("filter-menu-more")) value.textContent = chosen.length + typed ? String(chosen.length + typed) : "";
+      else value.textContent = chosen.length > 2 ? `${chosen.length}` : chosen.join(", ");
+    }
+  };
+
+  const showFresh = () => {
+    const button = document.getElementById("new-rows");
+    if (!button) return;
+    button.hidden = fresh.size === 0;
+    button.textContent = fresh.size === 1 ? button.dataset.one : button.dataset.many.replace("{n}", fresh.size);
+  };
+
+  const focusedStudy = () => document.activeElement?.closest("tr[data-study]")?.dataset.study;
+
+  const refocus = (pk) => rowOf(pk)?.querySelector(".row-link")?.focus({ preventScroll: true });
+
+  const reload = async () => {
+    const kept = focusedStudy();
+    await htmx.ajax("GET", `${filter.action}?${list().dataset.query}`, { target: "#worklist", swap: "innerHTML" });
+    if (kept) refocus(kept);
+  };
+
+  const follow = async (pks) => {
+    if (!list()) return;
+    const answer = await fetch(`${list().dataset.rowsUrl}?ids=${pks.join(",")}&${list().dataset.query}`, { headers: { "HX-Request": "true" } });
+    if (!answer.ok) return;
+    const holder = document.createElement("template");
+    holder.innerHTML = `<table><tbody>${await answer.text()}</tbody></table>`;
+    const now = new Map([...holder.content.querySelectorAll("tr[data-study]")].map((row) => [row.dataset.study, row]));
+    for (const pk of pks) {
+      const old = rowOf(pk);
+      const row = now.get(pk);
+      if (old && row) {
+        const isFocused = old.contains(document.activeElement);
+        const box = row.querySelector("input[name=study]");
+        if (box) box.checked = old.querySelector("input[name=study]")?.checked ?? false;
+        row.classList.add("was-changed");
+        old.replaceWith(row);
+        htmx.process(row);
+        if (isFocused) refocus(pk);
+      } else if (old) {
+        old.classList.add("is-gone");
+        fresh.delete(pk);
+      } else if (row) {
+        fresh.add(pk);
+      }
+    }
+    showFresh();
+    tick();
+    choose();
+  };
+
+  // Changes are gathered for a moment, so that a batch costs one request.
+  let gathered = new Set();
+  let timer = 0;
+  const changed = (pk) => {
+    gathered.add(pk);
+    if (timer) return;
+    timer = setTimeout(() => {
+      const pks = [...gathered].slice(0, 200);
+      gathered = new Set();
+      timer = 0;
+      follow(pks);
+    }, GATHER);
+  };
+
+  const source = new EventSource(place.dataset.changesUrl);
+  source.addEventListener("change", (event) => changed(event.data));
+  const say = (isOn) => {
+    live.textContent = isOn ? live.dataset.on : live.dataset.off;
+    live.classList.toggle("is-off", !isOn);
+  };
+  source.addEventListener("open", () => say(true));
+  source.addEventListener("error", () => say(false));
+  window.addEventListener("pagehide", () => source.close());
+
+  // Choosing several cases.
+  const choose = () => {
+    if (!bulk) return;
+    const count = rows()?.querySelectorAll("input[name=study]:checked").length ?? 0;
+    const text = document.getElementById("bulk-count");
+    bulk.hidden = count === 0;
+    text.textContent = count === 1 ? text.dataset.one : text.dataset.many.replace("{n}", count);
+  };
+
+  const chooseNone = () => {
+    for (const box of place.querySelectorAll("input[name=study], #choose-all")) box.checked = false;
+    choose();
+  };
+
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "choose-all") {
+      for (const box of rows().querySelectorAll("input[name=study]")) box.checked = event.target.checked;
+    }
+    if (event.target.closest("#worklist")) choose();
+    if (event.target.matches("#bulk select") && event.target.value) bulk.requestSubmit();
+  });
+
+  bulk?.addEventListener("htmx:afterRequest", () => {
+    bulk.reset();
+    chooseNone();
+  });
+  document.getElementById("bulk-none")?.addEventListener("click", chooseNone);
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=checkbox]), select, textarea")) return;
+    if (event.key === "x" && focusedStudy()) {
+      const box = rowOf(focusedStudy()).querySelector("input[name=study]");
+      if (box) box.checked = !box.checked;
+      choose();
+      event.preventDefault();
+    }
+    if (event.key === "Escape") for (const menu of filter.querySelectorAll("details[open]")) menu.open = false;
+  });
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#new-rows")) reload();
+    for (const menu of filter.querySelectorAll("details[open]")) if (!menu.contains(event.target)) menu.open = false;
+    const head = event.target.closest("a[data-add-url]");
+    if (head && event.shiftKey) {
+      event.preventDefault();
+      window.location.assign(head.dataset.addUrl);
+    }
+    const link = event.target.closest(".row-link");
+    if (link) {
+      sessionStorage.setItem("worklist-row", link.closest("tr").dataset.study);
+      if (list().dataset.query && link.pathname.startsWith("/studies/")) link.search = `?list=${encodeURIComponent(list().dataset.query)}`;
+    }
+    const move = event.target.closest("[data-move]");
+    if (move) {
+      const item = move.closest("li");
+      const other = move.dataset.move === "1" ? item.nextElementSibling : item.previousElementSibling;
+      if (other) (move.dataset.move === "1" ? other.after(item) : other.before(item));
+      move.focus();
+    }
+    if (event.target.closest("[data-usual]")) {
+      for (const box of event.target.closest("form").querySelectorAll("[name=column]")) box.checked = false;
+    }
+  });
+
+  document.addEventListener("submit", (event) => {
+    const next = event.target.closest("form[data-next-case]");
+    if (next) next.elements.query.value = list().dataset.query;
+  });
+
+  filter.addEventListener("input", label);
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.target === place || event.detail.target === place) {
+      fresh = new Set();
+      label();
+      choose();
+    }
+    tick();
+  });
+
+  label();
+  tick();
+  setInterval(tick, TICK);
+  // Back from a case, one goes on where one was.
+  const last = sessionStorage.getItem("worklist-row");
+  if (last && rowOf(last)) {
+    sessionStorage.removeItem("worklist-row");
+    refocus(last);
+    rowOf(last).scrollIntoView({ block: "nearest" });
+  }
+})();

@@ -1,0 +1,59 @@
+"""The worklist's columns: what each is called, what it's sorted by, and which are shown unless chosen otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column; its cell is ``worklists/cells/NAME.html``."""
+
+    name: str
+    label: str | Promise
+    sort: str = ""
+    css: str = ""
+
+    @property
+    def template(self) -> str:
+        return f"worklists/cells/{self.name}.html"
+
+
+COLUMNS = {
+    column.name: column
+    for column in (
+        Column("patient", _("Patient"), "name"),
+        Column("status", _("Status"), "status"),
+        Column("priority", _("Priority"), "priority"),
+        Column("clock", _("Due")),
+        Column("date", _("Study date"), "date"),
+        Column("modality", _("Modality"), "modality"),
+        Column("study", _("Study"), "study"),
+        Column("body_part", _("Body part")),
+        Column("patient_id", _("Patient ID"), "patient_id"),
+        Column("born", _("Born")),
+        Column("accession", _("Accession"), "accession"),
+        Column("referrer", _("Referrer"), "referrer"),
+        Column("reader", _("Reader")),
+        Column("images", _("Images"), "images", "num"),
+        Column("arrival", _("Arrived"), "arrival"),
+        Column("site", _("Site"), "site"),
+    )
+}
+USUAL = (
+    *("patient", "status", "priority", "clock", "date", "modality", "study", "patient_id", "born", "accession"),
+    *("referrer", "reader", "site"),
+)
+# What a referring clinician sees: results, not the department's work.
+REFERRERS = ("patient", "status", "date", "modality", "study", "patient_id", "born", "site")
+
+
+def chosen(names: list[str], *, is_referrer: bool) -> list[Column]:
+    """Give the columns to show; the patient always comes first."""
+    if is_referrer:
+        return [COLUMNS[name] for name in REFERRERS]
+    known = [name for name in names if name in COLUMNS and name != "patient"]
+    return [COLUMNS[name] for name in (["patient", *known] if known else USUAL)]

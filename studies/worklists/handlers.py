@@ -1,0 +1,22 @@
+"""What the worklist does when something happens elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studies.events import handle
+from studies.worklists.assignment import assign_on_arrival
+from studies.worklists.turnaround import set_clock
+
+
+@handle("study.arrived")
+def begin(payload: dict[str, Any]) -> None:
+    """Start the new case's clock and find its reader."""
+    set_clock(study_id=payload["study"])
+    assign_on_arrival(study_id=payload["study"])
+
+
+@handle("study.changed")
+def follow(payload: dict[str, Any]) -> None:
+    """Correct the clock after another priority."""
+    set_clock(study_id=payload["study"])

@@ -1,0 +1,64 @@
+"""By when cases are to be read: targets, clocks, and the word that one is late."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from studies import events
+from studies.models import Priority, Study
+from studies.reading import OPEN_STATUSES
+from studies.worklists.models import CaseClock, TurnaroundTarget
+
+# Where a site has set none.
+DEFAULT_MINUTES = {
+    Priority.STAT: 60,
+    Priority.HIGH: 4 * 60,
+    Priority.MEDIUM: 12 * 60,
+    Priority.ROUTINE: 24 * 60,
+    Priority.LOW: 72 * 60,
+}
+# From this part of the time on, a clock warns.
+WARNS_AT = 0.75
+BATCH = 200
+
+
+def minutes_for(study: Study) -> int:
+    """Give the narrowest target that fits: the site's for priority and modality, the site's for priority, ours."""
+    targets = dict(
+        TurnaroundTarget.objects.filter(site=study.site_id, priority=study.priority).values_list("modality", "minutes")
+    )
+    fitting = [targets[m] for m in study.modalities if m in targets]
+    if fitting:
+        return int(min(fitting))
+    return int(targets.get("", DEFAULT_MINUTES[Priority(study.priority)]))
+
+
+@transaction.atomic
+def set_clock(*, study_id: int) -> None:
+    """Set or correct the clock of an open case; one that became due later may be told as late once more."""
+    study = Study.objects.filter(pk=study_id, status__in=OPEN_STATUSES).first()
+    if study is None:
+        return
+    due_at = study.received_at + timedelta(minutes=minutes_for(study))
+    clock, is_new = CaseClock.objects.get_or_create(study=study, defaults={"due_at": due_at})
+    if not is_new and clock.due_at != due_at:
+        CaseClock.objects.filter(pk=clock.pk).update(due_at=due_at, escalated_at=None)
+
+
+def escalate_overdue() -> int:
+    """Say of each open case that has become late that it is (``case.overdue``), once; give how many."""
+    now = timezone.now()
+    late = CaseClock.objects.filter(escalated_at__isnull=True, due_at__lte=now)
+    told = 0
+    for clock in late.select_related("study").order_by("due_at")[:BATCH]:
+        with transaction.atomic():
+            if not CaseClock.objects.filter(pk=clock.pk, escalated_at__isnull=True).update(escalated_at=now):
+                continue
+            if clock.study.status in OPEN_STATUSES:
+                events.emit("case.overdue", study=clock.study_id)
+                events.emit("study.changed", study=clock.study_id)
+                told += 1
+    return told

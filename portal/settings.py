@@ -202,6 +202,7 @@ CELERY_BEAT_SCHEDULE = {
     "escalate-overdue-cases": {"task": "studies.worklists.tasks.escalate_overdue", "schedule": 60.0},
     "run-due-events": {"task": "studies.tasks.deliver_due_events", "schedule": 15.0},
     "remove-objects": {"task": "studies.archive.tasks.remove_objects", "schedule": 60.0},
+    "build-metadata": {"task": "studies.archive.tasks.build_metadata", "schedule": 5.0, "options": {"expires": 5}},
     "close-viewing": {"task": "portal.audit.tasks.close_viewing", "schedule": 60.0},
     "settle-studies": {"task": "studies.tasks.settle_studies", "schedule": 5.0},
     "work-off-queues": {"task": "studies.dimse.tasks.start_due_queues", "schedule": 10.0},

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 from django.core.files.storage import FileSystemStorage
 from storages.backends.s3 import S3Storage
+
+# Disks and object stores take several writes at a time.
+_syncing = ThreadPoolExecutor(8, thread_name_prefix="durable")
 
 
 def fsync_folder(folder: Path) -> None:
@@ -19,32 +26,55 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _sync_bytes(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rename(staged: Path, target: Path) -> None:
+    try:
+        os.replace(staged, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # Staging lies on another file system: copy beside the target, then rename.
+        beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+        with staged.open("rb") as source, beside.open("wb") as copy:
+            while chunk := source.read(1 << 20):
+                copy.write(chunk)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.replace(beside, target)
+        staged.unlink()
+
+
 class DurableFileSystemStorage(FileSystemStorage):
     """Files that are on disk, under their final name, before :meth:`place` returns."""
 
     def place(self, key: str, staged: Path) -> None:
         """Make the staged file durable under ``key``. An object that is already there is replaced by equal bytes."""
-        target = Path(self.path(key))
-        if not target.parent.is_dir():
-            self._make_folders(target.parent)
-        descriptor = os.open(staged, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        try:
-            os.replace(staged, target)
-        except OSError:
-            # Staging lies on another file system: copy beside the target, then rename.
-            beside = target.with_name(f".{target.name}.{os.getpid()}")
-            with staged.open("rb") as source, beside.open("wb") as copy:
-                while chunk := source.read(1 << 20):
-                    copy.write(chunk)
-                copy.flush()
-                os.fsync(copy.fileno())
-            os.replace(beside, target)
-            staged.unlink()
-        fsync_folder(target.parent)
+        self.place_all([(key, staged)])
+
+    def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
+        """Make many staged files durable: their bytes side by side, then their names, each folder once."""
+        paths = [path for _, path in staged]
+        if len(paths) > 1:
+            list(_syncing.map(_sync_bytes, paths))
+        else:
+            for path in paths:
+                _sync_bytes(path)
+        folders = set()
+        for key, path in staged:
+            target = Path(self.path(key))
+            if not target.parent.is_dir():
+                self._make_folders(target.parent)
+            _rename(path, target)
+            folders.add(target.parent)
+        for folder in sorted(folders):
+            fsync_folder(folder)
 
     def _make_folders(self, folder: Path) -> None:
         missing = [folder]
@@ -81,6 +111,10 @@ class RangedS3Storage(S3Storage):
         with staged.open("rb") as file:
             self.bucket.upload_fileobj(file, self._normalize_name(key), ExtraArgs={"ContentType": "application/dicom"})
         staged.unlink()
+
+    def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
+        """Upload many staged files, some at a time."""
+        list(_syncing.map(lambda pair: self.place(*pair), staged))
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         """Give ``length`` bytes from ``offset`` by one ranged GET. Raises EOFError when the object is shorter."""

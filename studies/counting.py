@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django.db.models import Count, F, Q
+from django.utils import timezone
 
 from studies.models import Series, Study
 
@@ -17,7 +18,9 @@ def count_series(series_ids: Iterable[int]) -> None:
         .values_list("pk", "current")
     )
     for pk, current in counted:
-        Series.objects.filter(pk=pk).update(number_of_instances=current, revision=F("revision") + 1)
+        Series.objects.filter(pk=pk).update(
+            number_of_instances=current, revision=F("revision") + 1, metadata_due_at=timezone.now()
+        )
 
 
 def count_study(study: Study, *, has_conflict: bool = False) -> None:

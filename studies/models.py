@@ -234,6 +234,7 @@ class Series(models.Model):
     body_part_examined = models.CharField(max_length=32, blank=True)
     number_of_instances = models.PositiveIntegerField(default=0)
     revision = models.PositiveIntegerField(default=0)
+    metadata_due_at = models.DateTimeField(null=True, help_text="When to build its metadata; null once they are.")
     attributes = models.JSONField(default=dict)
     received_at = models.DateTimeField(auto_now_add=True)
 
@@ -244,6 +245,11 @@ class Series(models.Model):
         ]
         indexes = [
             models.Index(fields=["series_instance_uid"], name="series_by_uid"),
+            models.Index(
+                fields=["metadata_due_at"],
+                name="series_metadata_due",
+                condition=models.Q(metadata_due_at__isnull=False),
+            ),
             models.Index(fields=["modality", "study"], name="series_by_modality"),
         ]
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 from pydicom import DataElement, Dataset
 
+from studies.archive.errors import ObjectMissing
 from studies.archive.models import SeriesMetadata
 from studies.archive.objects import read_dataset
 from studies.models import Instance, Series
 
+logger = logging.getLogger("atrium.archive")
 BULK_THRESHOLD = 1024
 
 
@@ -118,3 +122,18 @@ def bulk_data(instance: Instance, path: str) -> bytes:
     if not isinstance(value, bytes):
         raise LookupError(path)
     return value
+
+
+def build_due_metadata(*, most: int = 100) -> int:
+    """Build the metadata of series that have been quiet for a while, so that the first to ask doesn't wait.
+
+    Gives how many series were looked at. One that can't be read is left to the one who asks for it.
+    """
+    due = Series.objects.filter(metadata_due_at__lte=timezone.now()).order_by("metadata_due_at")[:most]
+    for series in due:
+        try:
+            series_metadata(series)
+        except ObjectMissing:
+            logger.exception("metadata can't be built: an object is missing")
+        Series.objects.filter(pk=series.pk, revision=series.revision).update(metadata_due_at=None)
+    return len(due)

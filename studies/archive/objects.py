@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,7 @@ from studies.models import Instance
 
 CHUNK = 1 << 18
 ITEM_HEADER = 8
+HASHED = 1 << 22
 
 
 def _storage(alias: str = "objects") -> DurableFileSystemStorage | RangedS3Storage:
@@ -32,6 +34,22 @@ def _storage(alias: str = "objects") -> DurableFileSystemStorage | RangedS3Stora
 def place(key: str, staged: Path) -> None:
     """Move a staged file into storage; on return it's durable. Raises OSError or the S3 client's error."""
     _storage().place(key, staged)
+
+
+def place_all(staged: Sequence[tuple[str, Path]]) -> None:
+    """Move many staged files into storage at once; on return all are durable. Raises as :func:`place`."""
+    _storage().place_all(staged)
+
+
+def digest(key: str, offset: int, length: int) -> bytes:
+    """Give the SHA-256 of a part of an object. Raises ObjectMissing."""
+    hashed, storage = hashlib.sha256(), _storage()
+    try:
+        for begin in range(offset, offset + length, HASHED):
+            hashed.update(storage.read_range(key, begin, min(HASHED, offset + length - begin)))
+    except (OSError, EOFError) as error:
+        raise ObjectMissing(key) from error
+    return hashed.digest()
 
 
 def quarantine(key: str, staged: Path) -> None:

@@ -49,9 +49,13 @@ def _store(event: Event, incoming: IncomingObject) -> int | Dataset:
     try:
         if incoming.failure is not None:
             raise incoming.failure
-        (outcome,) = ingest(
-            [StagedFile(incoming.path, incoming.size)], Source(WayIn.DIMSE, caller.site, caller.principal)
+        staged = StagedFile(
+            incoming.path,
+            incoming.size,
+            sha256=incoming.sha256.digest(),
+            dataset_sha256=incoming.dataset_sha256.digest(),
         )
+        (outcome,) = ingest([staged], Source(WayIn.DIMSE, caller.site, caller.principal))
     except OSError:
         logger.exception("no room to store")
         return status(OUT_OF_RESOURCES, "The archive has no room.")

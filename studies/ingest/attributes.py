@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import date, time
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pydicom
 from pydicom import Dataset
@@ -31,75 +31,81 @@ _STUDY_TAGS, _SERIES_TAGS, _INSTANCE_TAGS = (
 )
 
 
-@dataclass(frozen=True)
 class Attributes:
-    """An instance's identity and what its patient, study, series and instance are indexed by."""
+    """An instance's identity and what its patient, study, series and instance are indexed by.
 
-    study_instance_uid: str
-    series_instance_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str
-    patient: dict[str, Any]
-    study: dict[str, Any]
-    series: dict[str, Any]
-    instance: dict[str, Any]
-    referring_physician_name: str
-    modality: str
-    announced_frames: int
-    frame_length: int | None
-    has_even_frames: bool
+    Patient, study and series are read from the data set only when asked for: of a series' hundreds of instances, the
+    first makes their rows.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.study_instance_uid = _uid(dataset, "StudyInstanceUID")
+        self.series_instance_uid = _uid(dataset, "SeriesInstanceUID")
+        self.sop_instance_uid = _uid(dataset, "SOPInstanceUID")
+        self.sop_class_uid = _uid(dataset, "SOPClassUID")
+        self.announced_frames = max(_integer(dataset, "NumberOfFrames") or 1, 1)
+        self.frame_length, self.has_even_frames = _frame_size(dataset)
+
+    @cached_property
+    def patient(self) -> dict[str, Any]:
+        """Give the patient's values."""
+        return {
+            "patient_id": _text(self._dataset, "PatientID", 64),
+            "issuer_of_patient_id": _text(self._dataset, "IssuerOfPatientID", 64),
+            "patient_name": _text(self._dataset, "PatientName", 324),
+            "patient_birth_date": _date(self._dataset, "PatientBirthDate"),
+            "patient_sex": _text(self._dataset, "PatientSex", 16),
+        }
+
+    @cached_property
+    def study(self) -> dict[str, Any]:
+        """Give the study's values."""
+        return {
+            "study_date": _date(self._dataset, "StudyDate"),
+            "study_time": _time(self._dataset, "StudyTime"),
+            "accession_number": _text(self._dataset, "AccessionNumber", 64),
+            "study_id": _text(self._dataset, "StudyID", 64),
+            "study_description": _text(self._dataset, "StudyDescription", 256),
+            "institution_name": _text(self._dataset, "InstitutionName", 256),
+            "attributes": _json(self._dataset, _STUDY_TAGS),
+        }
+
+    @cached_property
+    def series(self) -> dict[str, Any]:
+        """Give the series' values."""
+        return {
+            "modality": _text(self._dataset, "Modality", 16),
+            "series_number": _integer(self._dataset, "SeriesNumber"),
+            "series_description": _text(self._dataset, "SeriesDescription", 256),
+            "body_part_examined": _text(self._dataset, "BodyPartExamined", 32),
+            "attributes": _json(self._dataset, _SERIES_TAGS),
+        }
+
+    @cached_property
+    def instance(self) -> dict[str, Any]:
+        """Give the instance's values."""
+        return {
+            "instance_number": _integer(self._dataset, "InstanceNumber"),
+            "rows": _count(self._dataset, "Rows"),
+            "columns": _count(self._dataset, "Columns"),
+            "bits_allocated": _count(self._dataset, "BitsAllocated"),
+            "attributes": _json(self._dataset, _INSTANCE_TAGS),
+        }
+
+    @property
+    def referring_physician_name(self) -> str:
+        """Give the referring physician's name as received."""
+        return _text(self._dataset, "ReferringPhysicianName", 324)
 
 
-def read_attributes(path: Path) -> Attributes:
+def read_attributes(source: Path | BinaryIO) -> Attributes:
     """Read the data set up to its pixels. Raises Refusal when it isn't one, or lacks or mangles what identifies it."""
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        dataset = pydicom.dcmread(source, stop_before_pixels=True)
     except (InvalidDicomError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
         raise Refusal("The data set can't be parsed.") from error
-    uids = {
-        keyword: _uid(dataset, keyword)
-        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-    }
-    return Attributes(
-        study_instance_uid=uids["StudyInstanceUID"],
-        series_instance_uid=uids["SeriesInstanceUID"],
-        sop_instance_uid=uids["SOPInstanceUID"],
-        sop_class_uid=uids["SOPClassUID"],
-        patient={
-            "patient_id": _text(dataset, "PatientID", 64),
-            "issuer_of_patient_id": _text(dataset, "IssuerOfPatientID", 64),
-            "patient_name": _text(dataset, "PatientName", 324),
-            "patient_birth_date": _date(dataset, "PatientBirthDate"),
-            "patient_sex": _text(dataset, "PatientSex", 16),
-        },
-        study={
-            "study_date": _date(dataset, "StudyDate"),
-            "study_time": _time(dataset, "StudyTime"),
-            "accession_number": _text(dataset, "AccessionNumber", 64),
-            "study_id": _text(dataset, "StudyID", 64),
-            "study_description": _text(dataset, "StudyDescription", 256),
-            "institution_name": _text(dataset, "InstitutionName", 256),
-            "attributes": _json(dataset, _STUDY_TAGS),
-        },
-        series={
-            "modality": _text(dataset, "Modality", 16),
-            "series_number": _integer(dataset, "SeriesNumber"),
-            "series_description": _text(dataset, "SeriesDescription", 256),
-            "body_part_examined": _text(dataset, "BodyPartExamined", 32),
-            "attributes": _json(dataset, _SERIES_TAGS),
-        },
-        instance={
-            "instance_number": _integer(dataset, "InstanceNumber"),
-            "rows": _count(dataset, "Rows"),
-            "columns": _count(dataset, "Columns"),
-            "bits_allocated": _count(dataset, "BitsAllocated"),
-            "attributes": _json(dataset, _INSTANCE_TAGS),
-        },
-        referring_physician_name=_text(dataset, "ReferringPhysicianName", 324),
-        modality=_text(dataset, "Modality", 16),
-        announced_frames=max(_integer(dataset, "NumberOfFrames") or 1, 1),
-        **_frame_size(dataset),
-    )
+    return Attributes(dataset)
 
 
 def _uid(dataset: Dataset, keyword: str) -> str:
@@ -180,7 +186,7 @@ def _without_nul(value: Any) -> Any:
     return value if value == value and value not in {float("inf"), float("-inf")} else None
 
 
-def _frame_size(dataset: Dataset) -> dict[str, Any]:
+def _frame_size(dataset: Dataset) -> tuple[int | None, bool]:
     """Give the length of a native frame in bytes, and whether frames begin on byte borders (PS3.5 §8.1.1)."""
     rows, columns, bits = (_count(dataset, k) or 0 for k in ("Rows", "Columns", "BitsAllocated"))
     samples = _count(dataset, "SamplesPerPixel") or 1
@@ -188,5 +194,5 @@ def _frame_size(dataset: Dataset) -> dict[str, Any]:
     if _text(dataset, "PhotometricInterpretation", 16) == "YBR_FULL_422":
         frame_bits = frame_bits * 2 // 3
     if not frame_bits:
-        return {"frame_length": None, "has_even_frames": False}
-    return {"frame_length": (frame_bits + 7) // 8, "has_even_frames": frame_bits % 8 == 0}
+        return None, False
+    return (frame_bits + 7) // 8, frame_bits % 8 == 0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
 from django.core.files.storage import storages
+from django.utils import timezone
 
 from studies.archive import objects
+from studies.archive.metadata import build_due_metadata
 from studies.ingest.models import QuarantinedFile
 from studies.ingest.services import Status
 from studies.models import Instance, Patient, Series, Study
@@ -109,3 +112,26 @@ def test_a_uid_that_could_be_a_path_is_refused(uid: str, north: Any, ingest_file
         content = make_instance(SeriesInstanceUID=uid)
     (outcome,) = ingest_files(north, content)
     assert outcome.status is Status.REFUSED
+
+
+def test_the_same_data_set_under_other_file_meta_information_is_a_duplicate(north: Any, ingest_files: Any) -> None:
+    content = make_instance()
+    ingest_files(north, content)
+    other = pydicom.dcmread(BytesIO(content))
+    other.file_meta.ImplementationVersionName = "ANOTHER"
+    buffer = BytesIO()
+    other.save_as(buffer, enforce_file_format=True)
+    (again,) = ingest_files(north, buffer.getvalue())
+    assert buffer.getvalue() != content
+    assert again.status is Status.DUPLICATE
+    assert Instance.objects.count() == 1
+
+
+def test_metadata_are_built_once_a_series_is_quiet(north: Any, ingest_files: Any) -> None:
+    ingest_files(north, make_instance())
+    assert build_due_metadata() == 0
+    Series.objects.update(metadata_due_at=timezone.now())
+    assert build_due_metadata() == 1
+    series = Series.objects.get()
+    assert series.metadata.revision == series.revision
+    assert series.metadata_due_at is None

@@ -1,0 +1,225 @@
+"""A file on its way in: staged, checked, and what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from django.conf import settings
+from pydicom.uid import KeyObjectSelectionDocumentStorage
+
+from accounts.models import Site
+from accounts.principals import Principal
+from studies.archive import objects, rejection
+from studies.archive.rejection import RejectionNote
+from studies.ingest.attributes import Attributes, read_attributes
+from studies.ingest.errors import Refusal
+from studies.ingest.part10 import Structure, frame_spans, read_structure
+
+LARGEST_HEADER_IN_MEMORY = 64 << 20
+
+
+class WayIn(StrEnum):
+    """By which door a file came."""
+
+    DIMSE = "dimse"
+    STOW = "stow"
+    UPLOAD = "upload"
+    IMPORT = "import"
+    REPORT = "report"
+    RETRIEVE = "retrieve"
+    REJECTION = "rejection"
+
+
+class Status(StrEnum):
+    """What became of a file."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where files come from and to which site they go."""
+
+    way_in: WayIn
+    site: Site
+    principal: Principal
+
+
+@dataclass
+class StagedFile:
+    """A file on its way in, whole but not yet anyone's.
+
+    Who hashed it while it came says so: ``sha256`` of the file, ``dataset_sha256`` of what follows the file meta
+    information. Otherwise it's done here.
+    """
+
+    path: Path
+    size: int
+    file_name: str = ""
+    sha256: bytes = b""
+    dataset_sha256: bytes = b""
+
+
+@dataclass
+class Outcome:
+    """What became of one file. ``reason`` and ``dicom_status`` are set for those refused or failed."""
+
+    status: Status
+    file_name: str = ""
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    reason: str = ""
+    dicom_status: int = 0x0000
+
+    @property
+    def is_in(self) -> bool:
+        return self.status in {Status.STORED, Status.DUPLICATE, Status.CONFLICT}
+
+
+@dataclass
+class Incoming:
+    """A staged file that was checked, and later where it lies."""
+
+    staged: StagedFile
+    attributes: Attributes
+    structure: Structure
+    sha256: bytes
+    placement: dict[str, Any] = field(default_factory=dict)
+    object_key: str = ""
+    is_placed: bool = False
+    note: RejectionNote | None = None
+
+    @property
+    def uids(self) -> tuple[str, str]:
+        """Give the study's and the instance's UID."""
+        return self.attributes.study_instance_uid, self.attributes.sop_instance_uid
+
+    def outcome(self, status: Status, *, reason: str = "", dicom_status: int = 0) -> Outcome:
+        """Give what became of it."""
+        return Outcome(
+            status,
+            self.staged.file_name,
+            self.attributes.study_instance_uid,
+            self.attributes.series_instance_uid,
+            self.attributes.sop_class_uid,
+            self.attributes.sop_instance_uid,
+            reason,
+            dicom_status,
+        )
+
+    def dataset_digest(self) -> bytes:
+        """Give the SHA-256 of the data set alone; it's read for that only when the UID is there already."""
+        if not self.staged.dataset_sha256:
+            begin, length = self.structure.dataset_offset, self.staged.size - self.structure.dataset_offset
+            if self.is_placed:
+                self.staged.dataset_sha256 = objects.digest(self.object_key, begin, length)
+            else:
+                with self.staged.path.open("rb") as file:
+                    file.seek(begin)
+                    self.staged.dataset_sha256 = hashlib.file_digest(file, "sha256").digest()
+        return self.staged.dataset_sha256
+
+
+def stage(chunks: Iterable[bytes], *, file_name: str = "") -> StagedFile:
+    """Write a stream to the staging folder. Raises OSError (a full disk), leaving nothing behind."""
+    path = new_staging_path()
+    size, digest = 0, hashlib.sha256()
+    try:
+        with path.open("wb", buffering=0) as file:
+            for chunk in chunks:
+                view = memoryview(chunk)
+                while view:
+                    view = view[file.write(view) :]
+                digest.update(chunk)
+                size += len(chunk)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return StagedFile(path, size, file_name[-300:], digest.digest())
+
+
+def new_staging_path() -> Path:
+    """Give an unused path in the staging folder, on the same file system as embedded storage."""
+    folder: Path = settings.STAGING_ROOT
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / uuid.uuid4().hex
+
+
+def check(file: StagedFile) -> Incoming:
+    """Prove that the file is a whole instance and read what it's indexed by. Raises Refusal."""
+    if file.size == 0:
+        raise Refusal("The file is empty.")
+    with (
+        file.path.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as data,
+    ):
+        structure = read_structure(data)
+        attributes = _attributes(file, structure, data)
+        return Incoming(
+            staged=file,
+            attributes=attributes,
+            structure=structure,
+            sha256=file.sha256 or hashlib.sha256(data).digest(),
+            placement=_placement(structure, attributes, data),
+            note=_note(file.path) if attributes.sop_class_uid == KeyObjectSelectionDocumentStorage else None,
+        )
+
+
+def _note(path: Path) -> RejectionNote | None:
+    try:
+        return rejection.read_note(pydicom.dcmread(path))
+    except Exception as error:  # pydicom raises what it will on hostile values
+        raise Refusal("The key object selection can't be read.") from error
+
+
+def _attributes(file: StagedFile, structure: Structure, data: memoryview) -> Attributes:
+    end = structure.pixel_data.offset if structure.pixel_data is not None else len(data)
+    if structure.is_deflated or end > LARGEST_HEADER_IN_MEMORY:
+        return read_attributes(file.path)
+    # What follows the pixels is padding: the header in memory is read without a seek for each element.
+    return read_attributes(BytesIO(data[:end]))
+
+
+def _placement(structure: Structure, attributes: Attributes, data: memoryview) -> dict[str, Any]:
+    """Find where the frames lie. Raises Refusal when there is less pixel data than announced."""
+    pixel_data = structure.pixel_data
+    if pixel_data is None:
+        # A deflated data set's pixels are found by decoding; without rows there are none.
+        return {
+            "number_of_frames": attributes.announced_frames if structure.is_deflated and attributes.frame_length else 0
+        }
+    frames = attributes.announced_frames
+    if pixel_data.is_undefined:
+        spans, fragmented = frame_spans(structure, data, frames)
+        return {
+            "number_of_frames": frames,
+            "pixel_data_offset": pixel_data.offset,
+            "frame_offsets": spans,
+            "frames_are_fragmented": fragmented,
+        }
+    if attributes.frame_length is None:
+        return {"number_of_frames": 0, "pixel_data_offset": pixel_data.offset}
+    bits_needed = attributes.frame_length if attributes.has_even_frames else attributes.frame_length - 1
+    if pixel_data.length < bits_needed * frames:
+        raise Refusal(f"The pixel data are cut short: {pixel_data.length} bytes for {frames} frames.")
+    return {
+        "number_of_frames": frames,
+        "pixel_data_offset": pixel_data.offset,
+        "frame_length": attributes.frame_length if attributes.has_even_frames or frames == 1 else None,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.dimse import echo, query, retrieve, storage
+from studies.dimse import echo, modality_worklist, mpps, query, retrieve, storage
 from studies.dimse.scp import Service
 
 SERVICES: tuple[Service, ...] = (
@@ -11,4 +11,7 @@ SERVICES: tuple[Service, ...] = (
     query.SERVICE,
     retrieve.GET_SERVICE,
     retrieve.MOVE_SERVICE,
+    modality_worklist.SERVICE,
+    mpps.SERVICE,
+    mpps.RETRIEVE_SERVICE,
 )

@@ -21,7 +21,9 @@ from studies.archive.errors import NotTranscodable
 from studies.models import Instance
 
 SEQUENCE_END = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+ITEM = b"\xfe\xff\x00\xe0"
 LEAST_ELEMENT = 8
+OFFSET_TABLE_HEAD = 8
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -138,6 +140,19 @@ class Frames:
             return objects.read_frame(self.instance, number)
         except LookupError:
             return self._packed(number)
+
+    def stream(self) -> Iterator[bytes]:
+        """Give all encapsulated pixel data as one stream, item headers left out: a video. Raises ObjectMissing."""
+        position = (self.instance.pixel_data_offset or 0) + OFFSET_TABLE_HEAD
+        head = objects.read_range(self.instance, position - OFFSET_TABLE_HEAD, OFFSET_TABLE_HEAD)
+        position += int.from_bytes(head[4:], "little")
+        while position + OFFSET_TABLE_HEAD <= self.instance.object_length:
+            head = objects.read_range(self.instance, position, OFFSET_TABLE_HEAD)
+            if head[:4] != ITEM:
+                return
+            length = int.from_bytes(head[4:], "little")
+            yield from objects.stream_range(self.instance, position + OFFSET_TABLE_HEAD, length)
+            position += OFFSET_TABLE_HEAD + length
 
     def _from_whole(self, number: int) -> bytes:
         try:

@@ -106,24 +106,6 @@ def series_metadata(series: Series) -> SeriesMetadata:
     return kept
 
 
-def bulk_data(instance: Instance, path: str) -> bytes:
-    """Give the bytes of the element at a path such as ``"00420011"`` or ``"00081140.1.00091010"``.
-
-    Raises LookupError when there's no such binary element, ObjectMissing.
-    """
-    dataset = read_dataset(instance, with_pixels=path == "7FE00010")
-    try:
-        *parents, last = path.split(".")
-        for tag, number in zip(parents[::2], parents[1::2], strict=True):
-            dataset = dataset[int(tag, 16)].value[int(number) - 1]
-        value = dataset[int(last, 16)].value
-    except (KeyError, ValueError, IndexError, AttributeError, TypeError, OverflowError) as error:
-        raise LookupError(path) from error
-    if not isinstance(value, bytes):
-        raise LookupError(path)
-    return value
-
-
 def build_due_metadata(*, most: int = 100) -> int:
     """Build the metadata of series that have been quiet for a while, so that the first to ask doesn't wait.
 

@@ -111,6 +111,11 @@ def _corrected(instance: Instance) -> Iterator[bytes]:
         yield from stream_range(instance, start, instance.object_length - start)
 
 
+def has_places(instance: Instance) -> bool:
+    """Say whether the frames are native and lie on byte borders at known offsets."""
+    return instance.pixel_data_offset is not None and instance.frame_length is not None
+
+
 def pixel_element_head_size(instance: Instance) -> int:
     """Give the length in bytes of the pixel data element's tag, VR and length (PS3.5 §7.1)."""
     return 8 if instance.transfer_syntax_uid == ImplicitVRLittleEndian else 12

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from accounts.gates import problem
-from studies.archive.errors import NotRenderable, ObjectMissing
+from studies.archive.errors import NotRenderable, NotTranscodable, ObjectMissing
 from studies.models import Study
 
 logger = logging.getLogger("atrium.dicomweb")
@@ -21,9 +21,9 @@ View = Callable[..., HttpResponseBase]
 class DicomWebError(Exception):
     """A request that can't be answered; ``members`` go into the problem document."""
 
-    def __init__(self, status: int, title: str, **members: Any) -> None:
+    def __init__(self, status: int, title: str, *, headers: dict[str, str] | None = None, **members: Any) -> None:
         super().__init__(title)
-        self.status, self.title, self.members = status, title, members
+        self.status, self.title, self.members, self.headers = status, title, members, headers or {}
 
 
 def not_found() -> DicomWebError:
@@ -39,10 +39,13 @@ def answers_errors(view: View) -> View:
         try:
             return view(request, *args, **kwargs)
         except DicomWebError as error:
-            return problem(error.status, error.title, **error.members)
+            response = problem(error.status, error.title, **error.members)
+            for name, value in error.headers.items():
+                response[name] = value
+            return response
         except Study.DoesNotExist:
             return problem(404, "There is no such resource.")
-        except NotRenderable as error:
+        except (NotRenderable, NotTranscodable) as error:
             return problem(406, str(error))
         except ObjectMissing as error:
             logger.exception("object missing: %s", error)

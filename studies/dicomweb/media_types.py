@@ -37,6 +37,16 @@ FRAME_MEDIA_TYPES = {
     "1.2.840.10008.1.2.4.107": "video/H265",
     "1.2.840.10008.1.2.4.108": "video/H265",
 }
+# What an image media type means without a transfer-syntax parameter (PS3.18 Table 8.7.3-5).
+DEFAULT_SYNTAXES = {
+    "image/jpeg": "1.2.840.10008.1.2.4.70",
+    "image/jls": "1.2.840.10008.1.2.4.80",
+    "image/jp2": "1.2.840.10008.1.2.4.90",
+    "image/jpx": "1.2.840.10008.1.2.4.92",
+    "image/jphc": "1.2.840.10008.1.2.4.201",
+    "image/jxl": "1.2.840.10008.1.2.4.110",
+    "image/dicom-rle": "1.2.840.10008.1.2.5",
+}
 _RANGE = re.compile(r'\s*([^\s;,]+/[^\s;,]+|\*)\s*((?:;\s*[\w-]+\s*=\s*(?:"[^"]*"|[^;,]*)\s*)*)')
 _PARAMETER = re.compile(r';\s*([\w-]+)\s*=\s*(?:"([^"]*)"|([^;,]*))')
 
@@ -54,6 +64,11 @@ class MediaRange:
     def matches(self, media_type: str) -> bool:
         kind = media_type.split("/")[0]
         return self.media_type in {"*/*", "*", f"{kind}/*", media_type}
+
+
+def default_syntax(media_type: str) -> str:
+    """Give the transfer syntax that an image media type means by itself; empty where it means none."""
+    return DEFAULT_SYNTAXES.get(media_type, "")
 
 
 def accepted(request: HttpRequest) -> list[MediaRange]:

@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import path
 
-from studies.dicomweb import qido, stow, wado, workitems
+from studies.dicomweb import qido, rendered, stow, wado, wado_metadata, workitems
 from studies.dicomweb.delete import delete
 from studies.dicomweb.wado_uri import wado_uri
 
@@ -46,20 +46,22 @@ urlpatterns = [
     path(STUDY, study, name="dicomweb_study"),
     path(f"{STUDY}/series", qido.search_series, name="dicomweb_study_series"),
     path(f"{STUDY}/instances", qido.search_instances, name="dicomweb_study_instances"),
-    path(f"{STUDY}/metadata", wado.retrieve_study_metadata, name="dicomweb_study_metadata"),
-    path(f"{STUDY}/thumbnail", wado.retrieve_thumbnail, name="dicomweb_study_thumbnail"),
+    path(f"{STUDY}/metadata", wado_metadata.retrieve_study_metadata, name="dicomweb_study_metadata"),
+    path(f"{STUDY}/rendered", rendered.retrieve_rendered_study, name="dicomweb_study_rendered"),
+    path(f"{STUDY}/thumbnail", rendered.retrieve_thumbnail, name="dicomweb_study_thumbnail"),
     path(SERIES, series, name="dicomweb_series"),
     path(f"{SERIES}/instances", qido.search_instances, name="dicomweb_series_instances"),
-    path(f"{SERIES}/metadata", wado.retrieve_series_metadata, name="dicomweb_series_metadata"),
-    path(f"{SERIES}/thumbnail", wado.retrieve_thumbnail, name="dicomweb_series_thumbnail"),
+    path(f"{SERIES}/metadata", wado_metadata.retrieve_series_metadata, name="dicomweb_series_metadata"),
+    path(f"{SERIES}/rendered", rendered.retrieve_rendered_series, name="dicomweb_series_rendered"),
+    path(f"{SERIES}/thumbnail", rendered.retrieve_thumbnail, name="dicomweb_series_thumbnail"),
     path(INSTANCE, instance, name="dicomweb_instance"),
-    path(f"{INSTANCE}/metadata", wado.retrieve_instance_metadata, name="dicomweb_instance_metadata"),
-    path(f"{INSTANCE}/rendered", wado.retrieve_rendered, name="dicomweb_rendered"),
-    path(f"{INSTANCE}/thumbnail", wado.retrieve_thumbnail, name="dicomweb_thumbnail"),
-    path(f"{INSTANCE}/bulkdata/<str:path>", wado.retrieve_bulkdata, name="dicomweb_bulkdata"),
+    path(f"{INSTANCE}/metadata", wado_metadata.retrieve_instance_metadata, name="dicomweb_instance_metadata"),
+    path(f"{INSTANCE}/rendered", rendered.retrieve_rendered, name="dicomweb_rendered"),
+    path(f"{INSTANCE}/thumbnail", rendered.retrieve_thumbnail, name="dicomweb_thumbnail"),
+    path(f"{INSTANCE}/bulkdata/<str:path>", wado_metadata.retrieve_bulkdata, name="dicomweb_bulkdata"),
     path(f"{INSTANCE}/frames/<str:frames>", wado.retrieve_frames, name="dicomweb_frames"),
-    path(f"{INSTANCE}/frames/<str:frames>/rendered", wado.retrieve_rendered, name="dicomweb_frame_rendered"),
-    path(f"{INSTANCE}/frames/<str:frames>/thumbnail", wado.retrieve_thumbnail, name="dicomweb_frame_thumbnail"),
+    path(f"{INSTANCE}/frames/<str:frames>/rendered", rendered.retrieve_rendered, name="dicomweb_frame_rendered"),
+    path(f"{INSTANCE}/frames/<str:frames>/thumbnail", rendered.retrieve_thumbnail, name="dicomweb_frame_thumbnail"),
     path("dicom-web/workitems", workitems.workitems, name="dicomweb_workitems"),
     path(WORKITEM, workitems.workitem, name="dicomweb_workitem"),
     path(f"{WORKITEM}/state", workitems.state, name="dicomweb_workitem_state"),

@@ -1,129 +1,42 @@
-"""WADO-RS: retrieve (PS3.18 §10.4)."""
+"""WADO-RS: instances and frames (PS3.18 §10.4.1.1.1, §10.4.1.1.6)."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
-import uuid
-from collections.abc import Iterable, Iterator
-from io import BytesIO
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
-import pydicom
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 from pydicom.uid import ExplicitVRLittleEndian
 
-from accounts.capabilities import Capability
-from accounts.gates import program_capability_required
-from accounts.principals import Principal
-from portal.audit.models import AuditEvent
-from portal.audit.services import record_viewing
-from studies.access import instances_visible_to, visible_study
-from studies.archive import metadata as archive_metadata
 from studies.archive import objects
-from studies.archive.rendering import LARGEST_SIDE, Window, render
-from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found
-from studies.dicomweb.framing import (
-    AS_STORED,
-    DICOM,
-    DICOM_JSON,
-    IMMUTABLE,
-    LARGEST_WHOLE,
-    OCTETS,
-    boundary_of,
-    closing,
-    etag_of,
-    frame_form,
-    message_type,
-    part_head,
+from studies.archive.errors import NotTranscodable
+from studies.archive.frames import Frames
+from studies.archive.transcoding import can_transcode, transcoded_file, transcoded_frame
+from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
+from studies.dicomweb.framing import AS_STORED, DICOM, LARGEST_WHOLE, OCTETS, boundary_of, etag_of, frame_form
+from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange, accepted, default_syntax
+from studies.dicomweb.retrieval import (
+    Part,
+    content_etag,
+    each_with_study,
+    frame_numbers,
+    instance_for,
+    instances_of,
+    knows,
+    leave_trace,
+    may_retrieve,
+    multipart,
+    study_for,
+    validated,
 )
-from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange, accepted
-from studies.models import Instance, Series, Study
+from studies.dicomweb.retrieval import study_etag as etag_of_study
+from studies.dicomweb.zipped import ZIP, zipped
+from studies.models import Instance, Study
 
-THUMBNAIL_SIDE = 160
-Part = tuple[str, Iterable[bytes]]
-may_retrieve = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
-
-
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
-def _study(request: HttpRequest, study_instance_uid: str, way: str) -> Study:
-    """Pass the gate and leave the trace."""
-    study = visible_study(_principal(request), study_instance_uid)
-    _record(request, study, way)
-    return study
-
-
-def _record(request: HttpRequest, study: Study, way: str) -> None:
-    record_viewing(
-        AuditEvent.Action.RETRIEVE,
-        principal=_principal(request),
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
-        details={"way": way},
-    )
-
-
-def _instance(request: HttpRequest, uids: dict[str, str], way: str) -> Instance:
-    """Give one instance by one query that starts at the gate. Raises DicomWebError."""
-    instance = (
-        instances_visible_to(_principal(request))
-        .filter(
-            sop_instance_uid=uids["sop_instance_uid"],
-            series__series_instance_uid=uids["series_instance_uid"],
-            series__study__study_instance_uid=uids["study_instance_uid"],
-        )
-        .select_related("series__study")
-        .order_by("pk")
-        .first()
-    )
-    if instance is None:
-        raise not_found()
-    _record(request, instance.series.study, way)
-    return instance
-
-
-def _instances(study: Study, series_instance_uid: str = "") -> QuerySet[Instance]:
-    instances = Instance.objects.filter(series__study=study, is_current=True)
-    if series_instance_uid:
-        instances = instances.filter(series__series_instance_uid=series_instance_uid)
-    return instances.order_by("series_id", "instance_number", "pk")
-
-
-def multipart(part_type: str, parts: Iterable[Part], *, boundary: str = "") -> StreamingHttpResponse:
-    """Send parts as multipart/related (RFC 2387), each as soon as it's read: memory holds one chunk at a time."""
-    boundary = boundary or uuid.uuid4().hex
-
-    def chunks() -> Iterator[bytes]:
-        for content_type, content in parts:
-            yield part_head(boundary, content_type)
-            yield from content
-            yield b"\r\n"
-        yield closing(boundary)
-
-    response = StreamingHttpResponse(chunks(), content_type=message_type(part_type, boundary))
-    response["Cache-Control"] = "private, max-age=3600"
-    return response
-
-
-def _immutable(request: HttpRequest, response: HttpResponseBase, etag: str) -> HttpResponseBase:
-    """Say that these bytes never change; give 304 to a client that has them."""
-    if request.headers.get("If-None-Match") == etag:
-        response.close()
-        response = empty(304)
-    response["ETag"] = etag
-    for name, value in IMMUTABLE.items():
-        response[name] = value
-    return response
+AVAILABLE = [f'multipart/related; type="{DICOM}"', f'multipart/related; type="{OCTETS}"', ZIP]
 
 
 @require_safe
@@ -131,8 +44,8 @@ def _immutable(request: HttpRequest, response: HttpResponseBase, etag: str) -> H
 @answers_errors
 def retrieve_study(request: HttpRequest, study_instance_uid: str) -> HttpResponseBase:
     """Retrieve all instances of a study (PS3.18 Table 10.4.1-1)."""
-    study = _study(request, study_instance_uid, "wado")
-    return _retrieve(request, _instances(study))
+    study = study_for(request, study_instance_uid, "wado")
+    return _retrieve(request, study, instances_of(study))
 
 
 @require_safe
@@ -140,8 +53,8 @@ def retrieve_study(request: HttpRequest, study_instance_uid: str) -> HttpRespons
 @answers_errors
 def retrieve_series(request: HttpRequest, study_instance_uid: str, series_instance_uid: str) -> HttpResponseBase:
     """Retrieve all instances of a series."""
-    study = _study(request, study_instance_uid, "wado")
-    return _retrieve(request, _instances(study, series_instance_uid))
+    study = study_for(request, study_instance_uid, "wado")
+    return _retrieve(request, study, instances_of(study, series_instance_uid))
 
 
 @require_safe
@@ -149,77 +62,156 @@ def retrieve_series(request: HttpRequest, study_instance_uid: str, series_instan
 @answers_errors
 def retrieve_instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
     """Retrieve one instance, as a multipart message or alone."""
-    instance = _instance(request, uids, "wado")
+    instance = instance_for(request, uids, "wado")
+    study = instance.series.study
     for wanted in accepted(request):
-        if not wanted.matches(DICOM):
-            continue
-        if (
-            not wanted.is_multipart
-            and wanted.media_type in {DICOM, "*/*", "application/*"}
-            and DICOM in _header(request)
-        ):
-            chunks = _file(instance, wanted)
-            if chunks is not None:
-                return _immutable(request, _whole(chunks, instance, wanted), etag_of(bytes(instance.sha256)))
-    return _retrieve(request, Instance.objects.filter(pk=instance.pk))
+        if not wanted.is_multipart and wanted.media_type == DICOM:
+            response = _alone(request, instance, wanted)
+        else:
+            response = _in_form(request, study, Instance.objects.filter(pk=instance.pk), wanted)
+        if response is not None:
+            return response
+    raise _unacceptable()
 
 
-def _whole(chunks: Iterable[bytes], instance: Instance, wanted: MediaRange) -> HttpResponseBase:
-    if wanted.transfer_syntax in AS_STORED and instance.object_length <= LARGEST_WHOLE:
-        return HttpResponse(b"".join(chunks), content_type=DICOM)
-    return StreamingHttpResponse(chunks, content_type=DICOM)
+def _retrieve(request: HttpRequest, study: Study, instances: QuerySet[Instance]) -> HttpResponseBase:
+    for wanted in accepted(request):
+        response = _in_form(request, study, instances, wanted)
+        if response is not None:
+            return response
+    raise _unacceptable()
 
 
-def _header(request: HttpRequest) -> str:
-    text: str = request.GET.get("accept") or request.headers.get("Accept", "")
-    return text.split("multipart/related")[0] if text.strip().startswith("multipart") else text
+def _unacceptable() -> DicomWebError:
+    return DicomWebError(406, "None of the accepted forms can be given.", available=AVAILABLE)
 
 
-def _retrieve(request: HttpRequest, instances: QuerySet[Instance]) -> HttpResponseBase:
-    if not instances.exists():
+def _alone(request: HttpRequest, instance: Instance, wanted: MediaRange) -> HttpResponseBase | None:
+    syntax = _file_syntax(instance, wanted)
+    if syntax is None:
+        return None
+    is_stored = syntax == instance.transfer_syntax_uid
+    is_corrected = bool(instance.series.study.corrections)
+    etag = content_etag(instance) if is_stored else content_etag(instance, syntax)
+    leave_trace(request, instance.series.study, "wado", instances=1, octets=instance.object_length)
+    try:
+        chunks = transcoded_file(instance, syntax)
+    except NotTranscodable:
+        return None
+    content_type = DICOM if wanted.transfer_syntax in AS_STORED else f"{DICOM}; transfer-syntax={syntax}"
+    response: HttpResponseBase
+    if is_stored and instance.object_length <= LARGEST_WHOLE:
+        response = HttpResponse(b"".join(chunks), content_type=content_type)
+    else:
+        response = StreamingHttpResponse(chunks, content_type=content_type)
+    return validated(request, response, etag, is_immutable=not is_corrected)
+
+
+def _in_form(
+    request: HttpRequest, study: Study, instances: QuerySet[Instance], wanted: MediaRange
+) -> HttpResponseBase | None:
+    """Give many instances in one acceptable form, or None when they can't be had in it. Raises DicomWebError."""
+    counted = list(instances.order_by().values_list("transfer_syntax_uid", "number_of_frames", "object_length"))
+    if not counted:
         raise not_found()
-    for wanted in accepted(request):
-        if not wanted.matches(DICOM):
-            continue
-        if _can_be_given(instances, wanted):
-            return multipart(DICOM, _parts(instances, wanted))
-    raise DicomWebError(
-        406, "None of the accepted forms can be given.", available=['multipart/related; type="application/dicom"']
+    sizes = {"instances": len(counted), "octets": sum(length for *_, length in counted)}
+    syntaxes = {(syntax, bool(frames)) for syntax, frames, _ in counted}
+    respond: Callable[[], HttpResponseBase]
+    if wanted.media_type == ZIP:
+        target, respond = wanted.transfer_syntax, lambda: zipped(study, each_with_study(instances, study), target)
+        if not _all_can(syntaxes, target):
+            return None
+    elif wanted.matches(DICOM):
+        target = wanted.transfer_syntax
+        if not _all_can(syntaxes, target):
+            return None
+        respond = lambda: multipart(DICOM, _files(study, instances, target), boundary=boundary_of(etag))  # noqa: E731
+    else:
+        found = _bulk_syntax(wanted, {syntax for syntax, has_frames in syntaxes if has_frames})
+        if found is None:
+            return None
+        target = found
+        part_type = wanted.media_type if wanted.media_type != "image/*" else FRAME_MEDIA_TYPES[target]
+        respond = lambda: multipart(  # noqa: E731
+            part_type, _pixels(request, study, instances, part_type, target), boundary=boundary_of(etag)
+        )
+    etag = etag_of_study(study, instances, wanted.media_type, target)
+    if knows(request, etag):
+        return validated(request, HttpResponse(), etag)
+    leave_trace(request, study, "wado", **sizes)
+    return validated(request, respond(), etag)
+
+
+def _file_syntax(instance: Instance, wanted: MediaRange) -> str | None:
+    if wanted.transfer_syntax in AS_STORED:
+        return instance.transfer_syntax_uid
+    if _all_can({(instance.transfer_syntax_uid, bool(instance.number_of_frames))}, wanted.transfer_syntax):
+        return wanted.transfer_syntax if instance.number_of_frames else _without_frames(wanted.transfer_syntax)
+    return None
+
+
+def _without_frames(target: str) -> str:
+    """What has no pixels can't be compressed: it's given in the syntax that every client reads."""
+    return (
+        target
+        if can_transcode(ExplicitVRLittleEndian, target) and target not in FRAME_MEDIA_TYPES
+        else (ExplicitVRLittleEndian)
     )
 
 
-def _can_be_given(instances: QuerySet[Instance], wanted: MediaRange) -> bool:
-    """Say whether every instance can be given in the wanted transfer syntax: as stored, or decompressed."""
-    syntax = wanted.transfer_syntax
-    return syntax in {*AS_STORED, ExplicitVRLittleEndian} or not instances.exclude(transfer_syntax_uid=syntax).exists()
+def _all_can(syntaxes: Iterable[tuple[str, bool]], target: str) -> bool:
+    """Say whether everything can be given in the transfer syntax, as far as the transfer syntaxes tell."""
+    return target in AS_STORED or all(
+        can_transcode(syntax, target if has_frames else _without_frames(target)) for syntax, has_frames in syntaxes
+    )
 
 
-def _parts(instances: QuerySet[Instance], wanted: MediaRange) -> Iterator[Part]:
-    for instance in instances.iterator(chunk_size=500):
+def _files(study: Study, instances: QuerySet[Instance], target: str) -> Iterator[Part]:
+    for instance in each_with_study(instances, study):
         syntax = instance.transfer_syntax_uid
-        if wanted.transfer_syntax == ExplicitVRLittleEndian:
+        if target not in AS_STORED:
+            syntax = target if instance.number_of_frames else _without_frames(target)
+        try:
+            chunks = transcoded_file(instance, syntax)
+        except NotTranscodable:
+            # This one alone can't be compressed so: bits, or samples beyond what is declared.
             syntax = ExplicitVRLittleEndian
-        chunks = _file(instance, wanted)
-        if chunks is not None:
-            yield f"{DICOM}; transfer-syntax={syntax}", chunks
+            chunks = transcoded_file(instance, syntax)
+        yield Part(f"{DICOM}; transfer-syntax={syntax}", chunks)
 
 
-def _file(instance: Instance, wanted: MediaRange) -> Iterable[bytes] | None:
-    """Give a Part 10 file in the wanted transfer syntax; None when that can't be had."""
-    if wanted.transfer_syntax in {*AS_STORED, instance.transfer_syntax_uid}:
-        return objects.stream_instance(instance)
-    if wanted.transfer_syntax != ExplicitVRLittleEndian:
+def _bulk_syntax(wanted: MediaRange, syntaxes: set[str]) -> str | None:
+    """Give the transfer syntax in which the pixels of all instances go as a media type; None when they can't."""
+    if not syntaxes:
         return None
-    dataset = pydicom.dcmread(BytesIO(objects.read_instance(instance)))
-    try:
-        if instance.number_of_frames and dataset.file_meta.TransferSyntaxUID.is_compressed:
-            dataset.decompress()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        buffer = BytesIO()
-        dataset.save_as(buffer, implicit_vr=False, little_endian=True)
-    except (ValueError, RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
-        raise DicomWebError(406, "This instance can't be decompressed here; ask for it as stored.") from error
-    return [buffer.getvalue()]
+    target = wanted.transfer_syntax
+    if wanted.matches(OCTETS):
+        target = ExplicitVRLittleEndian if target in AS_STORED else target
+    elif target in AS_STORED:
+        stored = {s for s in syntaxes if wanted.matches(FRAME_MEDIA_TYPES.get(s, ""))}
+        target = stored.pop() if len(stored) == 1 and stored == syntaxes else default_syntax(wanted.media_type)
+    elif not wanted.matches(FRAME_MEDIA_TYPES.get(target, "")):
+        return None
+    return target if target and all(can_transcode(s, target) for s in syntaxes) else None
+
+
+def _pixels(
+    request: HttpRequest, study: Study, instances: QuerySet[Instance], part_type: str, target: str
+) -> Iterator[Part]:
+    """Give the pixels of each instance: one part of uncompressed samples, or one of each compressed frame."""
+    content_type = f"{part_type}; transfer-syntax={target}"
+    for instance in each_with_study(instances.filter(number_of_frames__gt=0), study):
+        address = request.build_absolute_uri(
+            f"/dicom-web/studies/{study.study_instance_uid}/series/{instance.series.series_instance_uid}"
+            f"/instances/{instance.sop_instance_uid}"
+        )
+        frames = Frames(instance)
+        if target == ExplicitVRLittleEndian:
+            content = (frames.little_endian(number) for number in range(1, len(frames) + 1))
+            yield Part(content_type, content, f"{address}/bulkdata/7FE00010")
+            continue
+        for number in range(1, len(frames) + 1):
+            yield Part(content_type, [transcoded_frame(frames, number, target)], f"{address}/frames/{number}")
 
 
 @require_safe
@@ -227,230 +219,62 @@ def _file(instance: Instance, wanted: MediaRange) -> Iterable[bytes] | None:
 @answers_errors
 def retrieve_frames(request: HttpRequest, frames: str, **uids: str) -> HttpResponseBase:
     """Retrieve frames, in the order and as often as asked (PS3.18 §10.4.1.1.6)."""
-    numbers = _frame_numbers(frames)
-    instance = _instance(request, uids, "frames")
+    numbers = frame_numbers(frames)
+    instance = instance_for(request, uids, "frames")
     if not instance.number_of_frames or max(numbers) > instance.number_of_frames:
         raise not_found()
-    stored_type = FRAME_MEDIA_TYPES.get(instance.transfer_syntax_uid, OCTETS)
     for wanted in accepted(request):
-        given = frame_form(instance.transfer_syntax_uid, wanted, has_places=_has_places(instance))
-        if given is None:
-            continue
-        content_type, is_stored = given
-        etag = etag_of(bytes(instance.sha256), frames, content_type)
-        read = objects.read_frame if is_stored else _decoded_frame
-        if not wanted.is_multipart and len(numbers) == 1 and wanted.media_type == content_type.split(";")[0]:
-            response: HttpResponseBase = HttpResponse(_frame(instance, numbers[0], read), content_type=content_type)
-            return _immutable(request, response, etag_of(bytes(instance.sha256), frames, content_type, "alone"))
-        parts = [(content_type, _frame_chunks(instance, number, read)) for number in numbers]
-        response = multipart(content_type.split(";")[0], parts, boundary=boundary_of(etag))
-        if is_stored and len(numbers) * (instance.frame_length or 0) <= LARGEST_WHOLE:
-            response = HttpResponse(b"".join(response), content_type=response["Content-Type"])  # type: ignore[arg-type]
-        return _immutable(request, response, etag)
+        response = _frames(request, instance, frames, numbers, wanted)
+        if response is not None:
+            return response
+    stored_type = FRAME_MEDIA_TYPES.get(instance.transfer_syntax_uid, OCTETS)
     raise DicomWebError(
         406, "None of the accepted forms can be given.", available=[f'multipart/related; type="{stored_type}"']
     )
 
 
-def _frame_numbers(text: str) -> list[int]:
-    if not re.fullmatch(r"\d{1,9}(,\d{1,9}){0,9999}", text):
-        raise DicomWebError(400, "Frames are numbers from 1, separated by commas.")
-    numbers = [int(n) for n in text.split(",")]
-    if 0 in numbers:
-        raise DicomWebError(400, "Frames are counted from 1.")
-    return numbers
-
-
-def _has_places(instance: Instance) -> bool:
-    return instance.pixel_data_offset is not None and instance.frame_length is not None
-
-
-def _frame(instance: Instance, number: int, read: Any) -> bytes:
+def _frames(
+    request: HttpRequest, instance: Instance, frames: str, numbers: list[int], wanted: MediaRange
+) -> HttpResponseBase | None:
+    form = _form_of_frames(instance, wanted)
+    if form is None:
+        return None
+    content_type, target = form
+    media_type = content_type.split(";")[0]
+    is_alone = not wanted.is_multipart and len(numbers) == 1 and wanted.media_type == media_type
+    etag = etag_of(bytes(instance.sha256), frames, content_type, *(["alone"] if is_alone else []))
+    if knows(request, etag):
+        return validated(request, HttpResponse(), etag, is_immutable=True)
+    source = Frames(instance)
     try:
-        data: bytes = read(instance, number)
-    except IndexError as error:
-        raise not_found() from error
-    except LookupError:
-        data = _decoded_frame(instance, number)
-    return data
-
-
-def _frame_chunks(instance: Instance, number: int, read: Any) -> Iterator[bytes]:
-    yield _frame(instance, number, read)
-
-
-def _decoded_frame(instance: Instance, number: int) -> bytes:
-    """Decode one frame to little-endian samples. Raises DicomWebError."""
-    try:
-        samples = pydicom.pixels.pixel_array(BytesIO(objects.read_instance(instance)), index=number - 1, raw=True)
-    except (ValueError, RuntimeError, NotImplementedError, AttributeError, TypeError, KeyError) as error:
-        raise DicomWebError(406, "This instance can't be decompressed here; ask for it as stored.") from error
-    data: bytes = samples.astype(samples.dtype.newbyteorder("<"), copy=False).tobytes()
-    return data
-
-
-@require_safe
-@may_retrieve
-@answers_errors
-def retrieve_study_metadata(request: HttpRequest, study_instance_uid: str) -> HttpResponseBase:
-    """Retrieve the metadata of all series of a study."""
-    study = _study(request, study_instance_uid, "metadata")
-    kept = [archive_metadata.series_metadata(series) for series in study.series.order_by("series_number", "pk")]
-    plain = b",".join(inner for k in kept if (inner := gzip.decompress(bytes(k.content))[1:-1]))
-    etag = '"' + "-".join(k.etag[:12] for k in kept)[:200] + '"'
-    return _metadata(request, gzip.compress(b"[" + plain + b"]", 1), etag)
-
-
-@require_safe
-@may_retrieve
-@answers_errors
-def retrieve_series_metadata(
-    request: HttpRequest, study_instance_uid: str, series_instance_uid: str
-) -> HttpResponseBase:
-    """Retrieve a series' metadata, compressed as it is kept."""
-    study = _study(request, study_instance_uid, "metadata")
-    series = Series.objects.filter(study=study, series_instance_uid=series_instance_uid).first()
-    if series is None:
-        raise not_found()
-    kept = archive_metadata.series_metadata(series)
-    return _metadata(request, bytes(kept.content), f'"{kept.etag}"')
-
-
-@require_safe
-@may_retrieve
-@answers_errors
-def retrieve_instance_metadata(request: HttpRequest, **uids: str) -> HttpResponseBase:
-    """Retrieve one instance's metadata."""
-    instance = _instance(request, uids, "metadata")
-    content = archive_metadata.instance_metadata(instance, objects.read_dataset(instance))
-    plain = json.dumps([content], ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return _metadata(request, gzip.compress(plain, 1), f'"{bytes(instance.sha256).hex()}"')
-
-
-def _metadata(request: HttpRequest, compressed: bytes, etag: str) -> HttpResponseBase:
-    if not any(wanted.matches(DICOM_JSON) or wanted.media_type == "application/json" for wanted in accepted(request)):
-        raise DicomWebError(406, "Metadata can be given as DICOM JSON.", available=[DICOM_JSON])
-    if request.headers.get("If-None-Match") == etag:
-        response = empty(304)
-    elif "gzip" in request.headers.get("Accept-Encoding", ""):
-        response = HttpResponse(compressed, content_type=DICOM_JSON)
-        response["Content-Encoding"] = "gzip"
-    else:
-        response = HttpResponse(gzip.decompress(compressed), content_type=DICOM_JSON)
-    response["ETag"] = etag
-    response["Cache-Control"] = "private, no-cache"
-    response["Vary"] = "Accept, Accept-Encoding, Cookie"
-    return response
-
-
-@require_safe
-@may_retrieve
-@answers_errors
-def retrieve_bulkdata(request: HttpRequest, path: str, **uids: str) -> HttpResponseBase:
-    """Retrieve the value of one binary element by its path (PS3.18 §10.4.1.5)."""
-    instance = _instance(request, uids, "bulkdata")
-    if not re.fullmatch(r"[0-9A-Fa-f]{8}(\.\d{1,6}\.[0-9A-Fa-f]{8}){0,16}", path):
-        raise not_found()
-    try:
-        data = archive_metadata.bulk_data(instance, path.upper())
-    except LookupError as error:
-        raise not_found() from error
-    for wanted in accepted(request):
-        if wanted.matches(OCTETS):
-            if wanted.is_multipart:
-                return multipart(OCTETS, [(OCTETS, [data])])
-            return HttpResponse(data, content_type=OCTETS)
-    raise DicomWebError(406, "Bulk data can be given as octets.", available=[OCTETS])
-
-
-@require_safe
-@may_retrieve
-@answers_errors
-def retrieve_rendered(request: HttpRequest, frames: str = "1", **uids: str) -> HttpResponseBase:
-    """Retrieve a picture of an instance or frame (PS3.18 §10.4.1.1.3)."""
-    instance = _instance(request, uids, "rendered")
-    return _picture(request, instance, _frame_numbers(frames)[0], None)
-
-
-@require_safe
-@may_retrieve
-@answers_errors
-def retrieve_thumbnail(
-    request: HttpRequest,
-    study_instance_uid: str,
-    series_instance_uid: str = "",
-    sop_instance_uid: str = "",
-    frames: str = "1",
-) -> HttpResponseBase:
-    """Retrieve a small picture of a study, series, instance or frame (PS3.18 §10.4.1.1.4)."""
-    study = _study(request, study_instance_uid, "thumbnail")
-    instances = _instances(study, series_instance_uid).filter(number_of_frames__gt=0)
-    if sop_instance_uid:
-        instances = instances.filter(sop_instance_uid=sop_instance_uid)
-    count = instances.count()
-    if not count:
-        raise not_found()
-    instance = instances[count // 2]
-    return _picture(request, instance, _frame_numbers(frames)[0], (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-
-
-def _picture(request: HttpRequest, instance: Instance, frame: int, size: tuple[int, int] | None) -> HttpResponseBase:
-    media_type = next(
-        (t for wanted in accepted(request) for t in ("image/jpeg", "image/png") if wanted.matches(t)), None
+        # The first is read ahead: what can't be decoded is refused, not broken off.
+        first = transcoded_frame(source, numbers[0], target)
+    except NotTranscodable:
+        return None
+    leave_trace(request, instance.series.study, "frames", frames=len(numbers), octets=len(first) * len(numbers))
+    if is_alone:
+        return validated(request, HttpResponse(first, content_type=content_type), etag, is_immutable=True)
+    rest = (Part(content_type, [transcoded_frame(source, number, target)]) for number in numbers[1:])
+    response: HttpResponseBase = multipart(
+        media_type, chain([Part(content_type, [first])], rest), boundary=boundary_of(etag)
     )
-    if media_type is None:
-        raise DicomWebError(406, "Pictures can be given as JPEG or PNG.", available=["image/jpeg", "image/png"])
-    try:
-        content = render(
-            instance,
-            frame=frame,
-            media_type=media_type,
-            quality=_quality(request),
-            window=_window(request),
-            size=size or _viewport(request),
-        )
-    except IndexError as error:
-        raise not_found() from error
-    response = HttpResponse(content, content_type=media_type)
-    response["Cache-Control"] = "private, max-age=3600"
-    return response
+    if target == instance.transfer_syntax_uid and len(numbers) * len(first) <= LARGEST_WHOLE:
+        response = HttpResponse(b"".join(response), content_type=response["Content-Type"])  # type: ignore[arg-type]
+    return validated(request, response, etag, is_immutable=True)
 
 
-def _numbers(text: str, count: int) -> list[float]:
-    values = text.split(",")[:count]
-    try:
-        numbers = [float(v) for v in values]
-    except ValueError as error:
-        raise DicomWebError(400, "Numbers were expected.") from error
-    if len(numbers) < count or any(n != n or abs(n) > 1e9 for n in numbers):
-        raise DicomWebError(400, "Numbers were expected.")
-    return numbers
-
-
-def _quality(request: HttpRequest) -> int:
-    text = request.GET.get("quality", "90")
-    if not re.fullmatch(r"\d{1,3}", text) or not 1 <= int(text) <= 100:
-        raise DicomWebError(400, "quality is a number from 1 to 100.")
-    return int(text)
-
-
-def _window(request: HttpRequest) -> Window | None:
-    """Read ``window=center,width,function`` (PS3.18 §8.3.5.1.4)."""
-    text = request.GET.get("window", "")
-    if not text:
-        return None
-    center, width = _numbers(text, 2)
-    if width < 1:
-        raise DicomWebError(400, "A window's width is at least 1.")
-    return Window(center, width)
-
-
-def _viewport(request: HttpRequest) -> tuple[int, int] | None:
-    """Read ``viewport=width,height`` (PS3.18 §8.3.5.1.3)."""
-    text = request.GET.get("viewport", "")
-    if not text:
-        return None
-    width, height = _numbers(text, 2)
-    if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
-        raise DicomWebError(400, f"A viewport's sides are from 1 to {LARGEST_SIDE}.")
-    return int(width), int(height)
+def _form_of_frames(instance: Instance, wanted: MediaRange) -> tuple[str, str] | None:
+    """Give the content type of frames and their transfer syntax; None when the range can't be met."""
+    syntax = instance.transfer_syntax_uid
+    given = frame_form(syntax, wanted, has_places=objects.has_places(instance))
+    if given is not None:
+        return given[0], given[0].rpartition("=")[2]
+    target = wanted.transfer_syntax
+    if wanted.media_type == OCTETS:
+        media_type = OCTETS
+    else:
+        target = default_syntax(wanted.media_type) if target in AS_STORED else target
+        media_type = FRAME_MEDIA_TYPES.get(target, "")
+        if not media_type or not wanted.matches(media_type):
+            return None
+    return (f"{media_type}; transfer-syntax={target}", target) if can_transcode(syntax, target) else None

@@ -155,7 +155,7 @@ def test_what_isnt_correctable_changes_nothing(
             "priv_SQ.dcm",
             "JPEG2000.dcm",
             "liver_1frame.dcm",
-            "chrH31",
+            "chrH31.dcm",
             "color3d_jpeg_baseline.dcm",
         ),
     ],

@@ -92,7 +92,7 @@ def test_frames_are_those_of_the_view(server: Atrium, radiologist: requests.Sess
     ("path", "accept", "status"),
     [
         (f"{INSTANCE}/frames/1", "application/octet-stream", 200),
-        (f"{INSTANCE}/frames/1", "image/jp2", 406),
+        (f"{INSTANCE}/frames/1", "image/jxl", 406),
         (f"{INSTANCE}/frames/4", OHIF_FRAMES, 404),
         (f"{INSTANCE}/frames/0", OHIF_FRAMES, 400),
         (f"{INSTANCE}/frames/1,,2", OHIF_FRAMES, 400),

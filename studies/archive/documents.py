@@ -1,0 +1,37 @@
+"""Encapsulated documents (PS3.3 C.24.2): whole, and a PDF's first page as a picture."""
+
+from __future__ import annotations
+
+import pypdfium2
+from PIL import Image
+from pydicom import Dataset
+
+from studies.archive.errors import NotRenderable
+
+PAGE_WIDTH = 1240
+
+
+def document_of(dataset: Dataset) -> tuple[str, bytes] | None:
+    """Give the media type and bytes of the document that the data set encapsulates."""
+    document = dataset.get("EncapsulatedDocument")
+    if not document:
+        return None
+    media_type = str(dataset.get("MIMETypeOfEncapsulatedDocument") or "application/octet-stream").lower()
+    length = dataset.get("EncapsulatedDocumentLength")
+    return media_type, bytes(document)[: int(length)] if length else bytes(document)
+
+
+def first_page(pdf: bytes, size: tuple[int, int] | None) -> Image.Image:
+    """Give a PDF's first page within (width, height). Raises NotRenderable."""
+    try:
+        document = pypdfium2.PdfDocument(pdf)
+        try:
+            page = document[0]
+            width, height = page.get_size()
+            scale = min(size[0] / width, size[1] / height) if size else PAGE_WIDTH / width
+            image: Image.Image = page.render(scale=max(min(scale, 8), 0.05)).to_pil()
+            return image.convert("RGB")
+        finally:
+            document.close()
+    except (pypdfium2.PdfiumError, IndexError, ZeroDivisionError) as error:
+        raise NotRenderable("The document can't be read.") from error

@@ -1,0 +1,271 @@
+"""WADO-RS: rendered resources and thumbnails (PS3.18 §10.4.1.1.3, §10.4.1.1.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+from PIL import Image
+from pydicom import Dataset
+
+from studies.archive import objects
+from studies.archive.animations import animated, as_mp4, is_video, poster
+from studies.archive.documents import document_of, first_page
+from studies.archive.errors import NotRenderable
+from studies.archive.frames import Frames
+from studies.archive.presentation_states import PRESENTATION_STATES, Presentation, references
+from studies.archive.rendering import Look, encoded, picture, placed
+from studies.archive.structured_reports import is_report, to_html, to_text
+from studies.archive.waveforms import has_waveforms, lay_out, read_traces, to_image, to_svg
+from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
+from studies.dicomweb.looks import look_of
+from studies.dicomweb.media_types import MediaRange, accepted
+from studies.dicomweb.retrieval import (
+    Part,
+    content_etag,
+    each_with_study,
+    frame_numbers,
+    instance_for,
+    instances_of,
+    knows,
+    leave_trace,
+    may_retrieve,
+    multipart,
+    study_etag,
+    study_for,
+    validated,
+)
+from studies.models import Instance, Study
+from studies.person_names import displayed
+
+THUMBNAIL_SIDE = 160
+STILL = ("image/jpeg", "image/png", "image/gif", "image/webp")
+MOVING = ("image/gif", "image/webp", "video/mp4")
+DRAWN = ("image/png", "image/jpeg", "image/svg+xml", "image/webp", "image/gif")
+TEXT = ("text/html", "text/plain")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered resource: whole, or one part of a message."""
+
+    media_type: str
+    content: bytes
+
+
+@require_safe
+@may_retrieve
+@answers_errors
+def retrieve_rendered(request: HttpRequest, frames: str = "", **uids: str) -> HttpResponseBase:
+    """Retrieve a picture, a film or a page of an instance, or pictures of frames (PS3.18 §10.4.1.1.3)."""
+    instance = instance_for(request, uids, "rendered")
+    numbers = frame_numbers(frames) if frames else []
+    if numbers and max(numbers) > instance.number_of_frames:
+        raise not_found()
+    return give_rendered(request, instance, numbers, look_of(request.GET.dict()))
+
+
+def give_rendered(request: HttpRequest, instance: Instance, numbers: list[int], look: Look) -> HttpResponseBase:
+    """Give an instance in the first acceptable media type in which it can be shown. Raises DicomWebError 406."""
+    available = media_types_of(instance, moving=not numbers or len(numbers) > 1)
+    wanted = chosen(accepted(request), available)
+    if wanted is None:
+        raise DicomWebError(406, "It can't be shown in the accepted forms.", available=list(available))
+    marks = (wanted, request.GET.urlencode(), str(numbers), repr(look.presentation is not None))
+    etag = content_etag(instance, *marks)
+    if knows(request, etag):
+        return validated(request, HttpResponse(), etag)
+    leave_trace(request, instance.series.study, "rendered", frames=max(len(numbers), 1))
+    if wanted == "video/mp4" and is_video(instance.transfer_syntax_uid):
+        return validated(request, FileResponse(as_mp4(Frames(instance)), content_type=wanted), etag)
+    if len(numbers) > 1 and wanted not in MOVING:
+        parts = (Part(wanted, [rendered(request, instance, wanted, [number], look)]) for number in numbers)
+        return validated(request, multipart(wanted, parts), etag)
+    try:
+        content = rendered(request, instance, wanted, numbers, look)
+    except IndexError as error:
+        raise not_found() from error
+    response = HttpResponse(content, content_type=f"{wanted}; charset=utf-8" if wanted in TEXT else wanted)
+    return validated(request, response, etag)
+
+
+def chosen(ranges: list[MediaRange], available: tuple[str, ...]) -> str | None:
+    """Give the media type to answer in: the first available one of the most wanted range."""
+    return next((t for wanted in ranges for t in available if wanted.matches(t)), None)
+
+
+def media_types_of(instance: Instance, *, moving: bool = True) -> tuple[str, ...]:
+    """Give the media types in which an instance can be shown, the usual first; none when it can't."""
+    if is_video(instance.transfer_syntax_uid):
+        return ("video/mp4", *STILL) if moving else STILL
+    if instance.number_of_frames:
+        return (*STILL, "video/mp4") if moving and instance.number_of_frames > 1 else STILL
+    if instance.sop_class_uid in PRESENTATION_STATES:
+        return STILL
+    dataset = objects.read_dataset(instance)
+    if is_report(dataset):
+        return TEXT
+    if has_waveforms(dataset):
+        return DRAWN
+    document = document_of(dataset)
+    if document is not None:
+        media_type, _ = document
+        return ("application/pdf", *STILL) if media_type == "application/pdf" else (media_type,)
+    return ()
+
+
+def rendered(request: HttpRequest, instance: Instance, media_type: str, numbers: list[int], look: Look) -> bytes:
+    """Give an instance, or frames of it, in one of its media types.
+
+    Raises NotRenderable, IndexError, ObjectMissing.
+    """
+    if is_video(instance.transfer_syntax_uid):
+        return encoded(poster(Frames(instance), look), media_type, look)
+    if instance.number_of_frames:
+        return _of_frames(Frames(instance), media_type, numbers, look)
+    if instance.sop_class_uid in PRESENTATION_STATES:
+        return encoded(_presented(instance, look), media_type, look)
+    dataset = objects.read_dataset(instance)
+    if media_type == "text/html":
+        return to_html(dataset).encode()
+    if media_type == "text/plain":
+        return to_text(dataset).encode()
+    if has_waveforms(dataset):
+        sheet = lay_out(read_traces(dataset), _title(dataset))
+        return to_svg(sheet) if media_type == "image/svg+xml" else _scaled(to_image(sheet), media_type, look)
+    document = document_of(dataset)
+    if document is None:
+        raise NotRenderable("There is nothing to be shown in it.")
+    if media_type not in STILL:
+        return document[1]
+    return _scaled(first_page(document[1], look.size), media_type, look)
+
+
+def _of_frames(frames: Frames, media_type: str, numbers: list[int], look: Look) -> bytes:
+    if media_type in MOVING and len(frames) > 1 and len(numbers) != 1:
+        return animated(frames, numbers or list(range(1, len(frames) + 1)), media_type, look)
+    return encoded(picture(frames, numbers[0] if numbers else _representative(frames), look), media_type, look)
+
+
+def _representative(frames: Frames) -> int:
+    number = frames.header.get("RepresentativeFrameNumber")
+    return int(number) if number and 1 <= int(number) <= len(frames) else 1
+
+
+def _scaled(image: Image.Image, media_type: str, look: Look) -> bytes:
+    return encoded(placed(image, look), media_type, look)
+
+
+def _title(dataset: Dataset) -> list[str]:
+    name = displayed(str(dataset.get("PatientName", "")))
+    when = " ".join(str(dataset.get(k, "")) for k in ("AcquisitionDateTime", "StudyDate")).split(" ")[0][:8]
+    return ["   ".join(p for p in (name, str(dataset.get("PatientID", "")), when) if p)]
+
+
+def _presented(state: Instance, look: Look) -> Image.Image:
+    """Give the first image of a presentation state, as the state shows it; it must be of the same study."""
+    dataset = objects.read_dataset(state)
+    for reference in references(dataset):
+        image = instances_of(state.series.study).filter(sop_instance_uid=reference.sop_instance_uid).first()
+        if image is not None and image.number_of_frames:
+            image.series.study = state.series.study
+            shown = replace(look, presentation=Presentation(dataset, image.sop_instance_uid))
+            return picture(Frames(image), reference.frame, shown)
+    raise NotRenderable("The images of the presentation state aren't here.")
+
+
+@require_safe
+@may_retrieve
+@answers_errors
+def retrieve_rendered_study(request: HttpRequest, study_instance_uid: str) -> HttpResponseBase:
+    """Retrieve all that can be shown of a study, a part for each instance."""
+    return _rendered_many(request, study_for(request, study_instance_uid, "rendered"), "")
+
+
+@require_safe
+@may_retrieve
+@answers_errors
+def retrieve_rendered_series(
+    request: HttpRequest, study_instance_uid: str, series_instance_uid: str
+) -> HttpResponseBase:
+    """Retrieve all that can be shown of a series, a part for each instance."""
+    return _rendered_many(request, study_for(request, study_instance_uid, "rendered"), series_instance_uid)
+
+
+def _rendered_many(request: HttpRequest, study: Study, series_instance_uid: str) -> HttpResponseBase:
+    instances = instances_of(study, series_instance_uid)
+    look = look_of(request.GET.dict())
+    count = instances.count()
+    if not count:
+        raise not_found()
+    ranges = accepted(request)
+    known = (*STILL, "video/mp4", *TEXT, "application/pdf", "image/svg+xml")
+    preferred = chosen(ranges, known)
+    if preferred is None:
+        raise DicomWebError(406, "It can't be shown in the accepted forms.", available=list(known))
+    etag = study_etag(study, instances, "rendered", preferred, request.GET.urlencode())
+    if knows(request, etag):
+        return validated(request, HttpResponse(), etag)
+    leave_trace(request, study, "rendered", instances=count)
+
+    def parts() -> Iterator[Part]:
+        for instance in each_with_study(instances, study):
+            wanted = chosen(ranges, media_types_of(instance))
+            if wanted is None or (wanted == "video/mp4" and is_video(instance.transfer_syntax_uid)):
+                continue
+            try:
+                content = rendered(request, instance, wanted, [], look)
+            except NotRenderable:
+                continue
+            address = (
+                f"/dicom-web/studies/{study.study_instance_uid}/series/{instance.series.series_instance_uid}"
+                f"/instances/{instance.sop_instance_uid}/rendered"
+            )
+            yield Part(wanted, [content], request.build_absolute_uri(address))
+
+    return validated(request, multipart(preferred, parts()), etag)
+
+
+@require_safe
+@may_retrieve
+@answers_errors
+def retrieve_thumbnail(
+    request: HttpRequest,
+    study_instance_uid: str,
+    series_instance_uid: str = "",
+    sop_instance_uid: str = "",
+    frames: str = "",
+) -> HttpResponseBase:
+    """Retrieve a small picture of a study, series, instance or frame (PS3.18 §10.4.1.1.4).
+
+    A study or series is shown by the instance in its middle; one without images by the first that can be drawn.
+    """
+    study = study_for(request, study_instance_uid, "thumbnail")
+    instances = instances_of(study, series_instance_uid)
+    if sop_instance_uid:
+        instances = instances.filter(sop_instance_uid=sop_instance_uid)
+    with_pixels = instances.filter(number_of_frames__gt=0)
+    count = with_pixels.count()
+    instance = with_pixels[count // 2] if count else instances.first()
+    if instance is None:
+        raise not_found()
+    instance.series.study = study
+    numbers = frame_numbers(frames)[:1] if frames else []
+    if numbers and numbers[0] > instance.number_of_frames:
+        raise not_found()
+    look = look_of(request.GET.dict())
+    look = replace(look, size=look.size or (THUMBNAIL_SIDE, THUMBNAIL_SIDE), region=None)
+    if not numbers and instance.number_of_frames > 1 and not is_video(instance.transfer_syntax_uid):
+        numbers = [instance.number_of_frames // 2 + 1]
+    available = tuple(t for t in media_types_of(instance, moving=False) if t in STILL)
+    wanted = chosen(accepted(request), available)
+    if wanted is None:
+        raise DicomWebError(406, "There is no thumbnail in the accepted forms.", available=list(available))
+    etag = content_etag(instance, "thumbnail", wanted, request.GET.urlencode(), str(numbers))
+    if knows(request, etag):
+        return validated(request, HttpResponse(), etag)
+    content = rendered(request, instance, wanted, numbers, look)
+    return validated(request, HttpResponse(content, content_type=wanted), etag)

@@ -1,0 +1,155 @@
+"""What all retrievals share: the gate, the trail, multipart messages, validators (PS3.18 §8, §10.4)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from django.db.models import QuerySet
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from accounts.capabilities import Capability
+from accounts.gates import program_capability_required
+from accounts.principals import Principal
+from portal.audit.models import AuditEvent
+from portal.audit.viewing import record_viewing
+from studies.access import instances_visible_to, visible_study
+from studies.dicomweb.errors import DicomWebError, empty, not_found
+from studies.dicomweb.framing import IMMUTABLE, closing, etag_of, message_type, part_head
+from studies.models import Instance, Study
+
+REVALIDATED = {"Cache-Control": "private, no-cache", "Vary": "Accept, Cookie"}
+MOST_FRAMES = 10_000
+may_retrieve = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
+
+
+class Part(NamedTuple):
+    """One part of a multipart message; ``location`` becomes its Content-Location."""
+
+    content_type: str
+    content: Iterable[bytes]
+    location: str = ""
+
+
+def principal_of_request(request: HttpRequest) -> Principal:
+    """Give the one who asks."""
+    principal: Principal = request.principal  # type: ignore[attr-defined]
+    return principal
+
+
+def study_for(request: HttpRequest, study_instance_uid: str, way: str) -> Study:
+    """Pass the gate and leave the trace. Raises Study.DoesNotExist."""
+    study = visible_study(principal_of_request(request), study_instance_uid)
+    leave_trace(request, study, way)
+    return study
+
+
+def leave_trace(request: HttpRequest, study: Study, way: str, **counts: int) -> None:
+    """Record the retrieval in the trail, once for a quarter of an hour; what was sent is summed up."""
+    record_viewing(
+        AuditEvent.Action.RETRIEVE,
+        principal=principal_of_request(request),
+        site_id=study.site_id,
+        patient_id=study.patient_id_value,
+        patient_name=study.patient_name,
+        study_instance_uid=study.study_instance_uid,
+        details={"way": way},
+        **counts,
+    )
+
+
+def instance_for(request: HttpRequest, uids: Mapping[str, str], way: str) -> Instance:
+    """Give one instance with its series and study by one query that starts at the gate. Raises DicomWebError."""
+    instance = (
+        instances_visible_to(principal_of_request(request))
+        .filter(
+            sop_instance_uid=uids["sop_instance_uid"],
+            series__series_instance_uid=uids["series_instance_uid"],
+            series__study__study_instance_uid=uids["study_instance_uid"],
+        )
+        .select_related("series__study")
+        .order_by("pk")
+        .first()
+    )
+    if instance is None:
+        raise not_found()
+    leave_trace(request, instance.series.study, way)
+    return instance
+
+
+def instances_of(study: Study, series_instance_uid: str = "") -> QuerySet[Instance]:
+    """Give the current instances of a study that passed the gate, or of one of its series, in reading order."""
+    instances = Instance.objects.filter(series__study=study, is_current=True)
+    if series_instance_uid:
+        instances = instances.filter(series__series_instance_uid=series_instance_uid)
+    return instances.order_by("series__series_number", "series_id", "instance_number", "pk")
+
+
+def each_with_study(instances: QuerySet[Instance], study: Study) -> Iterator[Instance]:
+    """Walk through the instances with little memory; each knows its study without another query."""
+    for instance in instances.select_related("series").defer("attributes", "series__attributes").iterator(500):
+        instance.series.study = study
+        yield instance
+
+
+def frame_numbers(text: str) -> list[int]:
+    """Read a list of frames, counted from 1. Raises DicomWebError."""
+    if not re.fullmatch(rf"\d{{1,9}}(,\d{{1,9}}){{0,{MOST_FRAMES - 1}}}", text):
+        raise DicomWebError(400, "Frames are numbers from 1, separated by commas.")
+    numbers = [int(n) for n in text.split(",")]
+    if 0 in numbers:
+        raise DicomWebError(400, "Frames are counted from 1.")
+    return numbers
+
+
+def multipart(part_type: str, parts: Iterable[Part], *, boundary: str = "") -> StreamingHttpResponse:
+    """Send parts as multipart/related (RFC 2387), each as soon as it's read: memory holds one chunk at a time."""
+    boundary = boundary or uuid.uuid4().hex
+
+    def chunks() -> Iterator[bytes]:
+        for part in parts:
+            location = f"\r\nContent-Location: {part.location}" if part.location else ""
+            yield part_head(boundary, part.content_type + location)
+            yield from part.content
+            yield b"\r\n"
+        yield closing(boundary)
+
+    return StreamingHttpResponse(chunks(), content_type=message_type(part_type, boundary))
+
+
+def validated(
+    request: HttpRequest, response: HttpResponseBase, etag: str, *, is_immutable: bool = False
+) -> HttpResponseBase:
+    """Give the answer its validator and how long it may be kept; 304 to a client that has it (RFC 9110 §13.1.2)."""
+    if knows(request, etag):
+        response.close()
+        response = empty(304)
+    response["ETag"] = etag
+    for name, value in (IMMUTABLE if is_immutable else REVALIDATED).items():
+        response[name] = value
+    return response
+
+
+def knows(request: HttpRequest, etag: str) -> bool:
+    """Say whether the client has what the validator names already."""
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+    return etag in known or "*" in known
+
+
+def content_etag(instance: Instance, *form: str) -> str:
+    """Give the validator of what an instance is given as, its study's corrections included."""
+    corrections = instance.series.study.corrections
+    marks = [json.dumps(corrections, sort_keys=True)] if corrections else []
+    return etag_of(bytes(instance.sha256), *form, *marks)
+
+
+def study_etag(study: Study, instances: QuerySet[Instance], *form: str) -> str:
+    """Give the validator of many instances in a form: it changes with every series' revision."""
+    revisions = instances.order_by("series_id").values_list("series_id", "series__revision").distinct()
+    marks: list[Any] = [study.pk, list(revisions), *form]
+    return f'"{hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:40]}"'

@@ -12,6 +12,9 @@ class Site(models.Model):
 
     slug = models.SlugField(max_length=32, unique=True)
     name = models.CharField(max_length=120)
+    is_teaching = models.BooleanField(
+        default=False, help_text="Holds de-identified copies, seen by all who may make teaching files."
+    )
 
     class Meta:
         ordering = ["name"]

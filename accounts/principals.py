@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from accounts.capabilities import Capability
-from accounts.models import ApiToken, Membership, User
+from accounts.models import ApiToken, Membership, Site, User
 
 EVERY_SITE = None
 Grant = tuple[str, int | None]
@@ -64,6 +64,9 @@ def principal_of_user(
         return stranger(ip_address=ip_address, user_agent=user_agent)
     memberships = Membership.objects.filter(user=user).values_list("role__capabilities", "site_id")
     grants: set[Grant] = {(capability, site_id) for capabilities, site_id in memberships for capability in capabilities}
+    if any(capability == Capability.TEACHING_MANAGE for capability, _ in grants):
+        teaching_sites = Site.objects.filter(is_teaching=True).values_list("pk", flat=True)
+        grants |= {(Capability.STUDY_VIEW.value, site_id) for site_id in teaching_sites}
     if token is not None:
         grants = _narrowed(grants, token)
     return Principal(

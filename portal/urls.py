@@ -18,6 +18,8 @@ urlpatterns = [
     path("", include("studies.dicomweb.urls")),
     path("", include("studies.dimse.urls")),
     path("", include("studies.viewer.urls")),
+    path("", include("studies.sharing.urls")),
+    path("", include("studies.peer_review.urls")),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="api_schema"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),

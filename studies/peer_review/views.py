@@ -1,0 +1,113 @@
+"""Reviews to give, one's own results, and the lead's figures."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from accounts.capabilities import Capability
+from accounts.gates import capability_required
+from accounts.principals import Principal
+from portal.audit.models import AuditEvent
+from portal.audit.services import record_viewing
+from studies.peer_review import selectors, services
+from studies.peer_review.errors import PeerReviewError
+from studies.peer_review.models import PeerReview, Programme
+
+RECENT = 100
+may_review = capability_required(Capability.PEER_REVIEW)
+
+
+def _principal(request: HttpRequest) -> Principal:
+    principal: Principal = request.principal  # type: ignore[attr-defined]
+    return principal
+
+
+@require_GET
+@may_review
+def peer_reviews(request: HttpRequest) -> HttpResponse:
+    """Show what waits for the person's score, and what colleagues thought of their reports."""
+    principal = _principal(request)
+    results = list(selectors.results_of(principal)[:RECENT])
+    context = {
+        "waiting": selectors.reviews_for(principal).filter(completed_at=None)[:RECENT],
+        "results": results,
+        "may_see_figures": principal.may(Capability.CASE_ASSIGN),
+    }
+    response = render(request, "peer_review/peer_reviews.html", context)
+    if principal.user is not None and any(r.seen_by_signer_at is None for r in results):
+        services.mark_seen(user=principal.user)
+    return response
+
+
+@require_http_methods(["GET", "POST"])
+@may_review
+def peer_review(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show a report without its signer beside its images; with POST score it."""
+    principal = _principal(request)
+    review = get_object_or_404(selectors.reviews_for(principal), pk=pk)
+    study = review.part.report.study
+    record_viewing(
+        AuditEvent.Action.VIEW,
+        principal=principal,
+        site_id=study.site_id,
+        patient_id=study.patient_id_value,
+        patient_name=study.patient_name,
+        study_instance_uid=study.study_instance_uid,
+        details={"page": "peer review"},
+    )
+    error = ""
+    if request.method == "POST":
+        try:
+            services.complete_review(
+                review=review,
+                principal=principal,
+                score=request.POST.get("score", ""),
+                comment=request.POST.get("comment", ""),
+            )
+        except PeerReviewError as refused:
+            error = str(refused)
+        else:
+            messages.success(request, _("Your score is kept."))
+            return redirect("peer_reviews")
+    context = {
+        "review": review,
+        "study": study,
+        "sections": review.part.section_texts,
+        "scores": PeerReview.Score.choices,
+        "score": request.POST.get("score", review.score),
+        "comment": request.POST.get("comment", review.comment),
+        "error": error,
+    }
+    return render(request, "peer_review/peer_review.html", context, status=422 if error else 200)
+
+
+@require_GET
+@capability_required(Capability.CASE_ASSIGN)
+def peer_review_figures(request: HttpRequest) -> HttpResponse:
+    """Show how scores are spread at the sites that the person leads, and each site's programme."""
+    principal = _principal(request)
+    shares = dict(Programme.objects.values_list("site_id", "percent"))
+    sites = [{"site": site, "percent": shares.get(site.pk, 0)} for site in selectors.sites_led_by(principal)]
+    rows = [
+        {**row, "scores": [row[f"score_{score.lower()}"] for score in PeerReview.Score.values]}
+        for row in selectors.figures(principal)
+    ]
+    context = {"rows": rows, "sites": sites, "scores": PeerReview.Score.values}
+    return render(request, "peer_review/figures.html", context)
+
+
+@require_POST
+@capability_required(Capability.CASE_ASSIGN)
+def set_programme(request: HttpRequest, pk: int) -> HttpResponse:
+    """Set a site's share of reviewed reports."""
+    principal = _principal(request)
+    site = get_object_or_404(selectors.sites_led_by(principal), pk=pk)
+    percent = request.POST.get("percent", "")
+    if percent.isdigit() and len(percent) <= 3:
+        services.set_programme(site=site, percent=int(percent), principal=principal)
+        messages.success(request, _("The programme is saved."))
+    return redirect("peer_review_figures")

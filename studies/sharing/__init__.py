@@ -1,0 +1,1 @@
+"""Colleagues: words on a study, requests for a second opinion, teaching files."""

@@ -1,0 +1,78 @@
+"""Teaching files hold no patient."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import pydicom
+import pytest
+
+from studies.archive import objects
+from studies.events import deliver_due
+from studies.models import Instance, Study
+from studies.sharing.models import TeachingCase
+from tests.factories import make_instance
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+WORDS = {"title": "Solid nodule", "level": "resident", "diagnosis": "Granuloma", "keywords": "chest"}
+
+
+@pytest.fixture
+def case(north: Any, ingest_files: Any, client_of: Any) -> TeachingCase:
+    ingest_files(
+        north,
+        make_instance(
+            StudyInstanceUID="1.1", PatientName="Geheim^Eva", PatientID="G1", Modality="CT", BurnedInAnnotation="NO"
+        ),
+    )
+    answer = client_of("radiologist").post("/studies/1.1/teach/", WORDS)
+    assert answer.status_code == 302, answer.content
+    deliver_due()
+    return TeachingCase.objects.get()
+
+
+def test_the_copy_is_another_study_that_names_nobody(case: TeachingCase) -> None:
+    assert case.state == "ready"
+    assert case.study is not None
+    assert case.study.site.is_teaching
+    instance = Instance.objects.get(series__study=case.study)
+    dataset = pydicom.dcmread(BytesIO(objects.read_instance(instance)))
+    assert "Geheim" not in str(dataset)
+    assert dataset.PatientIdentityRemoved == "YES"
+    assert dataset.StudyInstanceUID != "1.1"
+    assert Study.objects.get(study_instance_uid="1.1").patient_name == "Geheim^Eva"
+
+
+def test_a_second_delivery_makes_no_second_copy(case: TeachingCase) -> None:
+    from studies.sharing.teaching import make_copy
+
+    TeachingCase.objects.update(state="preparing")
+    make_copy({"case": case.pk})
+    assert Study.objects.filter(site__is_teaching=True).count() == 1
+
+
+def test_teachers_of_any_site_open_it_and_others_dont(case: TeachingCase, client_of: Any) -> None:
+    assert case.study is not None
+    uid = case.study.study_instance_uid
+    for person, status in (("southradiologist", 200), ("resident", 200), ("referrer", 403), ("technologist", 403)):
+        assert client_of(person).get(f"/teaching/{case.pk}/").status_code == status, person
+    assert client_of("southradiologist").get(f"/dicom-web/studies/{uid}/metadata").status_code == 200
+    assert client_of("technologist").get(f"/dicom-web/studies/{uid}/metadata").status_code == 404
+    assert client_of("southradiologist").get("/studies/1.1/").status_code == 404
+
+
+def test_words_find_a_case(case: TeachingCase, client_of: Any) -> None:
+    assert "Solid nodule" in client_of("resident").get("/teaching/?q=granuloma+ct").content.decode()
+    assert "Solid nodule" not in client_of("resident").get("/teaching/?q=fracture").content.decode()
+
+
+def test_only_its_author_changes_it(case: TeachingCase, client_of: Any) -> None:
+    assert client_of("southradiologist").post(f"/teaching/{case.pk}/edit/", WORDS).status_code == 404
+    assert client_of("southradiologist").post(f"/teaching/{case.pk}/delete/").status_code == 404
+    client_of("radiologist").post(f"/teaching/{case.pk}/edit/", {**WORDS, "title": "Benign nodule"})
+    assert TeachingCase.objects.get().title == "Benign nodule"
+
+
+def test_it_waits_on_no_worklist(case: TeachingCase, client_of: Any) -> None:
+    assert "Teaching files" not in client_of("radiologist").get("/worklist/").content.decode().split("<table")[-1]

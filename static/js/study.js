@@ -95,13 +95,20 @@
     if (kept) write(image.uid, `${page.dataset.keyImage} (${kept.place}).`);
   };
 
+  // The next case's images, once this one's are on screen.
+  const fetchAhead = async () => {
+    const address = document.getElementById("next-case")?.dataset.upcoming;
+    if (!address) return;
+    const { studies } = await (await fetch(address)).json();
+    if (studies.length) say("prefetch", { studies: studies.slice(0, 1) });
+  };
+
   const asked = new URLSearchParams(window.location.search);
   const heard = {
     "image-rendered": () => {
       wait.hidden = true;
       if (asked.get("series")) say("jump", { series: asked.get("series"), image: asked.get("image") });
-      const upcoming = (page.dataset.upcoming || "").split(" ").filter(Boolean);
-      if (upcoming.length) say("prefetch", { studies: upcoming });
+      fetchAhead();
     },
     ready: ({ hasRendered }) => { if (hasRendered) wait.hidden = true; },
     measurement: measured,

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from studies.viewer import findings, views
+from studies.viewer import findings, objects, views
 
 urlpatterns = [
     path("viewer/app-config.js", views.app_config, name="viewer_config"),
@@ -11,6 +11,10 @@ urlpatterns = [
     path("studies/<uid:study_instance_uid>/findings/", findings.findings, name="findings"),
     path("studies/<uid:study_instance_uid>/findings/<int:pk>/picture.jpg", findings.picture, name="finding_picture"),
     path("studies/<uid:study_instance_uid>/findings/<int:pk>/remove/", findings.remove, name="remove_finding"),
+    path("studies/<uid:study_instance_uid>/objects/", objects.study_objects, name="study_objects"),
+    path(
+        "studies/<uid:study_instance_uid>/objects/<uid:sop_instance_uid>/", objects.study_object, name="study_object"
+    ),
     path("viewer/", views.viewer, name="viewer"),
     path("viewer/<path:asset>", views.viewer, name="viewer_asset"),
 ]

@@ -1,0 +1,143 @@
+"""What OHIF can't show, rendered by us: documents, structured reports, waveforms, and any object's attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_GET
+from pydicom.datadict import dictionary_description, dictionary_has_tag
+from pydicom.uid import UID
+
+from accounts.capabilities import Capability
+from accounts.gates import capability_required
+from accounts.principals import Principal
+from portal.audit.models import AuditEvent
+from portal.audit.services import record_viewing
+from studies.access import visible_study
+from studies.archive import objects as archive_objects
+from studies.archive.metadata import instance_metadata
+from studies.models import Instance, Study
+
+HTML, PDF, PICTURE, PLAIN = "text/html", "application/pdf", "image/png", ""
+LONGEST_VALUE = 400
+MOST_ROWS = 2000
+may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An attribute as it's listed; ``depth`` counts the sequences around it."""
+
+    depth: int
+    tag: str
+    name: str
+    vr: str
+    value: str
+
+
+def rendered_as(instance: Instance) -> str:
+    """Give the media type in which we render an object of this kind; empty where only its attributes can be shown."""
+    name = UID(instance.sop_class_uid).name
+    if "Encapsulated PDF" in name:
+        return PDF
+    if " SR " in f" {name} " or "Key Object" in name or "Procedure Log" in name:
+        return HTML
+    if "Waveform" in name or "ECG" in name or instance.number_of_frames:
+        return PICTURE
+    return PLAIN
+
+
+@require_GET
+@may_see_images
+def study_objects(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """List the study's objects that have no pixels: a viewer of images leaves some of them out."""
+    study = _study(request, study_instance_uid)
+    instances = (
+        Instance.objects.filter(series__study=study, is_current=True)
+        .select_related("series")
+        .order_by("series__series_number", "series_id", "instance_number", "pk")
+    )
+    shown = [
+        {"instance": i, "sop_class": UID(i.sop_class_uid).name, "kind": rendered_as(i)}
+        for i in instances.filter(number_of_frames=0)[:MOST_ROWS]
+    ]
+    context = {"study": study, "objects": shown}
+    return render(request, "viewer/objects.html", context)
+
+
+@require_GET
+@may_see_images
+def study_object(request: HttpRequest, study_instance_uid: str, sop_instance_uid: str) -> HttpResponse:
+    """Show one object: our rendering where there's one, and its attributes."""
+    study = _study(request, study_instance_uid)
+    instance = (
+        Instance.objects.filter(series__study=study, sop_instance_uid=sop_instance_uid, is_current=True)
+        .select_related("series__study")
+        .first()
+    )
+    if instance is None:
+        raise Http404
+    kind = rendered_as(instance)
+    address = reverse(
+        "dicomweb_rendered",
+        args=[study.study_instance_uid, instance.series.series_instance_uid, instance.sop_instance_uid],
+    )
+    content = instance_metadata(instance, archive_objects.read_dataset(instance))
+    rows = list(_rows(content, 0))
+    context = {
+        "study": study,
+        "instance": instance,
+        "sop_class": UID(instance.sop_class_uid).name,
+        "kind": kind,
+        "rendered_url": f"{address}?accept={kind}" if kind else "",
+        "rows": rows[:MOST_ROWS],
+        "has_more": len(rows) > MOST_ROWS,
+    }
+    response = render(request, "viewer/object.html", context)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _study(request: HttpRequest, study_instance_uid: str) -> Study:
+    principal: Principal = request.principal  # type: ignore[attr-defined]
+    try:
+        study = visible_study(principal, study_instance_uid)
+    except Study.DoesNotExist as error:
+        raise Http404 from error
+    record_viewing(
+        AuditEvent.Action.VIEW,
+        principal=principal,
+        site_id=study.site_id,
+        patient_id=study.patient_id_value,
+        patient_name=study.patient_name,
+        study_instance_uid=study.study_instance_uid,
+        details={"page": "objects"},
+    )
+    return study
+
+
+def _rows(content: dict[str, Any], depth: int) -> list[Row]:
+    rows = []
+    for tag, element in content.items():
+        number = int(tag, 16)
+        name = dictionary_description(number) if dictionary_has_tag(number) else "Private" if number >> 16 & 1 else ""
+        value = "" if element["vr"] == "SQ" else _value(element)
+        rows.append(Row(depth, f"({tag[:4]},{tag[4:]})", name, element["vr"], value))
+        if element["vr"] == "SQ":
+            for item in element.get("Value", []):
+                rows.extend(_rows(item, depth + 1))
+    return rows
+
+
+def _value(element: dict[str, Any]) -> str:
+    if "BulkDataURI" in element:
+        return "…"
+    texts = [
+        v.get("Alphabetic") or v.get("Ideographic") or "" if isinstance(v, dict) else str(v)
+        for v in element.get("Value", [])
+    ]
+    return "\\".join(texts)[:LONGEST_VALUE]

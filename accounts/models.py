@@ -98,3 +98,29 @@ class ApiToken(models.Model):
     @property
     def is_valid(self) -> bool:
         return self.revoked_at is None and self.expires_at > timezone.now()
+
+
+class Notification(models.Model):
+    """Something that a person should know; its text names no patient, as it may leave by e-mail."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="notifications")
+    key = models.CharField(max_length=100, help_text="What it's about: a person is told once of a key.")
+    text = models.CharField(max_length=200)
+    url = models.CharField(max_length=200, help_text="Path to where it's dealt with.")
+    is_urgent = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    read_at = models.DateTimeField(null=True)
+    email_due_at = models.DateTimeField(null=True, help_text="When to try to send it; empty once sent or unwanted.")
+    email_attempts = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "key"], name="notification_once")]
+        indexes = [
+            models.Index(fields=["user", "-id"], name="notification_newest"),
+            models.Index(
+                fields=["email_due_at"], name="notification_email", condition=models.Q(email_due_at__isnull=False)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.text

@@ -22,8 +22,9 @@ BULK_THRESHOLD = 1024
 
 
 def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
-    """Give the DICOM JSON of one instance; long binary values become BulkDataURIs relative to the instance's metadata.
+    """Give the DICOM JSON of one instance; long binary values become BulkDataURIs.
 
+    The URIs are absolute paths, so that they lead there from the metadata of study, series and instance alike.
     A value that its VR doesn't allow is left out, as an empty element, rather than refuse the instance.
     """
     content = _json_of(dataset, path="")
@@ -36,15 +37,15 @@ def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
 
 
 def _bulk_uri(instance: Instance, path: str) -> str:
-    if path.startswith("../"):
-        return path
-    return f"../../instances/{instance.sop_instance_uid}/bulkdata/{path}"
+    series = instance.series
+    parents = f"studies/{series.study.study_instance_uid}/series/{series.series_instance_uid}"
+    return f"/dicom-web/{parents}/instances/{instance.sop_instance_uid}/bulkdata/{path}"
 
 
 def _elements_with_bulk(content: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for element in content.values():
-        if "BulkDataURI" in element and not element["BulkDataURI"].startswith("../"):
+        if "BulkDataURI" in element and not element["BulkDataURI"].startswith("/"):
             found.append(element)
         if element["vr"] == "SQ":
             for item in element.get("Value", []):

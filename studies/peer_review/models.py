@@ -45,9 +45,7 @@ class PeerReview(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["part", "reviewer"], name="peer_review_once")]
         indexes = [
-            models.Index(
-                fields=["reviewer"], name="peer_review_open", condition=models.Q(completed_at__isnull=True)
-            ),
+            models.Index(fields=["reviewer"], name="peer_review_open", condition=models.Q(completed_at__isnull=True)),
             models.Index(fields=["site", "completed_at"], name="peer_review_by_site"),
         ]
         ordering = ["pk"]

@@ -37,12 +37,9 @@ def results_of(principal: Principal) -> QuerySet[PeerReview]:
 def figures(principal: Principal) -> list[dict[str, Any]]:
     """Give for each site that the principal leads and each modality how the scores are spread."""
     counts = {f"score_{score.lower()}": Count("pk", filter=Q(score=score)) for score in PeerReview.Score.values}
-    return list(
-        PeerReview.objects.filter(site__in=sites_led_by(principal))
-        .values("site__name", "modality")
-        .annotate(given=Count("pk"), done=Count("pk", filter=Q(completed_at__isnull=False)), **counts)
-        .order_by("site__name", "modality")
-    )
+    rows = PeerReview.objects.filter(site__in=sites_led_by(principal)).values("site__name", "modality")
+    rows = rows.annotate(given=Count("pk"), done=Count("pk", filter=Q(completed_at__isnull=False)), **counts)
+    return [dict(row) for row in rows.order_by("site__name", "modality")]
 
 
 def sites_led_by(principal: Principal) -> QuerySet[Site]:

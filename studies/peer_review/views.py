@@ -76,7 +76,10 @@ def peer_review(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "review": review,
         "study": study,
-        "sections": review.part.section_texts,
+        "sections": [
+            {"title": name.capitalize(), "text": review.part.sections.get(name, "")}
+            for name in review.part.section_names
+        ],
         "scores": PeerReview.Score.choices,
         "score": request.POST.get("score", review.score),
         "comment": request.POST.get("comment", review.comment),

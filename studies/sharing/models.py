@@ -68,7 +68,9 @@ class TeachingCase(models.Model):
     keywords = models.CharField(max_length=200, blank=True)
     level = models.CharField(max_length=8, choices=Level.choices, default=Level.RESIDENT)
     state = models.CharField(max_length=9, choices=State.choices, default=State.PREPARING)
-    state_reason = models.CharField(max_length=300, blank=True, help_text="What was left out of the copy, or why it failed.")
+    state_reason = models.CharField(
+        max_length=300, blank=True, help_text="What was left out of the copy, or why it failed."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

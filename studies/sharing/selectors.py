@@ -9,8 +9,8 @@ from accounts.models import Membership, User
 from accounts.principals import Principal, principal_of_user
 from studies.access import studies_visible_to
 from studies.models import Study
-from studies.sharing.models import Comment, TeachingCase
 from studies.person_names import searchable
+from studies.sharing.models import Comment, TeachingCase
 
 
 def may_discuss(principal: Principal, study: Study) -> bool:
@@ -26,7 +26,8 @@ def thread_of(study: Study) -> QuerySet[Comment]:
 def colleagues_of(study: Study, *, beside: User | None) -> list[User]:
     """Give the people who see every study of the site, by name."""
     roles = [
-        pk for pk, capabilities in Membership.objects.values_list("role_id", "role__capabilities").distinct()
+        pk
+        for pk, capabilities in Membership.objects.values_list("role_id", "role__capabilities").distinct()
         if Capability.STUDY_VIEW.value in capabilities
     ]
     at_site = Membership.objects.filter(Q(site=study.site_id) | Q(site=None), role__in=roles)

@@ -110,7 +110,9 @@ def make_copy(payload: dict[str, Any]) -> None:
 def _copies(study: Study, left_out: Counter[str]) -> Iterator[tuple[bytes, str]]:
     """Give each instance's de-identified file with its Study Instance UID; count what can't be."""
     deidentifier = Deidentifier(TEACHING_SLUG, PROFILE)
-    for instance in Instance.objects.filter(series__study=study, is_current=True).order_by("pk").iterator(chunk_size=100):
+    for instance in (
+        Instance.objects.filter(series__study=study, is_current=True).order_by("pk").iterator(chunk_size=100)
+    ):
         dataset = pydicom.dcmread(BytesIO(objects.read_instance(instance)))
         try:
             dataset = deidentifier.apply(dataset)

@@ -19,7 +19,7 @@ from studies.access import visible_study
 from studies.models import Study
 from studies.sharing import discussion as talk
 from studies.sharing import selectors, teaching
-from studies.sharing.errors import SharingError
+from studies.sharing.errors import NotAllowed, SharingError
 from studies.sharing.forms import TeachingCaseForm
 from studies.sharing.models import TeachingCase
 
@@ -81,12 +81,11 @@ def close_consult(request: HttpRequest, study_instance_uid: str, pk: int) -> Htt
     """Close a request for a second opinion."""
     study = _study(request, study_instance_uid)
     comment = get_object_or_404(selectors.thread_of(study), pk=pk)
-    error = ""
     try:
         talk.close_consult(comment=comment, principal=_principal(request))
-    except SharingError as refused:
-        error = str(refused)
-    return _discussion(request, study, error=error)
+    except NotAllowed as error:
+        raise Http404 from error
+    return _discussion(request, study)
 
 
 @require_GET
@@ -181,5 +180,3 @@ def _own_case(request: HttpRequest, pk: int) -> TeachingCase:
 
 def _status(form: Any) -> int:
     return 422 if form.errors else 200
-
-

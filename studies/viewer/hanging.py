@@ -18,6 +18,7 @@ from studies.models import Study
 from studies.viewer.models import HangingPreference
 
 SINGLE, COMPARE, FOUR_UP, MAMMO, MPR = "default", "atrium.compare", "atrium.fourUp", "@ohif/hpMammo", "mpr"
+FUSION = "atrium.fusion"
 PROTOCOLS = {
     SINGLE: "One image",
     COMPARE: "Beside the prior",
@@ -82,6 +83,8 @@ def hanging_of(principal: Principal, study: Study) -> Hanging:
     preference = HangingPreference.objects.filter(
         user=principal.user, modality=modality, body_part_examined=body_part
     ).first()
+    if {"PT", "CT"} <= _modalities(study):
+        return Hanging(FUSION, priors)
     protocol = preference.hanging_protocol if preference is not None else _by_modality(modality, priors)
     if protocol == COMPARE and not priors:
         protocol = SINGLE

@@ -12,9 +12,7 @@ urlpatterns = [
     path("studies/<uid:study_instance_uid>/findings/<int:pk>/picture.jpg", findings.picture, name="finding_picture"),
     path("studies/<uid:study_instance_uid>/findings/<int:pk>/remove/", findings.remove, name="remove_finding"),
     path("studies/<uid:study_instance_uid>/objects/", objects.study_objects, name="study_objects"),
-    path(
-        "studies/<uid:study_instance_uid>/objects/<uid:sop_instance_uid>/", objects.study_object, name="study_object"
-    ),
+    path("studies/<uid:study_instance_uid>/objects/<uid:sop_instance_uid>/", objects.study_object, name="study_object"),
     path("viewer/", views.viewer, name="viewer"),
     path("viewer/<path:asset>", views.viewer, name="viewer_asset"),
 ]

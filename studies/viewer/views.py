@@ -25,12 +25,13 @@ from accounts.gates import capability_required
 from accounts.principals import Principal
 from studies.access import visible_study
 from studies.models import Study
-from studies.viewer.hanging import hanging_of, remember_protocol
+from studies.viewer.hanging import FUSION, hanging_of, remember_protocol
 
-# OHIF compiles WebAssembly codecs, makes workers from blobs and sets style attributes; scripts stay ours.
+# OHIF compiles WebAssembly codecs, makes workers from blobs and sets style attributes; scripts stay ours. Its
+# segmentations need eval: the library ndarray writes its accessors at run time.
 POLICY = {
     "default-src": [SELF],
-    "script-src": [SELF, "'wasm-unsafe-eval'", "blob:"],
+    "script-src": [SELF, "'wasm-unsafe-eval'", "'unsafe-eval'", "blob:"],
     "worker-src": [SELF, "blob:"],
     "style-src": [SELF, "'unsafe-inline'"],
     "img-src": [SELF, "data:", "blob:"],
@@ -66,11 +67,16 @@ def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     study = _visible(request, study_instance_uid)
     hanging = hanging_of(_principal(request), study)
     uids = [study.study_instance_uid, *(prior.study_instance_uid for prior in hanging.priors)]
-    query = {"StudyInstanceUIDs": ",".join(uids), "hangingProtocolId": hanging.protocol}
+    query = {"StudyInstanceUIDs": ",".join(uids)}
+    # Fusion has a mode of its own in OHIF, with its own layout.
+    if hanging.protocol == FUSION:
+        mode, query = "tmtv", {"StudyInstanceUIDs": study.study_instance_uid}
+    else:
+        mode, query["hangingProtocolId"] = "viewer", hanging.protocol
     desk = request.GET.get("desk", "")
     if re.fullmatch(r"[0-9a-f-]{36}", desk):
         query["desk"] = desk
-    return redirect(f"{reverse('viewer')}viewer?{urlencode(query, safe=',@')}")
+    return redirect(f"{reverse('viewer')}{mode}?{urlencode(query, safe=',@')}")
 
 
 @require_POST

@@ -70,6 +70,7 @@ def study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "order": order_of(shown) if principal.may(Capability.STUDY_VIEW, shown.site_id) else None,
         "timeline": shown.status_changes.select_related("user"),
         "list_query": list_query,
+        "may_teach": principal.may(Capability.TEACHING_MANAGE, shown.site_id),
         "may_correct": principal.may(Capability.STUDY_CORRECT, shown.site_id),
         **_claim_context(principal, shown),
     }

@@ -16,7 +16,9 @@ from studies.findings.models import ImageFinding
 from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
 from studies.orders.services import OrderDetails, place_order
+from studies.peer_review.models import PeerReview
 from studies.reports.models import Report, ReportPart
+from studies.sharing.models import Comment, TeachingCase
 from studies.workitems.services import create_workitem
 from tests.factories import PEOPLE, make_instance, principal_of
 from tests.workitems.workitem_data import scheduled
@@ -33,6 +35,8 @@ OF_SITE = OF_NORTH - {"referrer"}
 ORDERERS = {"radiologist", "southradiologist", "technologist", "admin"}
 READERS = OF_NORTH - {"technologist"}
 WRITERS = {"radiologist", "resident"}
+
+TEACHERS = {"radiologist", "southradiologist", "resident", "admin"}
 
 # Route name to who gets in; all others must be turned away.
 ALLOWED: dict[str, set[str]] = {
@@ -95,6 +99,20 @@ ALLOWED: dict[str, set[str]] = {
     "finding_picture": WRITERS,  # of an unsigned report
     "viewer_open": OF_NORTH,
     "viewer_preferences": set(),  # without a study it's 404 for everyone
+    "study_objects": OF_NORTH,
+    "study_object": OF_NORTH,
+    "discussion": OF_NORTH - {"referrer"},
+    "close_consult": {"radiologist"},  # whose consult it is; nobody else closes it
+    "new_teaching_case": {"radiologist", "resident", "admin"},
+    "consults": IMAGES - {"referrer"},
+    "teaching_files": TEACHERS,
+    "teaching_case": TEACHERS,
+    "edit_teaching_case": {"radiologist"},
+    "delete_teaching_case": {"radiologist"},
+    "peer_reviews": {"radiologist", "southradiologist"},
+    "peer_review_figures": {"radiologist", "admin"},
+    "set_peer_review_programme": {"radiologist", "admin"},
+    "peer_review": {"radiologist"},
     "viewer": IMAGES,
     "viewer_config": IMAGES,
     "viewer_asset": IMAGES,
@@ -165,6 +183,9 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         report=report, kind="report", ordinal=1, author=author, sections={"findings": SECRET}, signed_at=timezone.now()
     )
     ReportPart.objects.create(report=report, kind="addendum", ordinal=2, author=author, sections={"findings": SECRET})
+    consult = Comment.objects.create(study=instance.series.study, author=author, kind="consult", text=SECRET)
+    case = TeachingCase.objects.create(source_site=north, author=author, title="A case", state="ready")
+    review = PeerReview.objects.create(part=report.parts.get(ordinal=1), site=north, reviewer=author, modality="CT")
     finding = ImageFinding.objects.create(
         study=instance.series.study,
         kind="key_image",
@@ -188,6 +209,10 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         "<path:asset>": "viewer",
         "nodes/<int:pk>": f"nodes/{Node.objects.create(ae_title=SECRET, site=north).pk}",
         "quarantine/<int:pk>": f"quarantine/{QuarantinedFile.objects.get().pk}",
+        "discussion/<int:pk>": f"discussion/{consult.pk}",
+        "teaching/<int:pk>": f"teaching/{case.pk}",
+        "peer-review/<int:pk>": f"peer-review/{review.pk}",
+        "peer-review/programmes/<int:pk>": f"peer-review/programmes/{north.pk}",
         "findings/<int:pk>": f"findings/{finding.pk}",
         "orders/<int:pk>": f"orders/{order.pk}",
         "<int:pk>": "1",

@@ -47,6 +47,10 @@ class Caller:
     def may_worklist(self) -> bool:
         return self.node is not None and self.node.may_worklist
 
+    @property
+    def may_perform(self) -> bool:
+        return self.node is not None and self.node.may_perform
+
 
 def caller_from(calling_ae_title: str, address: str) -> Caller | None:
     """Give the caller; None for one who may not call. Unknown ones, where the listener is open, may only store."""
@@ -68,6 +72,8 @@ def _capabilities(node: Node | None) -> list[Capability]:
     capabilities = [Capability.STUDY_UPLOAD] if node.may_store else []
     if node.may_query or node.may_retrieve:
         capabilities.append(Capability.STUDY_VIEW)
+    if node.may_perform:
+        capabilities += [Capability.WORKITEM_VIEW, Capability.WORKITEM_PERFORM]
     return capabilities
 
 

@@ -92,6 +92,7 @@ class NodeForm(forms.ModelForm):
                 "may_query",
                 "may_retrieve",
                 "may_worklist",
+                "may_perform",
                 "wants_availability_notification",
                 "allowed_addresses",
                 "maximum_associations",
@@ -121,6 +122,7 @@ class NodeForm(forms.ModelForm):
             "may_query",
             "may_retrieve",
             "may_worklist",
+            "may_perform",
             "wants_availability_notification",
             "allowed_addresses",
             "maximum_associations",
@@ -144,6 +146,7 @@ class NodeForm(forms.ModelForm):
             "may_query": _("May search its site's studies"),
             "may_retrieve": _("May retrieve its site's images"),
             "may_worklist": _("May ask for the modality worklist and tell what it performed"),
+            "may_perform": _("May make, see, claim and complete workitems (UPS)"),
             "wants_availability_notification": _("Is told when a study is available (IAN)"),
             "may_receive": _("Studies may be sent to it"),
             "may_be_queried": _("May be searched, and studies retrieved from it"),
@@ -199,7 +202,8 @@ class NodeForm(forms.ModelForm):
         cleaned = super().clean() or {}
         if cleaned.get("kind") == Node.Kind.DICOMWEB:
             # It calls us over HTTP with a token of its own; no association may be opened in its name.
-            for name in ("may_store", "may_query", "may_retrieve", "may_worklist", "wants_availability_notification"):
+            rights = ("may_store", "may_query", "may_retrieve", "may_worklist", "may_perform")
+            for name in (*rights, "wants_availability_notification"):
                 cleaned[name] = False
             if not cleaned.get("base_url"):
                 self.add_error("base_url", _("Enter the address of its DICOMweb root."))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.dimse import echo, modality_worklist, mpps, query, retrieve, storage
+from studies.dimse import echo, ian, modality_worklist, mpps, query, retrieve, storage, ups
 from studies.dimse.scp import Service
 
 SERVICES: tuple[Service, ...] = (
@@ -14,4 +14,6 @@ SERVICES: tuple[Service, ...] = (
     modality_worklist.SERVICE,
     mpps.SERVICE,
     mpps.RETRIEVE_SERVICE,
+    ups.SERVICE,
+    ian.SERVICE,
 )

@@ -12,7 +12,9 @@ def install() -> None:
     sites = {slug: Site.objects.create(slug=slug, name=f"{slug.title()} Hospital") for slug in ("north", "south")}
     make_people(sites)
     for slug, site in sites.items():
-        Node.objects.create(ae_title=f"CT_{slug.upper()}", site=site, description="test modality", may_worklist=True)
+        Node.objects.create(
+            ae_title=f"CT_{slug.upper()}", site=site, description="test modality", may_worklist=True, may_perform=True
+        )
         Node.objects.create(
             ae_title=f"WS_{slug.upper()}",
             site=site,

@@ -67,6 +67,9 @@ class Node(models.Model):
     may_store = models.BooleanField(default=True)
     may_query = models.BooleanField(default=False)
     may_retrieve = models.BooleanField(default=False)
+    may_perform = models.BooleanField(
+        default=False, help_text="Workitems (UPS): make, see, claim, complete, subscribe."
+    )
     may_worklist = models.BooleanField(default=False, help_text="Modality worklist and performed procedure steps.")
     allowed_addresses = models.JSONField(default=list, blank=True, help_text="Networks in CIDR form; empty: any.")
     maximum_associations = models.PositiveSmallIntegerField(
@@ -132,3 +135,24 @@ class AssociationLog(models.Model):
 
     def __str__(self) -> str:
         return f"{self.ae_title} {self.opened_at}"
+
+
+class AvailabilityNotice(models.Model):
+    """What a node told of instances that can be had somewhere (Instance Availability Notification)."""
+
+    site = models.ForeignKey(Site, on_delete=models.CASCADE, related_name="availability_notices")
+    ae_title = models.CharField(max_length=16)
+    sop_instance_uid = models.CharField(max_length=64)
+    study_instance_uid = models.CharField(max_length=64)
+    instances = models.PositiveIntegerField()
+    content = models.JSONField(help_text="DICOM JSON.")
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["sop_instance_uid", "site"], name="availability_notice_unique"),
+        ]
+        indexes = [models.Index(fields=["study_instance_uid"], name="availability_by_study")]
+
+    def __str__(self) -> str:
+        return f"{self.ae_title} {self.study_instance_uid}"

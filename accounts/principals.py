@@ -27,6 +27,7 @@ class Principal:
     ip_address: str | None = None
     user_agent: str = ""
     practice_ids: frozenset[int] = field(default=frozenset())
+    teaching_site_ids: frozenset[int] = field(default=frozenset())
 
     @cached_property
     def name(self) -> str:
@@ -64,9 +65,10 @@ def principal_of_user(
         return stranger(ip_address=ip_address, user_agent=user_agent)
     memberships = Membership.objects.filter(user=user).values_list("role__capabilities", "site_id")
     grants: set[Grant] = {(capability, site_id) for capabilities, site_id in memberships for capability in capabilities}
+    teaching_site_ids: frozenset[int] = frozenset()
     if any(capability == Capability.TEACHING_MANAGE for capability, _ in grants):
-        teaching_sites = Site.objects.filter(is_teaching=True).values_list("pk", flat=True)
-        grants |= {(Capability.STUDY_VIEW.value, site_id) for site_id in teaching_sites}
+        teaching_site_ids = frozenset(Site.objects.filter(is_teaching=True).values_list("pk", flat=True))
+        grants |= {(Capability.STUDY_VIEW.value, site_id) for site_id in teaching_site_ids}
     if token is not None:
         grants = _narrowed(grants, token)
     return Principal(
@@ -76,6 +78,7 @@ def principal_of_user(
         ip_address=ip_address,
         user_agent=user_agent[:200],
         practice_ids=frozenset(user.practices.values_list("pk", flat=True)),
+        teaching_site_ids=teaching_site_ids,
     )
 
 

@@ -10,7 +10,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.capabilities import Capability
-from accounts.models import Membership, Role, Site, User
+from accounts.models import Membership, Role, User
 from accounts.principals import Principal
 from studies.access import studies_visible_to
 from studies.models import Study
@@ -36,9 +36,8 @@ def worklist(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Study]:
     """Give the principal's studies that match the filter form's cleaned values; empty ones are left out."""
     studies = studies_visible_to(principal)
     # Copies for teaching wait for nobody.
-    teaching_sites = list(Site.objects.filter(is_teaching=True).values_list("pk", flat=True))
-    if teaching_sites:
-        studies = studies.exclude(site_id__in=teaching_sites)
+    if principal.teaching_site_ids:
+        studies = studies.exclude(site_id__in=principal.teaching_site_ids)
     if criteria.get("q"):
         name = searchable(criteria["q"].replace(",", "^").replace("^ ", "^"))
         studies = studies.filter(Q(patient_name_search__prefix=name) | Q(patient_id_value=criteria["q"].strip()))

@@ -199,8 +199,6 @@ def fill(count: int, *, site_id: int) -> None:
                 table = model._meta.db_table
                 cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))")
             cursor.execute("VACUUM ANALYZE")
-        else:
-            cursor.execute("ANALYZE")
 
 
 def _insert(connection: Any, model: Any, rows: Iterator[dict[str, Any]]) -> None:

@@ -1,4 +1,7 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+from studies.sqlite_statistics import tell_sqlite
 
 
 class StudiesConfig(AppConfig):
@@ -15,3 +18,4 @@ class StudiesConfig(AppConfig):
         auditlog.register(ApiToken, exclude_fields=["digest"])
         for model in (Site, Role, Membership, Practice, Patient, ReferringPhysician):
             auditlog.register(model)
+        post_migrate.connect(tell_sqlite, sender=self)

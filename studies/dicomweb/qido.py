@@ -41,7 +41,8 @@ from studies.matching import (
     tags_at,
 )
 from studies.matching.keywords import path_of, tags_of
-from studies.matching.results import Content, element
+from studies.matching.pages import page_of_studies
+from studies.matching.results import INSTANCE_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS, Content, element
 from studies.models import Instance, Series, Study
 
 MOST_RESULTS = 1000
@@ -223,7 +224,10 @@ Results = Callable[[str, Search, list[Any]], list[Content]]
 
 def _answer(request: HttpRequest, search: Search, rows: QuerySet[Any], results: Results) -> HttpResponseBase:
     media_type = _media_type(request)
-    ids = list(rows.values_list("pk", flat=True)[search.offset : search.offset + search.limit + 1])
+    if rows.model is Study:
+        ids = page_of_studies(rows, offset=search.offset, limit=search.limit + 1)
+    else:
+        ids = list(rows.values_list("pk", flat=True)[search.offset : search.offset + search.limit + 1])
     is_cut = len(ids) > search.limit
     page = _in_order(rows.model, ids[: search.limit])
     if search.criteria.used:
@@ -251,11 +255,21 @@ def _answer(request: HttpRequest, search: Search, rows: QuerySet[Any], results: 
     return response
 
 
+# What each level's results read, from the row itself and from those above it.
+_ABOVE_SERIES = tuple(f"study__{column}" for column in STUDY_COLUMNS)
+_ABOVE_INSTANCE = tuple(f"series__{column}" for column in (*SERIES_COLUMNS, *_ABOVE_SERIES))
+_COLUMNS: dict[type[Any], tuple[str, tuple[str, ...]]] = {
+    Study: ("", STUDY_COLUMNS),
+    Series: ("study", (*SERIES_COLUMNS, *_ABOVE_SERIES)),
+    Instance: ("series__study", (*INSTANCE_COLUMNS, *_ABOVE_INSTANCE)),
+}
+
+
 def _in_order(model: type[Any], ids: list[int]) -> list[Any]:
     """Give the rows of a page in its order; finding ids first keeps the walk to the page inside an index."""
-    related = {Study: (), Series: ("study",), Instance: ("series__study",)}[model]
-    rows = model.objects.filter(pk__in=ids)
-    found = (rows.select_related(*related) if related else rows).in_bulk()
+    above, columns = _COLUMNS[model]
+    rows = model.objects.filter(pk__in=ids).only(*columns)
+    found = {row.pk: row for row in (rows.select_related(above) if above else rows)}
     return [found[pk] for pk in ids if pk in found]
 
 

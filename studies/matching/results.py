@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Any
 
 from django.db.models import Count, F, Sum
@@ -14,6 +15,16 @@ from studies.matching.keywords import PATIENT_KEYWORDS, tag_of, tags_of, vr_of
 from studies.models import Instance, Series, Study
 
 Content = dict[str, Any]
+# The columns that the functions below read: a page needn't fetch the others, of which some are long.
+STUDY_COLUMNS = (
+    *("patient_id", "study_instance_uid", "modalities_in_study", "number_of_series", "number_of_instances"),
+    *("attributes", "corrections"),
+)
+SERIES_COLUMNS = ("study_id", "series_instance_uid", "modality", "number_of_instances", "attributes")
+INSTANCE_COLUMNS = (
+    *("series_id", "sop_class_uid", "sop_instance_uid", "instance_number", "rows", "columns", "bits_allocated"),
+    *("number_of_frames", "transfer_syntax_uid", "attributes"),
+)
 _CHARACTER_SET = tag_of("SpecificCharacterSet")
 _PATIENT_TAGS = tags_of(("SpecificCharacterSet", *PATIENT_KEYWORDS))
 SOP_CLASSES_IN_STUDY = tag_of("SOPClassesInStudy")
@@ -24,11 +35,14 @@ _PATIENT_COUNTS = tags_of(
 
 def element(keyword: str, *values: Any) -> tuple[str, dict[str, Any]]:
     """Give tag and DICOM JSON element of a keyword; empty values are left out."""
-    content: dict[str, Any] = {"vr": vr_of(keyword)}
+    tag, vr = _place(keyword)
     present = [value for value in values if value not in ("", None)]
-    if present:
-        content["Value"] = present
-    return tag_of(keyword), content
+    return tag, {"vr": vr, "Value": present} if present else {"vr": vr}
+
+
+@lru_cache(maxsize=1024)
+def _place(keyword: str) -> tuple[str, str]:
+    return tag_of(keyword), vr_of(keyword)
 
 
 def study_attributes(study: Study) -> Content:

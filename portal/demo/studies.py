@@ -130,7 +130,9 @@ MAHMOUD = "Mahmoud^Karim^^Prof"
 
 
 @dataclass(frozen=True)
-class _RealStudy:
+class RealStudy:
+    """A study of real images under an invented name."""
+
     site: str
     person: _Person
     accession_number: str
@@ -143,8 +145,8 @@ class _RealStudy:
     measurements: tuple[tuple[str, str, str, float], ...] = ()
 
 
-_REAL_STUDIES = (
-    _RealStudy(
+REAL_STUDIES = (
+    RealStudy(
         "north",
         KOWALCZYK,
         "NG26110902",
@@ -154,7 +156,7 @@ _REAL_STUDIES = (
         BERGSTROEM,
         (("693_J2KR.dcm", "Axial 5 mm"),),
     ),
-    _RealStudy(
+    RealStudy(
         "north",
         MUELLER,
         "NG26110903",
@@ -164,8 +166,8 @@ _REAL_STUDIES = (
         ACHTERBERG,
         (("MR-SIEMENS-DICOM-WithOverlays.dcm", "T1 fat-saturated, portal venous"),),
     ),
-    _RealStudy("north", NUNEZ, "NG26110904", "XR chest PA", 0, time(7, 40), MAHMOUD, (("RG1_J2KR.dcm", "PA"),)),
-    _RealStudy(
+    RealStudy("north", NUNEZ, "NG26110904", "XR chest PA", 0, time(7, 40), MAHMOUD, (("RG1_J2KR.dcm", "PA"),)),
+    RealStudy(
         "north",
         OKONKWO,
         "NG26110611",
@@ -175,7 +177,7 @@ _REAL_STUDIES = (
         REFERRING_PHYSICIAN,
         (("MR2_J2KR.dcm", "T1 coronal oblique"),),
     ),
-    _RealStudy(
+    RealStudy(
         "north",
         LINDQVIST,
         "NG26110437",
@@ -190,10 +192,10 @@ _REAL_STUDIES = (
             ("10230-1", "Left ventricular ejection fraction", "%", 61.0),
         ),
     ),
-    _RealStudy(
+    RealStudy(
         "north", DANG, "NG26110315", "XR right lower leg AP", 6, time(16, 45), MAHMOUD, (("RG3_J2KR.dcm", "AP"),)
     ),
-    _RealStudy(
+    RealStudy(
         "north",
         HADDAD,
         "NG26110108",
@@ -203,7 +205,7 @@ _REAL_STUDIES = (
         BERGSTROEM,
         (("US1_J2KR.dcm", "Power Doppler"),),
     ),
-    _RealStudy(
+    RealStudy(
         "north",
         MUELLER,
         "NG26109820",
@@ -213,7 +215,7 @@ _REAL_STUDIES = (
         ACHTERBERG,
         (("JPEG-LL.dcm", "Anterior, 3 h"),),
     ),
-    _RealStudy(
+    RealStudy(
         "south",
         FUJIMOTO,
         "SC2608801",
@@ -223,7 +225,7 @@ _REAL_STUDIES = (
         "Delacroix^Élodie^^Dr",
         (("waveform_ecg.dcm", "Resting ECG"),),
     ),
-    _RealStudy(
+    RealStudy(
         "south",
         FEATHERSTONE,
         "SC2608802",
@@ -233,7 +235,7 @@ _REAL_STUDIES = (
         BERGSTROEM,
         (("gdcm-US-ALOKA-16.dcm", "Transabdominal"),),
     ),
-    _RealStudy(
+    RealStudy(
         "south",
         NKOSI,
         "SC2608754",
@@ -243,7 +245,7 @@ _REAL_STUDIES = (
         "Delacroix^Élodie^^Dr",
         (("bad_sequence.dcm", "Axial, soft tissue"),),
     ),
-    _RealStudy(
+    RealStudy(
         "south",
         PAPADOPOULOU,
         "SC2608510",
@@ -253,7 +255,7 @@ _REAL_STUDIES = (
         BERGSTROEM,
         (("color-pl.dcm", "Colour Doppler"),),
     ),
-    _RealStudy(
+    RealStudy(
         "south",
         FUJIMOTO,
         "SC2608377",
@@ -263,7 +265,7 @@ _REAL_STUDIES = (
         "Delacroix^Élodie^^Dr",
         (("emri_small_RLE.dcm", "T1 volume, reduced matrix"), ("MR_small_jpeg_ls_lossless.dcm", "Scout")),
     ),
-    _RealStudy(
+    RealStudy(
         "south",
         MUELLER,
         "SC2608204",
@@ -273,7 +275,7 @@ _REAL_STUDIES = (
         ACHTERBERG,
         (("explicit_VR-UN.dcm", "Axial, portal venous"),),
     ),
-    _RealStudy(
+    RealStudy(
         "south",
         LINDQVIST,
         "SC2608112",
@@ -318,7 +320,7 @@ def demo_studies(*, today: date | None = None, ct_slices: int = 300, ct_size: in
     )
     yield DemoStudy("north", ct.study_description, ct_slices, partial(_written, newest))
     yield DemoStudy("north", prior.study_description, prior_slices, partial(_written, older))
-    for study in _REAL_STUDIES:
+    for study in REAL_STUDIES:
         count = len(study.files) + bool(study.measurements)
         yield DemoStudy(study.site, study.description, count, partial(_written, partial(_real_instances, study, day)))
 
@@ -335,7 +337,7 @@ def _written(datasets: Callable[[], Iterator[FileDataset]]) -> Iterator[bytes]:
         yield buffer.getvalue()
 
 
-def _real_instances(study: _RealStudy, day: date) -> Iterator[FileDataset]:
+def _real_instances(study: RealStudy, day: date) -> Iterator[FileDataset]:
     order = DemoOrder(
         study.accession_number,
         study.description,
@@ -426,7 +428,7 @@ def _identify(dataset: FileDataset, order: DemoOrder, number: int, series_descri
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
 
 
-def _measurements(study: _RealStudy, patient: DemoPatient, order: DemoOrder, number: int) -> FileDataset:
+def _measurements(study: RealStudy, patient: DemoPatient, order: DemoOrder, number: int) -> FileDataset:
     """Give the study's measurements as an Enhanced SR (PS3.3 A.35.2)."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian

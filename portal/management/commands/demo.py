@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from portal.demo.installation import create_people, demo_password, import_studies
+from portal.demo.orders import create_orders
 
 
 class Command(BaseCommand):
@@ -23,6 +24,7 @@ class Command(BaseCommand):
         if done.exists() and not options["again"]:
             return
         people = create_people(demo_password(settings.ATRIUM.data))
+        create_orders(people)
         refused = import_studies(people["admin"], progress=self._progress)
         self.stderr.write("")
         for outcome in refused:

@@ -18,6 +18,7 @@ from portal.demo.people import PEOPLE
 ROOMS = (
     ("worklist", "Worklist", "worklist", "w", (C.STUDY_VIEW, C.STUDY_VIEW_REFERRED)),
     ("orders", "Orders", "calendar", "o", (C.ORDER_MANAGE,)),
+    ("mismatches", "Reconcile", "link", "m", (C.STUDY_CORRECT,)),
     ("reports", "Reports", "report", "r", (C.REPORT_WRITE,)),
     ("consults", "Consults", "users", "g c", (C.REPORT_WRITE,)),
     ("teaching_files", "Teaching", "bookmark", "g t", (C.TEACHING_MANAGE,)),

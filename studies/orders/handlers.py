@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from studies.events import handle
+from studies.orders.identity import follow_merge
 from studies.orders.matching import match_study, rematch_open_studies
 
 
 @handle("study.arrived")
 def meet_order(payload: dict[str, Any]) -> None:
-    """Link the study to its order."""
+    """Give the study to the surviving record of its patient, and link it to its order."""
+    follow_merge(study_id=payload["study"])
     match_study(study_id=payload["study"])
 
 

@@ -13,7 +13,8 @@ from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies import events
-from studies.models import Study
+from studies.archive.corrections import restate
+from studies.models import Patient, Study
 from studies.orders.errors import CannotUndo, NotAllowed, NotTheSameSite, OrderHasStudy
 from studies.orders.models import Mismatch, Order, PerformedProcedureStep, Reconciliation, ScheduledProcedureStep
 from studies.orders.services import STEPS_OVER, set_order_status
@@ -23,6 +24,7 @@ STUDY_COLUMNS = (
     *("patient_id", "patient_id_value", "patient_name", "patient_name_search", "accession_number", "priority"),
     *("referring_physician_id", "referring_physician_name", "corrections"),
 )
+PATIENT_COLUMNS = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex")
 
 
 def link_by_rule(*, study: Study, order: Order) -> Reconciliation:
@@ -105,6 +107,9 @@ def undo(*, reconciliation: Reconciliation, principal: Principal) -> None:
     for column in STUDY_COLUMNS:
         setattr(study, column, before["study"][column])
     study.save()
+    _restore_patient(step)
+    if study.corrections != step.after["study"]["corrections"]:
+        restate(study=study)
     if step.order is not None:
         step.order.study = None
         step.order.save(update_fields=["study"])
@@ -119,9 +124,30 @@ def undo(*, reconciliation: Reconciliation, principal: Principal) -> None:
     trace(study, principal, {"what": "reconciliation undone", "kind": step.kind})
 
 
+def _restore_patient(step: Reconciliation) -> None:
+    """Put the patient's row back where the step rewrote it, and part what a merge had joined."""
+    before, after = step.before["patient"], step.after["patient"]
+    if before != after and before["id"] == after["id"]:
+        Patient.objects.filter(pk=before["id"]).update(**{name: before[name] for name in PATIENT_COLUMNS})
+    if step.kind == Reconciliation.Kind.MERGED:
+        Patient.objects.filter(pk=before["id"]).update(merged_into=None)
+        for order in Order.objects.filter(pk__in=step.before.get("orders", []), patient=after["id"]):
+            Order.objects.filter(pk=order.pk).update(patient=before["id"])
+            events.emit("order.changed", order=order.pk)
+
+
 def snapshot(study: Study, order: Order | None) -> dict[str, Any]:
     """Give the values that a step may change, as JSON."""
-    kept: dict[str, Any] = {"study": {column: getattr(study, column) for column in STUDY_COLUMNS}}
+    patient = Patient.objects.get(pk=study.patient_id)
+    born = patient.patient_birth_date
+    kept: dict[str, Any] = {
+        "study": {column: getattr(study, column) for column in STUDY_COLUMNS},
+        "patient": {
+            "id": patient.pk,
+            **{column: getattr(patient, column) for column in PATIENT_COLUMNS},
+            "patient_birth_date": born.isoformat() if born else None,
+        },
+    }
     if order is not None:
         kept["order"] = {
             "accession_number": order.accession_number,

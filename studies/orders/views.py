@@ -27,7 +27,8 @@ may_see_orders = capability_required(Capability.STUDY_VIEW, Capability.ORDER_MAN
 may_manage_orders = capability_required(Capability.ORDER_MANAGE)
 
 
-def _principal(request: HttpRequest) -> Principal:
+def principal_of(request: HttpRequest) -> Principal:
+    """Give who asks."""
     principal: Principal = request.principal  # type: ignore[attr-defined]
     return principal
 
@@ -36,7 +37,7 @@ def _principal(request: HttpRequest) -> Principal:
 @may_see_orders
 def orders(request: HttpRequest) -> HttpResponse:
     """List the orders; to htmx only the table."""
-    principal = _principal(request)
+    principal = principal_of(request)
     form = OrderFilterForm(request.GET, principal=principal)
     criteria = dict(form.cleaned_data) if form.is_valid() else {}
     criteria["site__slug"] = criteria.pop("site", "")
@@ -55,14 +56,14 @@ def orders(request: HttpRequest) -> HttpResponse:
         "previous_url": f"?{urlencode({**query, 'page': page.previous_page_number()})}" if page.has_previous() else "",
     }
     template = "orders/_table.html" if request.htmx else "orders/orders.html"  # type: ignore[attr-defined]
-    return _private(render(request, template, context))
+    return private(render(request, template, context))
 
 
 @require_http_methods(["GET", "POST"])
 @may_manage_orders
 def new_order(request: HttpRequest) -> HttpResponse:
     """Place an order by hand."""
-    principal = _principal(request)
+    principal = principal_of(request)
     form = OrderForm(request.POST or None, principal=principal)
     if request.method == "POST" and form.is_valid():
         try:
@@ -77,14 +78,14 @@ def new_order(request: HttpRequest) -> HttpResponse:
             )
             return redirect("new_order" if "another" in request.POST else "orders")
     context = {"form": form, "order": None, **_suggestions(principal)}
-    return _private(render(request, "orders/order.html", context, status=422 if form.errors else 200))
+    return private(render(request, "orders/order.html", context, status=422 if form.errors else 200))
 
 
 @require_http_methods(["GET", "POST"])
 @may_see_orders
 def order(request: HttpRequest, pk: int) -> HttpResponse:
     """Show and change an order."""
-    principal = _principal(request)
+    principal = principal_of(request)
     shown = get_object_or_404(selectors.orders_visible_to(principal), pk=pk)
     may_change = principal.may(Capability.ORDER_MANAGE, shown.site_id) and shown.status not in services.OVER
     form = OrderForm(request.POST or None, principal=principal, order=shown)
@@ -106,7 +107,7 @@ def order(request: HttpRequest, pk: int) -> HttpResponse:
         details={"page": "order"},
     )
     context = {"form": form, "order": shown, "may_change": may_change, **_suggestions(principal)}
-    return _private(render(request, "orders/order.html", context, status=422 if form.errors else 200))
+    return private(render(request, "orders/order.html", context, status=422 if form.errors else 200))
 
 
 @require_POST
@@ -124,7 +125,7 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _done(request: HttpRequest, pk: int, service: Any, text: str) -> HttpResponse:
-    principal = _principal(request)
+    principal = principal_of(request)
     shown = get_object_or_404(selectors.orders_visible_to(principal), pk=pk)
     try:
         service(order=shown, principal=principal)
@@ -139,8 +140,8 @@ def _done(request: HttpRequest, pk: int, service: Any, text: str) -> HttpRespons
 @may_manage_orders
 def patients(request: HttpRequest) -> HttpResponse:
     """Suggest patients while their ID or name is typed."""
-    found = selectors.patients_matching(_principal(request), request.GET.get("q", "")[:120], Capability.ORDER_MANAGE)
-    return _private(render(request, "orders/_patients.html", {"patients": found}))
+    found = selectors.patients_matching(principal_of(request), request.GET.get("q", "")[:120], Capability.ORDER_MANAGE)
+    return private(render(request, "orders/_patients.html", {"patients": found}))
 
 
 def _suggestions(principal: Principal) -> dict[str, Any]:
@@ -159,7 +160,8 @@ def _suggestions(principal: Principal) -> dict[str, Any]:
     }
 
 
-def _private(response: HttpResponse) -> HttpResponse:
+def private(response: HttpResponse) -> HttpResponse:
+    """Keep the answer out of every cache."""
     response["Vary"] = "HX-Request"
     response["Cache-Control"] = "no-store"
     return response
@@ -168,5 +170,5 @@ def _private(response: HttpResponse) -> HttpResponse:
 def selected_order(request: HttpRequest, pk: str) -> Order:
     """Give the order that a form names; 404 for one that isn't the principal's to see."""
     return get_object_or_404(
-        selectors.orders_visible_to(_principal(request)), pk=int(pk) if pk.isdigit() and len(pk) < 19 else 0
+        selectors.orders_visible_to(principal_of(request)), pk=int(pk) if pk.isdigit() and len(pk) < 19 else 0
     )

@@ -44,8 +44,8 @@ COLUMNS = {
     )
 }
 USUAL = (
-    *("patient", "status", "priority", "clock", "date", "modality", "study", "patient_id", "born", "accession"),
-    *("referrer", "reader", "site"),
+    *("patient", "status", "priority", "clock", "date", "modality", "study", "born", "reader", "patient_id"),
+    *("accession", "referrer", "site"),
 )
 # What a referring clinician sees: results, not the department's work.
 REFERRERS = ("patient", "status", "date", "modality", "study", "patient_id", "born", "site")

@@ -15,6 +15,8 @@ from studies.dimse.models import Node
 from studies.findings.models import ImageFinding
 from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
+from studies.orders.models import Reconciliation
+from studies.orders.reconciliation import snapshot
 from studies.orders.services import OrderDetails, place_order
 from studies.peer_review.models import PeerReview
 from studies.reports.models import Report, ReportPart
@@ -80,6 +82,12 @@ ALLOWED: dict[str, set[str]] = {
     "report_sign": {"radiologist"},
     "report_take_over": WRITERS,
     "report_discard": WRITERS,
+    "mismatches": {"technologist", "admin"},
+    "reconcile": {"technologist", "admin"},
+    "link_study": {"technologist", "admin"},
+    "correct_patient": {"technologist", "admin"},
+    "needs_no_order": {"technologist", "admin"},
+    "undo_reconciliation": {"technologist", "admin"},
     "orders": {*OF_SITE, "southradiologist"},
     "order": OF_SITE,
     "new_order": ORDERERS,
@@ -177,6 +185,8 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         details=OrderDetails(description="CT", modality="CT", scheduled_at=timezone.now()),
         principal=principal_of(User.objects.get(username="admin")),
     )
+    now = snapshot(instance.series.study, None)
+    step = Reconciliation.objects.create(study=instance.series.study, kind="moved", before=now, after=now)
     report = Report.objects.create(study=instance.series.study)
     author = User.objects.get(username="radiologist")
     ReportPart.objects.create(
@@ -215,6 +225,7 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         "peer-review/programmes/<int:pk>": f"peer-review/programmes/{north.pk}",
         "findings/<int:pk>": f"findings/{finding.pk}",
         "orders/<int:pk>": f"orders/{order.pk}",
+        "undo/<int:pk>": f"undo/{step.pk}",
         "<int:pk>": "1",
     }
 

@@ -26,7 +26,8 @@ ROOMS = (
     ("upload", "Upload", "upload", "u", (C.STUDY_UPLOAD,)),
     ("quarantine", "Quarantine", "alert", "q", (C.QUARANTINE_VIEW,)),
     ("audit", "Audit trail", "shield", "a", (C.AUDIT_VIEW,)),
-    ("nodes", "DICOM nodes", "network", "d", (C.NODE_MANAGE,)),
+    ("remote_query", "Remote archives", "server", "e", (C.STUDY_SEND,)),
+    ("network", "Network", "network", "d", (C.NODE_MANAGE,)),
 )
 
 

@@ -72,6 +72,7 @@ def study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "list_query": list_query,
         "may_teach": principal.may(Capability.TEACHING_MANAGE, shown.site_id),
         "may_correct": principal.may(Capability.STUDY_CORRECT, shown.site_id),
+        "may_send": principal.may(Capability.STUDY_SEND, shown.site_id),
         **_claim_context(principal, shown),
     }
     return private(render(request, "worklists/study.html", context))

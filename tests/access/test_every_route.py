@@ -11,7 +11,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from accounts.models import User
-from studies.dimse.models import Node
+from studies.dimse.models import Node, PrefetchRule, RoutingRule, Transfer
 from studies.findings.models import ImageFinding
 from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
@@ -102,6 +102,22 @@ ALLOWED: dict[str, set[str]] = {
     "node": {"admin"},
     "verify_node": {"admin"},
     "delete_node": {"admin"},
+    "network": {"admin"},
+    "rules": {"admin"},
+    "new_routing_rule": {"admin"},
+    "routing_rule": {"admin"},
+    "try_routing_rule": {"admin"},
+    "delete_routing_rule": {"admin"},
+    "new_prefetch_rule": {"admin"},
+    "prefetch_rule": {"admin"},
+    "delete_prefetch_rule": {"admin"},
+    "transfers": {"radiologist", "southradiologist", "technologist", "admin"},
+    "transfer": {"radiologist", "technologist", "admin"},
+    "cancel_transfer": {"radiologist", "technologist", "admin"},
+    "run_transfer_again": {"radiologist", "technologist", "admin"},
+    "send_study": {"radiologist", "technologist", "admin"},
+    "remote_query": {"radiologist", "southradiologist", "technologist", "admin"},
+    "remote_retrieve": {"radiologist", "southradiologist", "technologist", "admin"},
     "findings": READERS,
     "remove_finding": WRITERS,
     "finding_picture": WRITERS,  # of an unsigned report
@@ -208,6 +224,11 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
     workitem = create_workitem(
         site=north, dataset=scheduled(PatientName=f"{SECRET}^Eva"), principal=principal_of(author)
     ).workitem
+    node = Node.objects.create(ae_title=SECRET, site=north)
+    study = instance.series.study
+    transfer = Transfer.objects.create(
+        kind="send", node=node, site=north, study=study, study_instance_uid=study.study_instance_uid
+    )
     return {
         "<uid:workitem_uid>": workitem.sop_instance_uid,
         "<str:ae_title>": "WATCH",
@@ -217,7 +238,10 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         "<str:frames>": "1",
         "<str:path>": "00420011",
         "<path:asset>": "viewer",
-        "nodes/<int:pk>": f"nodes/{Node.objects.create(ae_title=SECRET, site=north).pk}",
+        "nodes/<int:pk>": f"nodes/{node.pk}",
+        "routing/<int:pk>": f"routing/{RoutingRule.objects.create(name=SECRET, site=north).pk}",
+        "prefetch/<int:pk>": f"prefetch/{PrefetchRule.objects.create(name=SECRET, site=north).pk}",
+        "transfers/<int:pk>": f"transfers/{transfer.pk}",
         "quarantine/<int:pk>": f"quarantine/{QuarantinedFile.objects.get().pk}",
         "discussion/<int:pk>": f"discussion/{consult.pk}",
         "teaching/<int:pk>": f"teaching/{case.pk}",

@@ -27,9 +27,16 @@ TEMPORARY = {408, 425, 429, 500, 502, 503, 504, 507}
 DICOM = "application/dicom"
 
 
+class PlainStarSession(requests.Session):
+    """Leaves ``*`` as it is in addresses, as RFC 3986 §3.4 allows: older Orthancs don't decode ``%2A``."""
+
+    def request(self, method: str | bytes, url: str | bytes, *arguments: Any, **options: Any) -> Response:
+        return super().request(method, str(url).replace("%2A", "*"), *arguments, **options)
+
+
 def session_of(node: Node) -> requests.Session:
     """Give an HTTP session that signs in as the node wants it. Raises NodeUnavailable where the secret is lost."""
-    session = requests.Session()
+    session = PlainStarSession()
     try:
         secret = unseal(node.sealed_secret)
     except CannotUnseal as error:

@@ -30,7 +30,7 @@ DICOM = "application/dicom"
 class PlainStarSession(requests.Session):
     """Leaves ``*`` as it is in addresses, as RFC 3986 §3.4 allows: older Orthancs don't decode ``%2A``."""
 
-    def request(self, method: str | bytes, url: str | bytes, *arguments: Any, **options: Any) -> Response:
+    def request(self, method: str, url: str | bytes, *arguments: Any, **options: Any) -> Response:
         return super().request(method, str(url).replace("%2A", "*"), *arguments, **options)
 
 

@@ -34,6 +34,10 @@ def _port(name: str, default: int) -> int:
     return int(value)
 
 
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in os.environ.get(name, "").split(",") if word.strip())
+
+
 def _number(name: str, default: int) -> int:
     value = os.environ.get(name) or str(default)
     if not value.isdigit() or int(value) < 1:
@@ -76,6 +80,9 @@ class Environment:
     trust_proxy: bool
     web_workers: int
     web_threads: int
+    largest_store: int
+    largest_instance: int
+    cors_origins: tuple[str, ...]
     http_version: str
     tls_certificate: str
     tls_key: str
@@ -109,7 +116,7 @@ def read_environment() -> Environment:
     http_port = _port("ATRIUM_HTTP_PORT", 8000)
     http_host = os.environ.get("ATRIUM_HTTP_HOST") or "127.0.0.1"
     public_url = os.environ.get("ATRIUM_PUBLIC_URL") or f"http://127.0.0.1:{http_port}"
-    hosts = [h.strip() for h in os.environ.get("ATRIUM_ALLOWED_HOSTS", "").split(",") if h.strip()]
+    hosts = _words("ATRIUM_ALLOWED_HOSTS")
     ae_title = os.environ.get("ATRIUM_AE_TITLE") or "ATRIUM"
     if not 0 < len(ae_title) <= 16:
         raise InvalidEnvironment("ATRIUM_AE_TITLE must have 1 to 16 characters")
@@ -128,6 +135,9 @@ def read_environment() -> Environment:
         trust_proxy=_flag("ATRIUM_TRUST_PROXY", False),
         web_workers=_number("ATRIUM_WEB_WORKERS", min(4, os.cpu_count() or 1)),
         web_threads=_number("ATRIUM_WEB_THREADS", 32),
+        largest_store=_number("ATRIUM_LARGEST_STORE", 64 << 30),
+        largest_instance=_number("ATRIUM_LARGEST_INSTANCE", 8 << 30),
+        cors_origins=_words("ATRIUM_CORS_ORIGINS"),
         http_version=http_version,
         tls_certificate=os.environ.get("ATRIUM_TLS_CERTIFICATE", ""),
         tls_key=os.environ.get("ATRIUM_TLS_KEY", ""),

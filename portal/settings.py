@@ -72,6 +72,18 @@ MIDDLEWARE = [
     "portal.audit.middleware.RefusalMiddleware",
 ]
 
+if ATRIUM.cors_origins:
+    INSTALLED_APPS.append("corsheaders")
+    MIDDLEWARE.insert(1, "corsheaders.middleware.CorsMiddleware")
+    CORS_ALLOWED_ORIGINS = list(ATRIUM.cors_origins)
+    CORS_URLS_REGEX = r"^/(dicom-web/.*|wado)$"
+    CORS_ALLOW_CREDENTIALS = True
+    CORS_ALLOW_HEADERS = [
+        *("accept", "authorization", "content-type", "if-none-match", "range", "x-csrftoken", "x-request-id"),
+        "x-atrium-site",
+    ]
+    CORS_EXPOSE_HEADERS = ["content-location", "content-range", "etag", "location", "warning", "x-request-id"]
+
 ROOT_URLCONF = "portal.urls"
 ASGI_APPLICATION = "portal.asgi.application"
 

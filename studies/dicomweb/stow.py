@@ -2,53 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from email.message import Message
 from typing import Any
 
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
 from accounts.capabilities import Capability
 from accounts.gates import program_capability_required
 from accounts.models import Site
 from studies.access import sites_where
+from studies.archive.native_model import to_native_xml
 from studies.dicomweb.errors import DicomWebError, answers_errors
-from studies.dicomweb.multipart import CHUNK, BrokenBody, Multipart, Part
-from studies.ingest.errors import PROCESSING_FAILURE
-from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, ingest, stage
+from studies.dicomweb.framing import DICOM_JSON
+from studies.dicomweb.media_types import accepted
+from studies.dicomweb.multipart import BrokenBody
+from studies.dicomweb.store_body import TooLarge, received
+from studies.dicomweb.store_metadata import DICOM_XML
+from studies.ingest.errors import CANNOT_UNDERSTAND, COERCED, OUT_OF_RESOURCES, PROCESSING_FAILURE
+from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, ingest
 
 BATCH_FILES = 20
 BATCH_BYTES = 64 << 20
-DICOM = "application/dicom"
-COERCED = 0xB000
 may_store = program_capability_required(Capability.STUDY_UPLOAD)
+WARNINGS = {
+    0xB000: "Kept as a second version",
+    0xB006: "Elements that don't belong there were left out",
+    0xB007: "The file meta information names another instance or class",
+}
 
 
 @may_store
 @answers_errors
 def store(request: HttpRequest, study_instance_uid: str = "") -> HttpResponseBase:
     """Store the instances of the body; give the store instances response (PS3.18 §10.5.3)."""
+    as_xml = _wants_xml(request)
     source = Source(WayIn.STOW, _site(request), request.principal)  # type: ignore[attr-defined]
+    outcomes, end = _store(request, source, study_instance_uid)
+    if isinstance(end, TooLarge) and not any(o.is_in for o in outcomes):
+        raise DicomWebError(413, str(end))
+    if end is not None:
+        status = OUT_OF_RESOURCES if isinstance(end, TooLarge) else CANNOT_UNDERSTAND
+        broken = Outcome(Status.FAILED, reason=str(end), dicom_status=status)
+        if not outcomes:
+            raise DicomWebError(400, str(end))
+        outcomes.append(broken)
+    if not outcomes:
+        raise DicomWebError(400, "The body has no part.")
+    if all(o.dicom_status == OUT_OF_RESOURCES and not o.sop_instance_uid for o in outcomes):
+        raise DicomWebError(503, "The archive has no room to take this now; try again later.")
+    return _answer(request, outcomes, as_xml=as_xml)
+
+
+def _store(
+    request: HttpRequest, source: Source, study_instance_uid: str
+) -> tuple[list[Outcome], BrokenBody | TooLarge | None]:
+    """Store what comes, in batches; give the outcomes in order, and what ended the body before its end."""
     outcomes: list[Outcome] = []
-    broken = ""
     batch: list[StagedFile] = []
+
+    def ingest_batch() -> None:
+        if batch:
+            outcomes.extend(ingest(batch, source, only_study=study_instance_uid))
+            batch.clear()
+
     try:
-        for file in _files(request):
-            batch.append(file)
+        for one in received(request):
+            if isinstance(one, Outcome):
+                ingest_batch()
+                outcomes.append(one)
+                continue
+            batch.append(one)
             if len(batch) >= BATCH_FILES or sum(f.size for f in batch) >= BATCH_BYTES:
-                outcomes += _ingest(batch, source, study_instance_uid)
-                batch = []
-    except BrokenBody as error:
-        broken = str(error)
-    except OSError as error:
+                ingest_batch()
+    except (BrokenBody, TooLarge) as error:
+        ingest_batch()
+        return outcomes, error
+    except BaseException:
         for file in batch:
             file.path.unlink(missing_ok=True)
-        raise DicomWebError(503, "The archive has no room to take this now; try again later.") from error
-    outcomes += _ingest(batch, source, study_instance_uid)
-    if not outcomes:
-        raise DicomWebError(400, broken or "The body has no part.")
-    return _answer(request, outcomes, is_broken=bool(broken))
+        raise
+    ingest_batch()
+    return outcomes, None
 
 
 def _site(request: HttpRequest) -> Site:
@@ -61,62 +95,52 @@ def _site(request: HttpRequest) -> Site:
     return site
 
 
-def _files(request: HttpRequest) -> Iterator[StagedFile]:
-    """Stage each part as it comes. Raises BrokenBody after the parts that were whole, DicomWebError, OSError."""
-    content_type = Message()
-    content_type["Content-Type"] = request.headers.get("Content-Type", "")
-    kind = content_type.get_content_type()
-    if kind == DICOM:
-        yield stage(iter(lambda: request.read(CHUNK), b""))
-        return
-    part_type = str(content_type.get_param("type") or DICOM).lower()
-    boundary = str(content_type.get_param("boundary") or "")
-    if kind != "multipart/related" or part_type != DICOM:
-        raise DicomWebError(
-            415, "Send multipart/related; type=application/dicom, or one application/dicom.", available=[DICOM]
-        )
-    if not 0 < len(boundary) <= 200:
-        raise DicomWebError(400, "The Content-Type has no boundary.")
-    for part in Multipart(request, boundary.encode("latin-1", "replace")):
-        yield _staged(part)
+def _wants_xml(request: HttpRequest) -> bool:
+    """Say in which form the answer is wanted, before anything is stored. Raises DicomWebError."""
+    for wanted in accepted(request):
+        if wanted.matches(DICOM_JSON) or wanted.media_type == "application/json":
+            return False
+        if wanted.matches(DICOM_XML):
+            return True
+    raise DicomWebError(406, "The answer can be given as DICOM JSON or XML.", available=[DICOM_JSON, DICOM_XML])
 
 
-def _staged(part: Part) -> StagedFile:
-    return stage(part.chunks, file_name=part.headers.get("content-location", ""))
-
-
-def _ingest(batch: list[StagedFile], source: Source, study_instance_uid: str) -> list[Outcome]:
-    if not batch:
-        return []
-    return ingest(batch, source, only_study=study_instance_uid)
-
-
-def _answer(request: HttpRequest, outcomes: list[Outcome], *, is_broken: bool) -> HttpResponseBase:
+def _answer(request: HttpRequest, outcomes: list[Outcome], *, as_xml: bool) -> HttpResponseBase:
     stored = [o for o in outcomes if o.is_in]
-    failed = [o for o in outcomes if not o.is_in]
+    failed = [o for o in outcomes if not o.is_in and o.sop_instance_uid]
+    # What can't even be named is told of apart (PS3.18 §10.5.3, Other Failures Sequence).
+    nameless = [o for o in outcomes if not o.is_in and not o.sop_instance_uid]
     content: dict[str, Any] = {}
     if stored:
         content["00081199"] = {"vr": "SQ", "Value": [_stored_item(request, o) for o in stored]}
     if failed:
-        content["00081198"] = {"vr": "SQ", "Value": [_failed_item(o) for o in failed]}
+        content["00081198"] = {"vr": "SQ", "Value": [_identity(o) | _failure(o) for o in failed]}
+    if nameless:
+        content["0008119A"] = {"vr": "SQ", "Value": [_failure(o) for o in nameless]}
     studies = {o.study_instance_uid for o in stored}
     if len(studies) == 1:
         content["00081190"] = {"vr": "UR", "Value": [_url(request, f"studies/{studies.pop()}")]}
-    if stored and not failed and not is_broken:
-        has_warning = any(o.status is Status.CONFLICT for o in stored)
-        status = 202 if has_warning else 200
-    elif stored:
+    if not stored:
+        status = 409
+    elif failed or nameless or any(_warning(o) for o in stored):
         status = 202
     else:
-        status = 409
-    return JsonResponse(dict(sorted(content.items())), status=status, content_type="application/dicom+json")
+        status = 200
+    content = dict(sorted(content.items()))
+    if as_xml:
+        return HttpResponse(to_native_xml(content), status=status, content_type=DICOM_XML)
+    return JsonResponse(content, status=status, content_type=DICOM_JSON)
 
 
 def _identity(outcome: Outcome) -> dict[str, Any]:
     return {
         "00081150": {"vr": "UI", "Value": [outcome.sop_class_uid]} if outcome.sop_class_uid else {"vr": "UI"},
-        "00081155": {"vr": "UI", "Value": [outcome.sop_instance_uid]} if outcome.sop_instance_uid else {"vr": "UI"},
+        "00081155": {"vr": "UI", "Value": [outcome.sop_instance_uid]},
     }
+
+
+def _warning(outcome: Outcome) -> int:
+    return COERCED if outcome.status is Status.CONFLICT else outcome.warning
 
 
 def _stored_item(request: HttpRequest, outcome: Outcome) -> dict[str, Any]:
@@ -125,16 +149,17 @@ def _stored_item(request: HttpRequest, outcome: Outcome) -> dict[str, Any]:
         f"/instances/{outcome.sop_instance_uid}"
     )
     item = _identity(outcome) | {"00081190": {"vr": "UR", "Value": [_url(request, path)]}}
-    if outcome.status is Status.CONFLICT:
-        item["00081196"] = {"vr": "US", "Value": [COERCED]}
-        item["00000902"] = {"vr": "LO", "Value": ["Kept as a second version"]}
+    warning = _warning(outcome)
+    if warning:
+        item["00000902"] = {"vr": "LO", "Value": [WARNINGS[warning][:64]]}
+        item["00081196"] = {"vr": "US", "Value": [warning]}
     return item
 
 
-def _failed_item(outcome: Outcome) -> dict[str, Any]:
-    return _identity(outcome) | {
-        "00081197": {"vr": "US", "Value": [outcome.dicom_status or PROCESSING_FAILURE]},
+def _failure(outcome: Outcome) -> dict[str, Any]:
+    return {
         "00000902": {"vr": "LO", "Value": [outcome.reason[:64]]},
+        "00081197": {"vr": "US", "Value": [outcome.dicom_status or PROCESSING_FAILURE]},
     }
 
 

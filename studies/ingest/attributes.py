@@ -13,9 +13,10 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
+from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
-from studies.ingest.errors import DATASET_DOES_NOT_MATCH, Refusal
+from studies.ingest.errors import CLASS_NOT_SUPPORTED, DATASET_DOES_NOT_MATCH, INVALID_INSTANCE, Refusal
 from studies.matching.keywords import INSTANCE_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS
 
 # A UID becomes a part of an object key: digits and dots only, so that it can't be a path.
@@ -42,8 +43,10 @@ class Attributes:
         self._dataset = dataset
         self.study_instance_uid = _uid(dataset, "StudyInstanceUID")
         self.series_instance_uid = _uid(dataset, "SeriesInstanceUID")
-        self.sop_instance_uid = _uid(dataset, "SOPInstanceUID")
+        self.sop_instance_uid = _uid(dataset, "SOPInstanceUID", INVALID_INSTANCE)
         self.sop_class_uid = _uid(dataset, "SOPClassUID")
+        if not _is_stored(self.sop_class_uid):
+            raise Refusal("Instances of this SOP class aren't stored.", CLASS_NOT_SUPPORTED)
         self.announced_frames = max(_integer(dataset, "NumberOfFrames") or 1, 1)
         self.frame_length, self.has_even_frames = _frame_size(dataset)
 
@@ -94,6 +97,16 @@ class Attributes:
         }
 
     @property
+    def matches_file_meta(self) -> bool:
+        """Say whether the file meta information names the same instance and class (PS3.10 §7.1)."""
+        meta = self._dataset.file_meta
+        named = (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID"))
+        return all(
+            name in {None, "", mine}
+            for name, mine in zip(named, (self.sop_class_uid, self.sop_instance_uid), strict=True)
+        )
+
+    @property
     def referring_physician_name(self) -> str:
         """Give the referring physician's name as received."""
         return _text(self._dataset, "ReferringPhysicianName", 324)
@@ -108,13 +121,19 @@ def read_attributes(source: Path | BinaryIO) -> Attributes:
     return Attributes(dataset)
 
 
-def _uid(dataset: Dataset, keyword: str) -> str:
+def _uid(dataset: Dataset, keyword: str, status: int = DATASET_DOES_NOT_MATCH) -> str:
     value = _text(dataset, keyword, 1000)
     if not value:
         raise Refusal(f"The data set has no {keyword}.", DATASET_DOES_NOT_MATCH)
     if len(value) > 64 or not _UID.fullmatch(value):
-        raise Refusal(f"{keyword} is no valid UID.", DATASET_DOES_NOT_MATCH)
+        raise Refusal(f"{keyword} is no valid UID.", status)
     return value
+
+
+def _is_stored(sop_class_uid: str) -> bool:
+    """Say whether a class is for storage: all are, private ones too, but those known to be another service's."""
+    known = UID(sop_class_uid)
+    return known.is_private or not known.type or (known.type == "SOP Class" and "Storage" in known.name)
 
 
 def _text(dataset: Dataset, keyword: str, longest: int) -> str:

@@ -21,7 +21,7 @@ from accounts.principals import Principal
 from studies.archive import objects, rejection
 from studies.archive.rejection import RejectionNote
 from studies.ingest.attributes import Attributes, read_attributes
-from studies.ingest.errors import Refusal
+from studies.ingest.errors import META_DOES_NOT_MATCH, Refusal
 from studies.ingest.part10 import Structure, frame_spans, read_structure
 
 LARGEST_HEADER_IN_MEMORY = 64 << 20
@@ -71,11 +71,15 @@ class StagedFile:
     file_name: str = ""
     sha256: bytes = b""
     dataset_sha256: bytes = b""
+    warning: int = 0
 
 
 @dataclass
 class Outcome:
-    """What became of one file. ``reason`` and ``dicom_status`` are set for those refused or failed."""
+    """What became of one file.
+
+    ``reason`` and ``dicom_status`` are set for those refused or failed, ``warning`` for those stored with one.
+    """
 
     status: Status
     file_name: str = ""
@@ -85,6 +89,7 @@ class Outcome:
     sop_instance_uid: str = ""
     reason: str = ""
     dicom_status: int = 0x0000
+    warning: int = 0
 
     @property
     def is_in(self) -> bool:
@@ -120,6 +125,7 @@ class Incoming:
             self.attributes.sop_instance_uid,
             reason,
             dicom_status,
+            self.staged.warning or (0 if self.attributes.matches_file_meta else META_DOES_NOT_MATCH),
         )
 
     def dataset_digest(self) -> bytes:

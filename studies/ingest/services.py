@@ -58,6 +58,7 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
     outcomes: list[Outcome] = []
     parsed: list[tuple[int, Incoming]] = []
     for number, file in enumerate(files):
+        one: Incoming | None = None
         try:
             one = check(file)
             if only_study and one.attributes.study_instance_uid != only_study:
@@ -65,7 +66,7 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
             if one.note is not None and not _may_reject(source):
                 raise Refusal("This account may not reject instances.", NOT_AUTHORISED)
         except Refusal as refusal:
-            outcomes.append(_refuse(file, refusal, source))
+            outcomes.append(_refuse(file, refusal, source, one))
             continue
         outcomes.append(one.outcome(Status.FAILED, reason="Not stored.", dicom_status=PROCESSING_FAILURE))
         parsed.append((number, one))
@@ -81,7 +82,7 @@ def _may_reject(source: Source) -> bool:
     return source.principal.user is None or source.principal.may(Capability.STUDY_REJECT, source.site.pk)
 
 
-def _refuse(file: StagedFile, refusal: Refusal, source: Source) -> Outcome:
+def _refuse(file: StagedFile, refusal: Refusal, source: Source, checked: Incoming | None) -> Outcome:
     digest = hashlib.sha256(file.path.read_bytes()).digest() if file.size < 1 << 26 else _sha256(file.path)
     key = f"{source.site.slug}/{timezone.now():%Y/%m/%d}/{digest.hex()}"
     objects.quarantine(key, file.path)
@@ -104,6 +105,8 @@ def _refuse(file: StagedFile, refusal: Refusal, source: Source) -> Outcome:
             details={"reason": refusal.reason, "way_in": source.way_in, "sha256": digest.hex()},
         )
     logger.warning("file refused: %s", refusal.reason)
+    if checked is not None:
+        return checked.outcome(Status.REFUSED, reason=refusal.reason, dicom_status=refusal.status)
     return Outcome(Status.REFUSED, file.file_name, reason=refusal.reason, dicom_status=refusal.status)
 
 

@@ -1,0 +1,253 @@
+"""STOW-RS: every kind of body, every reason, every limit."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from django.conf import LazySettings
+from django.test import Client
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydicom import uid
+from pydicom.data import get_testdata_file
+
+from studies.archive import objects
+from studies.archive.native_model import from_native_xml, to_native_xml
+from studies.models import Instance, Study
+from tests.factories import make_instance
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+JSON = 'multipart/related; type="application/dicom+json"; boundary=frontier'
+XML = 'multipart/related; type="application/dicom+xml"; boundary=frontier'
+DICOM = 'multipart/related; type="application/dicom"; boundary=frontier'
+UIDS = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.3.4.5"}
+
+
+def message(*parts: tuple[dict[str, str], bytes]) -> bytes:
+    body = b""
+    for headers, content in parts:
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        body += f"--frontier\r\n{head}\r\n".encode() + content + b"\r\n"
+    return body + b"--frontier--\r\n"
+
+
+def metadata_of(content: bytes, location: str) -> dict[str, Any]:
+    """Give a file's DICOM JSON, its pixels by reference."""
+    dataset = pydicom.dcmread(BytesIO(content))
+    del dataset.PixelData
+    return dataset.to_json_dict() | {"7FE00010": {"vr": "OW", "BulkDataURI": location}}
+
+
+@pytest.fixture
+def send(token_of: Any) -> Any:
+    header = {"HTTP_AUTHORIZATION": f"Bearer {token_of('technologist')}"}
+
+    def post(body: bytes, content_type: str, path: str = "/dicom-web/studies", **extra: str) -> Any:
+        return Client().post(path, body, content_type=content_type, **header, **extra)
+
+    return post
+
+
+def reasons(answer: Any) -> list[int]:
+    content = answer.json()
+    items = content.get("00081198", {}).get("Value", []) + content.get("0008119A", {}).get("Value", [])
+    return [item["00081197"]["Value"][0] for item in items]
+
+
+def stored() -> pydicom.Dataset:
+    return pydicom.dcmread(BytesIO(objects.read_instance(Instance.objects.get())))
+
+
+@pytest.mark.parametrize("location", ["bulk/1", "https://elsewhere.example/bulk/1"])
+@pytest.mark.parametrize("kind", ["json", "xml"])
+def test_metadata_and_bulk_data_make_the_instance(send: Any, kind: str, location: str) -> None:
+    content = make_instance(**UIDS, PatientName="Ærø^Åse")
+    metadata = metadata_of(content, location)
+    pixels = pydicom.dcmread(BytesIO(content)).PixelData
+    if kind == "json":
+        first = ({"Content-Type": "application/dicom+json"}, json.dumps([metadata]).encode())
+    else:
+        first = ({"Content-Type": "application/dicom+xml"}, to_native_xml(metadata))
+    bulk = ({"Content-Type": "application/octet-stream", "Content-Location": location}, pixels)
+    answer = send(message(first, bulk), JSON if kind == "json" else XML)
+    assert answer.status_code == 200, answer.content
+    kept, sent = stored(), pydicom.dcmread(BytesIO(content))
+    assert kept.file_meta.TransferSyntaxUID == uid.ExplicitVRLittleEndian
+    for element in sent:
+        assert kept[element.tag].value == element.value, element.keyword
+
+
+def test_many_instances_in_one_array(send: Any) -> None:
+    metadata, bulk = [], []
+    for n in range(3):
+        content = make_instance(**{**UIDS, "SOPInstanceUID": f"1.2.3.4.{n}"})
+        metadata.append(metadata_of(content, f"bulk/{n}"))
+        bulk.append(({"Content-Location": f"bulk/{n}"}, pydicom.dcmread(BytesIO(content)).PixelData))
+    first = ({"Content-Type": "application/dicom+json"}, json.dumps(metadata).encode())
+    bulk = [({"Content-Type": "application/octet-stream", **headers}, data) for headers, data in bulk]
+    assert send(message(first, *bulk), JSON).status_code == 200
+    assert Instance.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("JPEG2000.dcm", "image/jp2; transfer-syntax=1.2.840.10008.1.2.4.91"),
+        ("JPEG-LL.dcm", "image/jpeg"),
+        ("SC_rgb_jpeg_dcmtk.dcm", "image/jpeg"),
+        ("MR_small_RLE.dcm", "image/dicom-rle"),
+        ("MR_small_jpeg_ls_lossless.dcm", "image/jls"),
+    ],
+)
+def test_compressed_pixels_are_kept_as_they_come(send: Any, name: str, media_type: str) -> None:
+    source = pydicom.dcmread(str(get_testdata_file(name)))
+    (frame,) = pydicom.encaps.generate_frames(source.PixelData, number_of_frames=1)
+    metadata = json.loads(source.to_json(bulk_data_threshold=1 << 30, suppress_invalid_tags=True))
+    metadata["7FE00010"] = {"vr": "OB", "BulkDataURI": "frame"}
+    first = ({"Content-Type": "application/dicom+json"}, json.dumps(metadata).encode())
+    answer = send(message(first, ({"Content-Type": media_type, "Content-Location": "frame"}, frame)), JSON)
+    assert answer.status_code == 200, answer.content
+    kept = stored()
+    assert kept.file_meta.TransferSyntaxUID == source.file_meta.TransferSyntaxUID
+    assert next(pydicom.encaps.generate_frames(kept.PixelData, number_of_frames=1)).rstrip(b"\0") == frame.rstrip(b"\0")
+    assert np.array_equal(kept.pixel_array, source.pixel_array)
+
+
+def test_frames_in_parts_of_their_own_are_one_instance(send: Any) -> None:
+    source = pydicom.dcmread(str(get_testdata_file("color3d_jpeg_baseline.dcm")))
+    count = int(source.NumberOfFrames)
+    frames = list(pydicom.encaps.generate_frames(source.PixelData, number_of_frames=count))
+    del source.PixelData
+    metadata = json.loads(source.to_json(suppress_invalid_tags=True))
+    metadata["7FE00010"] = {"vr": "OB", "BulkDataURI": "frames"}
+    head = {"Content-Type": "image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50", "Content-Location": "frames"}
+    first = ({"Content-Type": "application/dicom+json"}, json.dumps(metadata).encode())
+    answer = send(message(first, *[(head, frame) for frame in frames]), JSON)
+    assert answer.status_code == 200, answer.content
+    instance = Instance.objects.get()
+    assert instance.number_of_frames == count
+    assert objects.read_frame(instance, count).rstrip(b"\0") == frames[-1].rstrip(b"\0")
+
+
+def test_what_lacks_its_bulk_data_is_refused_alone(send: Any) -> None:
+    whole, lacking = make_instance(**UIDS), make_instance(**{**UIDS, "SOPInstanceUID": "1.2.3.4.6"})
+    metadata = json.dumps([metadata_of(whole, "a"), metadata_of(lacking, "b")]).encode()
+    bulk = ({"Content-Type": "application/octet-stream", "Content-Location": "a"}, whole[-8192:])
+    answer = send(message(({"Content-Type": "application/dicom+json"}, metadata), bulk), JSON)
+    assert answer.status_code == 202
+    (failed,) = answer.json()["00081198"]["Value"]
+    assert failed["00081155"]["Value"] == ["1.2.3.4.6"]
+    assert reasons(answer) == [0xA900]
+    assert Instance.objects.count() == 1
+
+
+def test_a_zip_brings_all_its_files(send: Any) -> None:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for n in range(3):
+            file.writestr(f"IMG{n}", make_instance(StudyInstanceUID="1.2.3"))
+        file.writestr("README", b"not dicom")
+    answer = send(buffer.getvalue(), "application/zip")
+    assert answer.status_code == 202
+    assert Study.objects.get().number_of_instances == 3
+    assert reasons(answer) == [0xC000]
+    assert send(b"PK no zip", "application/zip").status_code == 400
+
+
+def test_the_answer_comes_as_xml_where_wanted(send: Any) -> None:
+    answer = send(make_instance(**UIDS), "application/dicom", HTTP_ACCEPT="application/dicom+xml")
+    assert answer["Content-Type"] == "application/dicom+xml"
+    content = from_native_xml(answer.content)
+    assert content["00081199"]["Value"][0]["00081155"]["Value"] == ["1.2.3.4.5"]
+    refused = send(make_instance(), "application/dicom", HTTP_ACCEPT="text/html")
+    assert refused.status_code == 406
+    assert Instance.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("keywords", "reason"),
+    [
+        ({"SOPClassUID": "1.2.840.10008.1.1"}, 0x0122),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.31"}, 0x0122),
+        ({"SOPInstanceUID": "1.2.x"}, 0x0117),
+        ({"StudyInstanceUID": None}, 0xA900),
+        ({"SeriesInstanceUID": "1..2"}, 0xA900),
+    ],
+)
+def test_each_failure_has_its_reason(send: Any, keywords: dict[str, Any], reason: int) -> None:
+    with pydicom.config.disable_value_validation():
+        content = make_instance(**keywords)
+    answer = send(content, "application/dicom")
+    assert answer.status_code == 409
+    assert reasons(answer) == [reason]
+
+
+def test_private_and_unknown_classes_are_stored(send: Any) -> None:
+    assert send(make_instance(SOPClassUID="1.2.826.0.1.3680043.9.9"), "application/dicom").status_code == 200
+
+
+def test_file_meta_information_of_another_instance_is_a_warning(send: Any) -> None:
+    content = make_instance(**UIDS)
+    other = content.replace(b"1.2.3.4.5\0", b"1.2.3.4.9\0", 1)
+    assert other != content
+    answer = send(other, "application/dicom")
+    assert answer.status_code == 202
+    assert answer.json()["00081199"]["Value"][0]["00081196"]["Value"] == [0xB007]
+
+
+def test_storage_that_fails_is_said_so(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(staged: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(objects, "place_all", full)
+    answer = send(make_instance(**UIDS), "application/dicom")
+    assert answer.status_code == 409
+    assert reasons(answer) == [0xA700]
+    assert not Instance.objects.exists()
+
+
+def test_too_much_is_413_and_one_too_large_is_refused_alone(send: Any, settings: LazySettings) -> None:
+    small, large = make_instance(**UIDS), make_instance(pixels=np.zeros((200, 200), np.uint16))
+    settings.ATRIUM = replace(settings.ATRIUM, largest_instance=len(small) + 100, largest_store=10 * len(large))
+    answer = send(message(({}, large), ({}, small)), DICOM)
+    assert answer.status_code == 202
+    assert reasons(answer) == [0xA700]
+    assert Instance.objects.get().sop_instance_uid == "1.2.3.4.5"
+    assert send(message(*[({}, large)] * 11), DICOM).status_code == 413
+
+
+@given(body=st.binary(max_size=400), kind=st.sampled_from([JSON, XML, DICOM, "application/zip", "application/dicom"]))
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_body_breaks_the_server(send: Any, body: bytes, kind: str) -> None:
+    wrapped = message(({"Content-Type": "application/dicom+json"}, body)) if "json" in kind else body
+    assert send(wrapped, kind).status_code in {400, 409, 413, 415}
+
+
+@given(
+    content=st.dictionaries(
+        st.sampled_from(["00080018", "0020000D", "7FE00010", "00400275", "x", "00100010"]),
+        st.dictionaries(st.sampled_from(["vr", "Value", "BulkDataURI", "InlineBinary"]), st.text(max_size=8)),
+    )
+)
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_metadata_breaks_the_server(send: Any, content: dict[str, Any]) -> None:
+    body = message(({"Content-Type": "application/dicom+json"}, json.dumps([content]).encode()))
+    assert send(body, JSON).status_code in {400, 409}
+
+
+def test_nothing_stays_in_staging(send: Any, settings: LazySettings) -> None:
+    metadata = json.dumps([metadata_of(make_instance(**UIDS), "a")]).encode()
+    first = ({"Content-Type": "application/dicom+json"}, metadata)
+    send(message(first, ({"Content-Type": "application/octet-stream", "Content-Location": "z"}, b"12")), JSON)
+    send(b"PK", "application/zip")
+    send(message(({}, make_instance()), ({}, b"x"))[:-30], DICOM)
+    assert list(Path(settings.STAGING_ROOT).iterdir()) == []

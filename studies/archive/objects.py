@@ -52,6 +52,16 @@ def digest(key: str, offset: int, length: int) -> bytes:
     return hashed.digest()
 
 
+def is_whole(instance: Instance, *, with_digest: bool = False) -> bool:
+    """Say whether storage holds the instance to its last byte, and, if asked, every byte as it came."""
+    try:
+        if not with_digest:
+            return len(read_range(instance, instance.object_length - 1, 1)) == 1
+        return digest(instance.object_key, instance.object_offset, instance.object_length) == bytes(instance.sha256)
+    except ObjectMissing:
+        return False
+
+
 def quarantine(key: str, staged: Path) -> None:
     """Move a refused file into quarantine; on return it's durable."""
     _storage("quarantine").place(key, staged)

@@ -7,7 +7,7 @@ class DimseConfig(AppConfig):
     def ready(self) -> None:
         from auditlog.registry import auditlog
 
-        from studies.dimse import ian, prefetch, routing, ups_events  # noqa: F401  register the outbox's handlers
+        from studies.dimse import commitment, ian, prefetch, routing, ups_events  # noqa: F401  the outbox's handlers
         from studies.dimse.models import Node, PrefetchRule, RoutingRule
 
         auditlog.register(Node, exclude_fields=["sealed_secret"])

@@ -22,7 +22,9 @@ AFFECTED_SOP_CLASS, COMMAND_FIELD, MESSAGE_ID, RESPONDED_TO = 0x0002, 0x0100, 0x
 PRIORITY, DATA_SET_TYPE, STATUS, ERROR_COMMENT = 0x0700, 0x0800, 0x0900, 0x0902
 AFFECTED_SOP_INSTANCE, MOVE_ORIGINATOR, MOVE_ORIGINATOR_MESSAGE = 0x1000, 0x1030, 0x1031
 REMAINING, COMPLETED, FAILED, WARNING = 0x1020, 0x1021, 0x1022, 0x1023
+REQUESTED_SOP_CLASS, REQUESTED_SOP_INSTANCE, EVENT_TYPE, ACTION_TYPE = 0x0003, 0x1001, 0x1002, 0x1008
 C_STORE_RQ, C_STORE_RSP, C_GET_RSP, C_MOVE_RSP = 0x0001, 0x8001, 0x8010, 0x8021
+N_EVENT_REPORT_RQ, N_ACTION_RSP = 0x0100, 0x8130
 LOWEST_PRIORITY = 2
 NO_DATA_SET, HAS_DATA_SET = 0x0101, 0x0001
 
@@ -119,6 +121,38 @@ def retrieve_response(
     return encode_command(values)
 
 
+def action_response(
+    *, sop_class_uid: str, sop_instance_uid: str, message_id: int, action_type: int, status: int, comment: str = ""
+) -> bytes:
+    """Give the command set of an N-ACTION response (PS3.7 Table 10.3-8)."""
+    values = {
+        AFFECTED_SOP_CLASS: _uid(sop_class_uid),
+        COMMAND_FIELD: _short(N_ACTION_RSP),
+        RESPONDED_TO: _short(message_id),
+        DATA_SET_TYPE: _short(NO_DATA_SET),
+        STATUS: _short(status),
+        AFFECTED_SOP_INSTANCE: _uid(sop_instance_uid),
+        ACTION_TYPE: _short(action_type),
+    }
+    if comment:
+        values[ERROR_COMMENT] = _text(comment[:64])
+    return encode_command(values)
+
+
+def event_report(*, sop_class_uid: str, sop_instance_uid: str, message_id: int, event_type: int) -> bytes:
+    """Give the command set of an N-EVENT-REPORT request (PS3.7 Table 10.3-1)."""
+    return encode_command(
+        {
+            AFFECTED_SOP_CLASS: _uid(sop_class_uid),
+            COMMAND_FIELD: _short(N_EVENT_REPORT_RQ),
+            MESSAGE_ID: _short(message_id),
+            DATA_SET_TYPE: _short(HAS_DATA_SET),
+            AFFECTED_SOP_INSTANCE: _uid(sop_instance_uid),
+            EVENT_TYPE: _short(event_type),
+        }
+    )
+
+
 def store_request(
     *,
     sop_class_uid: str,
@@ -174,7 +208,7 @@ class IncomingObject:
         meta = file_meta(elements.text(AFFECTED_SOP_CLASS), elements.text(AFFECTED_SOP_INSTANCE), transfer_syntax_uid)
         self.failure: OSError | None = None
         self.size = 0
-        self.sha256, self.dataset_sha256 = hashlib.sha256(), hashlib.sha256()
+        self.sha256 = hashlib.sha256()
         self.file = -1
         try:
             self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -190,8 +224,6 @@ class IncomingObject:
             self._add(fragment)
         except OSError as error:
             self.failure = error
-        else:
-            self.dataset_sha256.update(fragment)
 
     def _add(self, data: bytes | memoryview) -> None:
         written = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.dimse import echo, ian, modality_worklist, mpps, query, retrieve, storage, ups
+from studies.dimse import commitment, echo, ian, modality_worklist, mpps, query, retrieve, storage, ups
 from studies.dimse.scp import Service
 
 SERVICES: tuple[Service, ...] = (
@@ -13,6 +13,7 @@ SERVICES: tuple[Service, ...] = (
     retrieve.MOVE_SERVICE,
     modality_worklist.SERVICE,
     mpps.SERVICE,
+    commitment.SERVICE,
     mpps.RETRIEVE_SERVICE,
     ups.SERVICE,
     ian.SERVICE,

@@ -169,7 +169,7 @@ def send_data(association: TunedAssociation, context_id: int, command: bytes, ch
         # In the middle of a message there's no other way to take it back.
         association.abort()
         raise AssociationLost("an object broke off") from error
-    answer = association.dimse.next_message()
+    answer = association.dimse.next_response()
     if not isinstance(answer, C_STORE) or answer.Status is None:
         raise AssociationLost("no answer to C-STORE")
     return int(answer.Status)

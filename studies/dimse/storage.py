@@ -49,12 +49,7 @@ def _store(event: Event, incoming: IncomingObject) -> int | Dataset:
     try:
         if incoming.failure is not None:
             raise incoming.failure
-        staged = StagedFile(
-            incoming.path,
-            incoming.size,
-            sha256=incoming.sha256.digest(),
-            dataset_sha256=incoming.dataset_sha256.digest(),
-        )
+        staged = StagedFile(incoming.path, incoming.size, sha256=incoming.sha256.digest())
         (outcome,) = ingest([staged], Source(WayIn.DIMSE, caller.site, caller.principal))
     except OSError:
         logger.exception("no room to store")

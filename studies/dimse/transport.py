@@ -43,7 +43,7 @@ from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, N_EVENT_REPORT
 from pynetdicom.dsutils import decode
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu_primitives import A_RELEASE, P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import (
     AddressInformation,
@@ -437,16 +437,29 @@ class TunedDimse(DIMSEServiceProvider):
         if waiting:
             self.dul.send_encoded(_pdus(context_id, waiting, largest, is_command=False, is_end=True)[0])
 
-    def next_message(self) -> Any:
-        """Wait for the peer's next message; None when the association ended or nothing came in time."""
-        deadline = time.monotonic() + (self.dimse_timeout or 0)
-        while time.monotonic() < deadline:
-            try:
-                return self.msg_queue.get(timeout=IDLE_SECONDS)[1]
-            except queue.Empty:
-                if not self.dul.is_alive() or self.assoc.acse.is_aborted():
-                    return None
-        return None
+    def next_response(self, seconds: float | None = None) -> Any:
+        """Wait for the peer's next response; None when the association ends or nothing comes in time.
+
+        Requests that come meanwhile wait for their turn.
+        """
+        deadline = time.monotonic() + (seconds or self.dimse_timeout or 0)
+        requests: list[Any] = []
+        try:
+            while time.monotonic() < deadline:
+                try:
+                    item = self.msg_queue.get(timeout=min(IDLE_SECONDS, seconds or IDLE_SECONDS))
+                except queue.Empty:
+                    is_leaving = isinstance(self.dul.peek_next_pdu(), A_RELEASE)
+                    if is_leaving or not self.dul.is_alive() or self.assoc.acse.is_aborted():
+                        return None
+                    continue
+                if item[1].MessageIDBeingRespondedTo is not None:
+                    return item[1]
+                requests.append(item)
+            return None
+        finally:
+            for item in requests:
+                self.msg_queue.put(item)
 
     def discard_unfinished(self) -> bool:
         """Remove what a broken-off association brought in part, and what it brought but nobody took; say if any."""

@@ -24,11 +24,18 @@ from portal.audit.viewing import FLUSH_SECONDS  # noqa: E402
 from portal.live import LiveConnections, LiveRoute, in_thread  # noqa: E402
 from portal.threads import Receive, Scope, Send, Shortcut, ThreadedDjango  # noqa: E402
 from studies.dicomweb import fast_path  # noqa: E402
+from studies.dicomweb import live as workitem_events  # noqa: E402
 from studies.worklists import live as worklist_changes  # noqa: E402
 
 logger = logging.getLogger("atrium.web")
 LIVE: list[LiveRoute] = [
     LiveRoute("worklist/changes/", worklist_changes.changes, Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED),
+    LiveRoute(
+        "dicom-web/subscribers/<str:ae_title>",
+        workitem_events.workitem_notifications,
+        Capability.WORKITEM_VIEW,
+        Capability.WORKITEM_PERFORM,
+    ),
 ]
 SHORTCUTS: list[Shortcut] = [fast_path.answer]
 

@@ -25,6 +25,7 @@ ROOMS = (
     ("peer_reviews", "Peer review", "eye", "g p", (C.PEER_REVIEW,)),
     ("upload", "Upload", "upload", "u", (C.STUDY_UPLOAD,)),
     ("quarantine", "Quarantine", "alert", "q", (C.QUARANTINE_VIEW,)),
+    ("rejected", "Rejected", "ban", "g r", (C.STUDY_REJECT,)),
     ("audit", "Audit trail", "shield", "a", (C.AUDIT_VIEW,)),
     ("remote_query", "Remote archives", "server", "e", (C.STUDY_SEND,)),
     ("network", "Network", "network", "d", (C.NODE_MANAGE,)),

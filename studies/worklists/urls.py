@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from studies.worklists import api, cases, uploads, views
+from studies.worklists import api, cases, rejections, uploads, views
 
 urlpatterns = [
     path("api/v1/studies/", api.studies, name="api_studies"),
@@ -20,6 +20,9 @@ urlpatterns = [
     path("studies/<uid:study_instance_uid>/release/", cases.release, name="release_case"),
     path("studies/<uid:study_instance_uid>/assign/", cases.assign, name="assign_case"),
     path("studies/<uid:study_instance_uid>/priority/", cases.priority, name="case_priority"),
+    path("studies/<uid:study_instance_uid>/reject/", rejections.reject, name="reject"),
+    path("rejected/", rejections.rejected, name="rejected"),
+    path("rejected/restore/", rejections.restore, name="restore_rejected"),
     path("upload/", uploads.upload, name="upload"),
     path("upload/files/", uploads.upload_file, name="upload_file"),
     path("quarantine/", uploads.quarantine, name="quarantine"),

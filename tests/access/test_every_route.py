@@ -163,6 +163,9 @@ ALLOWED: dict[str, set[str]] = {
     "dicomweb_frames": OF_NORTH,
     "dicomweb_frame_rendered": OF_NORTH,
     "dicomweb_frame_thumbnail": OF_NORTH,
+    "reject": {"radiologist", "technologist", "admin"},
+    "rejected": UPLOADERS,
+    "restore_rejected": set(),  # without a study there's nothing to restore; see the rejection's tests
     "dicomweb_workitems": UPLOADERS,
     "dicomweb_workitem": {"radiologist", "technologist", "admin"},
     "dicomweb_workitem_state": {"radiologist", "technologist", "admin"},

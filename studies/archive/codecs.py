@@ -131,6 +131,8 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
     uid = UID(syntax)
     if uid not in DECODABLE:
         raise NotTranscodable(f"{uid.name} can't be decoded here.")
+    if uid == JPEGExtended12Bit and form.samples_per_pixel == 1 and form.bits_allocated == 16:
+        return _twelve_bits(data), form
     source = encapsulate([data], has_bot=False) if uid.is_compressed else data
     options = form.options() | {"pixel_keyword": form.keyword, "pixel_vr": form.vr}
     try:
@@ -144,6 +146,15 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
         planar_configuration=0,
         bits_allocated=samples.dtype.itemsize * 8 if form.bits_allocated > 1 else form.bits_allocated,
     )
+
+
+def _twelve_bits(data: bytes) -> np.ndarray:
+    """Decode lossy JPEG of 12 bits by libjpeg-turbo: real files break a rule that pydicom's decoder insists on."""
+    try:
+        samples: np.ndarray = imagecodecs.jpeg8_decode(data).astype(np.uint16)
+    except DECODING_ERRORS as error:
+        raise NotTranscodable("The pixel data can't be decoded here.") from error
+    return samples
 
 
 def native(samples: np.ndarray, form: PixelForm) -> bytes:

@@ -38,13 +38,6 @@ class Frames:
     @cached_property
     def header(self) -> Dataset:
         """Raises ObjectMissing."""
-        if self._has_no_places:
-            dataset = self._whole.copy()
-            for keyword in PIXEL_KEYWORDS:
-                if keyword in dataset:
-                    del dataset[keyword]
-            dataset.file_meta = self._whole.file_meta
-            return dataset
         return objects.read_dataset(self.instance, original=self.original)
 
     @cached_property

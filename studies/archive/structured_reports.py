@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydicom.valuerep import DA, DT, TM
 from studies.person_names import displayed
 
 DEEPEST = 32
+_BREAK = re.compile(r"<br\s*/?>\n?", re.IGNORECASE)
 MOST_NODES = 20_000
 # How a content item stands to the one above it, where the reader has to be told.
 RELATIONSHIPS = {"INFERRED FROM": "inferred from", "HAS PROPERTIES": "", "CONTAINS": "", "HAS OBS CONTEXT": ""}
@@ -67,7 +69,8 @@ def _code(sequence: Any) -> str:
 
 def _value(item: Dataset, kind: str) -> str:
     if kind == "TEXT":
-        return str(item.get("TextValue") or "")
+        # Some systems write their line breaks as markup.
+        return _BREAK.sub("\n", str(item.get("TextValue") or "")).strip()
     if kind == "CODE":
         return _code(item.get("ConceptCodeSequence"))
     if kind == "NUM":

@@ -18,6 +18,8 @@ WORDS = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}
 def file_head(meta: FileMetaDataset) -> bytes:
     """Give preamble, prefix and file meta information (PS3.10 §7.1)."""
     buffer = BytesIO()
+    # Any value: the right one is written in its place.
+    meta.FileMetaInformationGroupLength = 0
     write_file_meta_info(buffer, meta, enforce_standard=False)  # type: ignore[arg-type]
     return b"\0" * 128 + b"DICM" + buffer.getvalue()
 

@@ -90,9 +90,12 @@ def instances_of(study: Study, series_instance_uid: str = "") -> QuerySet[Instan
     return instances.order_by("series__series_number", "series_id", "instance_number", "pk")
 
 
-def each_with_study(instances: QuerySet[Instance], study: Study) -> Iterator[Instance]:
+def each_with_study(
+    instances: QuerySet[Instance], study: Study, *, with_attributes: bool = False
+) -> Iterator[Instance]:
     """Walk through the instances with little memory; each knows its study without another query."""
-    for instance in instances.select_related("series").defer("attributes", "series__attributes").iterator(500):
+    unread = ("series__attributes",) if with_attributes else ("attributes", "series__attributes")
+    for instance in instances.select_related("series").defer(*unread).iterator(500):
         instance.series.study = study
         yield instance
 

@@ -118,7 +118,7 @@ def _in_form(
     syntaxes = {(syntax, bool(frames)) for syntax, frames, _ in counted}
     respond: Callable[[], HttpResponseBase]
     if wanted.media_type == ZIP:
-        target, respond = wanted.transfer_syntax, lambda: zipped(study, each_with_study(instances, study), target)
+        target, respond = wanted.transfer_syntax, lambda: _zip(study, instances, target)
         if not _all_can(syntaxes, target):
             return None
     elif wanted.matches(DICOM):
@@ -140,6 +140,10 @@ def _in_form(
         return validated(request, HttpResponse(), etag)
     leave_trace(request, study, "wado", **sizes)
     return validated(request, respond(), etag)
+
+
+def _zip(study: Study, instances: QuerySet[Instance], target: str) -> HttpResponseBase:
+    return zipped(study, each_with_study(instances, study, with_attributes=True), target)
 
 
 def _file_syntax(instance: Instance, wanted: MediaRange) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pydicom
 from django.conf import settings
-from pydicom.uid import KeyObjectSelectionDocumentStorage
+from pydicom.uid import UID, KeyObjectSelectionDocumentStorage, MPEGTransferSyntaxes
 
 from accounts.models import Site
 from accounts.principals import Principal
@@ -212,6 +212,9 @@ def _placement(structure: Structure, attributes: Attributes, data: memoryview) -
         }
     frames = attributes.announced_frames
     if pixel_data.is_undefined:
+        if UID(structure.transfer_syntax_uid) in MPEGTransferSyntaxes:
+            # A video is one stream, however many pictures it shows (PS3.5 §8.2.5 to §8.2.8).
+            frames = 1
         spans, fragmented = frame_spans(structure, data, frames)
         return {
             "number_of_frames": frames,

@@ -160,6 +160,8 @@ def link(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     principal = principal_of(request)
     study = _study(principal, study_instance_uid)
     order = selected_order(request, request.POST.get("order", ""))
+    if order is None:
+        return _not_there(request, study)
     if "correct" in request.POST:
         return _done(
             request,
@@ -182,9 +184,10 @@ def correct_patient(request: HttpRequest, study_instance_uid: str) -> HttpRespon
     principal = principal_of(request)
     study = _study(principal, study_instance_uid)
     chosen = request.POST.get("patient", "")
-    patient = get_object_or_404(
-        Patient, pk=int(chosen) if chosen.isdigit() and len(chosen) < 19 else 0, site=study.site
-    )
+    known = Patient.objects.filter(site=study.site, pk=int(chosen) if chosen.isdigit() and len(chosen) < 19 else 0)
+    patient = known.first()
+    if patient is None:
+        return _not_there(request, study)
     if "merge" in request.POST:
         return _done(
             request,
@@ -227,6 +230,11 @@ def undo(request: HttpRequest, study_instance_uid: str, pk: int) -> HttpResponse
         lambda: reconciliation.undo(reconciliation=step, principal=principal),
         _("Taken back; everything is as it was."),
     )
+
+
+def _not_there(request: HttpRequest, study: Study) -> HttpResponse:
+    messages.error(request, _("That order or patient is no longer there."))
+    return redirect("reconcile", study_instance_uid=study.study_instance_uid)
 
 
 def _done(request: HttpRequest, study: Study, service: Callable[[], Any], text: str) -> HttpResponse:

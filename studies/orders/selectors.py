@@ -32,7 +32,9 @@ def orders_matching(principal: Principal, criteria: dict[str, Any]) -> QuerySet[
     orders = orders_visible_to(principal)
     if text := str(criteria.get("q") or "").strip():
         wanted = Q(accession_number__iexact=text) | Q(patient__patient_id__iexact=text)
-        wanted |= Q(patient__patient_name__istartswith=text.replace(", ", "^").replace(",", "^"))
+        name = text.replace(", ", "^").replace(",", "^")
+        named = Study.objects.filter(patient_name_search__prefix=searchable(name)).values("patient")
+        wanted |= Q(patient__patient_name__istartswith=name) | Q(patient__in=named)
         orders = orders.filter(wanted)
     for name in ("status", "priority", "site__slug"):
         if criteria.get(name):

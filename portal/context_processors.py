@@ -11,8 +11,10 @@ from django.utils.translation import gettext as _
 
 from accounts.capabilities import Capability as C
 from accounts.models import Site
+from accounts.notifications import unread_of
 from accounts.principals import EVERY_SITE, Principal
 from portal.demo.people import PEOPLE
+from studies.reports.critical import open_critical_results
 
 # Route name, label, icon, key, and the capabilities of which one is needed.
 ROOMS = (
@@ -20,6 +22,8 @@ ROOMS = (
     ("orders", "Orders", "calendar", "o", (C.ORDER_MANAGE,)),
     ("mismatches", "Reconcile", "link", "m", (C.STUDY_CORRECT,)),
     ("reports", "Reports", "report", "r", (C.REPORT_WRITE,)),
+    ("critical_results", "Critical", "flag", "c", (C.REPORT_READ, C.REPORT_WRITE)),
+    ("report_templates", "Templates", "notes", "g r", (C.REPORT_TEMPLATE_MANAGE,)),
     ("consults", "Consults", "users", "g c", (C.REPORT_WRITE,)),
     ("teaching_files", "Teaching", "bookmark", "g t", (C.TEACHING_MANAGE,)),
     ("peer_reviews", "Peer review", "eye", "g p", (C.PEER_REVIEW,)),
@@ -37,13 +41,28 @@ def portal(request: HttpRequest) -> dict[str, Any]:
     principal = getattr(request, "principal", None)
     if principal is None or principal.is_stranger:
         return {"navigation": [], "demo_people": _demo_people(request)}
-    navigation = []
+    navigation: list[dict[str, Any]] = []
     for name, label, icon, key, capabilities in ROOMS:
         if any(principal.may(c) for c in capabilities):
             url = reverse(name)
-            active = request.path.startswith(url)
-            navigation.append({"url": url, "label": _(label), "icon": icon, "key": key, "active": active})
-    return {"navigation": navigation, "site_label": ", ".join(_site_names(principal))}
+            navigation.append({"url": url, "label": _(label), "icon": icon, "key": key, "name": name})
+    # Of rooms inside rooms only the innermost is where one is.
+    here = max((item["url"] for item in navigation if request.path.startswith(item["url"])), key=len, default="")
+    critical_count = _critical_count(principal)
+    for item in navigation:
+        item["active"] = item["url"] == here
+        item["count"] = critical_count if item["name"] == "critical_results" else 0
+    return {
+        "navigation": navigation,
+        "site_label": ", ".join(_site_names(principal)),
+        "unread": unread_of(principal.user).count() if principal.user is not None else 0,
+    }
+
+
+def _critical_count(principal: Principal) -> int:
+    if not (principal.may(C.REPORT_READ) or principal.may(C.REPORT_WRITE)):
+        return 0
+    return open_critical_results(principal).count()
 
 
 def _site_names(principal: Principal) -> list[str]:

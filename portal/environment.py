@@ -105,6 +105,10 @@ class Environment:
     debug: bool
     viewer_root: Path
     metrics_open: bool
+    email_url: str
+    email_from: str
+    tsa_url: str
+    dictation: bool
 
     @property
     def is_embedded_database(self) -> bool:
@@ -161,7 +165,40 @@ def read_environment() -> Environment:
         debug=_flag("ATRIUM_DEBUG", False),
         viewer_root=Path(os.environ.get("ATRIUM_VIEWER_ROOT") or PROJECT_ROOT / ".build" / "viewer"),
         metrics_open=_flag("ATRIUM_METRICS_OPEN", False),
+        email_url=os.environ.get("ATRIUM_EMAIL_URL") or f"file://{data / 'mail'}",
+        email_from=os.environ.get("ATRIUM_EMAIL_FROM") or f"atrium@{urlsplit(public_url).hostname or 'localhost'}",
+        tsa_url=os.environ.get("ATRIUM_TSA_URL", ""),
+        dictation=_flag("ATRIUM_DICTATION", True),
     )
+
+
+def email_settings(url: str) -> dict[str, Any]:
+    """Turn ``ATRIUM_EMAIL_URL`` into Django's EMAIL settings.
+
+    ``smtp://user:password@host:port`` (STARTTLS unless ``?tls=0``), ``smtps://…``, ``file:///folder``, ``console:``.
+    Raises InvalidEnvironment for a scheme that isn't known.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return {
+            "EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend",
+            "EMAIL_FILE_PATH": unquote(parts.path),
+        }
+    if parts.scheme == "console":
+        return {"EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend"}
+    if parts.scheme in {"smtp", "smtps"} and parts.hostname:
+        is_tls = parts.scheme == "smtps"
+        return {
+            "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+            "EMAIL_HOST": parts.hostname,
+            "EMAIL_PORT": parts.port or (465 if is_tls else 587),
+            "EMAIL_HOST_USER": unquote(parts.username or ""),
+            "EMAIL_HOST_PASSWORD": unquote(parts.password or ""),
+            "EMAIL_USE_SSL": is_tls,
+            "EMAIL_USE_TLS": not is_tls and dict(parse_qsl(parts.query)).get("tls") != "0",
+            "EMAIL_TIMEOUT": 20,
+        }
+    raise InvalidEnvironment("ATRIUM_EMAIL_URL must begin with smtp://, smtps://, file:// or console:")
 
 
 def object_storage(url: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import dj_database_url
 from csp.constants import NONE, SELF
 
-from portal.environment import PROJECT_ROOT, object_storage, read_environment
+from portal.environment import PROJECT_ROOT, email_settings, object_storage, read_environment
 
 ATRIUM = read_environment()
 ATRIUM.data.mkdir(parents=True, exist_ok=True)
@@ -192,6 +192,9 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+globals().update(email_settings(ATRIUM.email_url))
+DEFAULT_FROM_EMAIL = ATRIUM.email_from
+
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -214,6 +217,8 @@ if ATRIUM.broker_url.startswith("filesystem://"):
 CELERY_BEAT_SCHEDULE_FILENAME = str(ATRIUM.data / "schedule")
 CELERY_BEAT_SCHEDULE = {
     "escalate-overdue-cases": {"task": "studies.worklists.tasks.escalate_overdue", "schedule": 60.0},
+    "escalate-critical-results": {"task": "studies.reports.tasks.escalate_critical_results", "schedule": 60.0},
+    "send-due-emails": {"task": "accounts.tasks.send_due_emails", "schedule": 60.0},
     "run-due-events": {"task": "studies.tasks.deliver_due_events", "schedule": 15.0},
     "remove-objects": {"task": "studies.archive.tasks.remove_objects", "schedule": 60.0},
     "build-metadata": {"task": "studies.archive.tasks.build_metadata", "schedule": 5.0, "options": {"expires": 5}},

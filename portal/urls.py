@@ -11,6 +11,7 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("theme/", views.theme, name="theme"),
     path("accounts/", include("allauth.urls")),
+    path("", include("accounts.urls")),
     path("", include("portal.audit.urls")),
     path("", include("studies.reports.urls")),
     path("", include("studies.worklists.urls")),

@@ -41,6 +41,8 @@ class AuditEvent(models.Model):
         REPORT_SIGN = "report_sign", "Report signed"
         REPORT_READ = "report_read", "Report read"
         REPORT_PDF = "report_pdf", "Report PDF"
+        REPORT_RETRACT = "report_retract", "Report retracted"
+        CRITICAL_RESULT = "critical_result", "Critical result"
         EXPORT = "export", "Export"
         CHANGE = "change", "Change"
         REFUSAL = "refusal", "Refusal"

@@ -1,55 +1,136 @@
-// The report desk: nothing typed is lost. Saves soon after typing stops, when the page is left, and again after failures.
+// The report desk: nothing typed is lost. What changes is locked away on this machine at once, saved soon after typing
+// stops, when the page is left, and again after failures. Only changed fields are sent, so that windows don't collide.
 (() => {
   const PAUSE = 800;
+  const LOCK_PAUSE = 150;
   const LONGEST_WAIT = 30000;
-  let timer = 0;
-  let wait = 1000;
-  let saving = null;
-  let isDirty = false;
-  let newer = null;
-  let isGone = false;
   // What a browser still sends when its page is closed is limited to 64 KiB.
   const KEEPALIVE_LIMIT = 60000;
+  let timer = 0;
+  let lockTimer = 0;
+  let wait = 1000;
+  let saving = null;
+  let newer = null;
+  let isGone = false;
+  const dirty = new Set();
 
   const form = () => document.getElementById("draft");
-  const fields = () => [...form().querySelectorAll("textarea.section")];
+  const entries = (name) => [...form().querySelectorAll(".entry")].filter((entry) => !name || entry.name === name);
+  const names = () => [...new Set(entries().map((entry) => entry.name))];
+  const isBox = (entry) => entry.type === "checkbox";
+  const texts = (name) => {
+    const all = entries(name);
+    return all.length && isBox(all[0]) ? all.filter((box) => box.checked).map((box) => box.value) : all.map((entry) => entry.value);
+  };
+  const put = (name, value) => {
+    const wanted = Array.isArray(value) ? value : value === true ? ["1"] : value === false ? [] : [String(value ?? "")];
+    for (const entry of entries(name)) {
+      if (isBox(entry)) entry.checked = wanted.includes(entry.value);
+      else entry.value = wanted[0] ?? "";
+      if (entry.matches("textarea")) grow(entry);
+    }
+    showConditions();
+  };
   const state = (name, text) => {
     const element = document.getElementById("save-state");
     if (!element) return;
     element.dataset.state = name;
     element.textContent = text;
   };
-  const body = () => {
-    const data = new URLSearchParams();
-    data.set("revision", form().dataset.revision);
-    data.set("part", form().querySelector("[name=part]").value);
-    data.set("csrfmiddlewaretoken", form().querySelector("[name=csrfmiddlewaretoken]").value);
-    for (const field of fields()) data.set(field.name, field.value);
-    return data;
-  };
   const grow = (field) => {
-    field.rows = Math.max(field.name === "findings" ? 6 : 2, Math.min(30, field.value.split("\n").length + Math.floor(field.value.length / 90) + 1));
+    const least = Number(field.dataset.rows) || 2;
+    field.rows = Math.max(least, Math.min(30, field.value.split("\n").length + Math.floor(field.value.length / 90) + (least > 1 ? 1 : 0)));
   };
   const revision = (number) => {
     form().dataset.revision = number;
     form().querySelector("[name=revision]").value = number;
   };
+  const token = () => form().querySelector("[name=csrfmiddlewaretoken]").value;
+
+  const showConditions = () => {
+    for (const box of form().querySelectorAll("[data-condition-field]")) {
+      const wanted = box.dataset.conditionValues.split("\n");
+      box.hidden = !texts(box.dataset.conditionField).some((value) => wanted.includes(value));
+    }
+  };
+
+  // Words that couldn't be sent yet lie encrypted in this browser; only this person's session is given the key.
+  const cryptoKey = () => crypto.subtle.importKey("raw", Uint8Array.from(atob(form().dataset.offlineKey), (c) => c.charCodeAt(0)), "AES-GCM", false, ["encrypt", "decrypt"]);
+  const base64 = (bytes) => btoa(String.fromCharCode(...bytes));
+  const lockAway = async () => {
+    clearTimeout(lockTimer);
+    const draft = form();
+    if (!draft || !draft.dataset.offlineKey || !globalThis.crypto?.subtle) return;
+    const name = draft.dataset.offlineName;
+    if (!dirty.size) { localStorage.removeItem(name); return; }
+    const words = new TextEncoder().encode(JSON.stringify({ revision: draft.dataset.revision, values: Object.fromEntries([...dirty].map((field) => [field, texts(field)])) }));
+    const nonce = crypto.getRandomValues(new Uint8Array(12));
+    const locked = new Uint8Array(await crypto.subtle.encrypt({ name: "AES-GCM", iv: nonce }, await cryptoKey(), words));
+    let text = "";
+    for (let at = 0; at < locked.length; at += 8192) text += String.fromCharCode(...locked.subarray(at, at + 8192));
+    try {
+      localStorage.setItem(name, `${base64(nonce)}.${btoa(text)}`);
+    } catch {
+      // The browser's store is full: what's typed stays in the window and is sent as before.
+    }
+    if (!dirty.size) localStorage.removeItem(name);
+  };
+  const unlock = async () => {
+    const draft = form();
+    const kept = draft && globalThis.crypto?.subtle ? localStorage.getItem(draft.dataset.offlineName) : null;
+    if (!kept) return;
+    try {
+      const [nonce, locked] = kept.split(".").map((part) => Uint8Array.from(atob(part), (c) => c.charCodeAt(0)));
+      const words = JSON.parse(new TextDecoder().decode(await crypto.subtle.decrypt({ name: "AES-GCM", iv: nonce }, await cryptoKey(), locked)));
+      let isNew = false;
+      for (const [name, values] of Object.entries(words.values)) {
+        if (!entries(name).length || JSON.stringify(texts(name)) === JSON.stringify(values)) continue;
+        put(name, isBox(entries(name)[0]) ? values : values[0]);
+        dirty.add(name);
+        isNew = true;
+      }
+      if (!isNew) { localStorage.removeItem(draft.dataset.offlineName); return; }
+      // Against the revision that they were typed on, so that what others wrote since is noticed.
+      revision(words.revision);
+      state("saving", draft.dataset.recovered);
+      save();
+    } catch {
+      localStorage.removeItem(draft.dataset.offlineName);
+    }
+  };
+
+  const showChecks = (checks) => {
+    const list = document.createElement("ul");
+    list.className = "checks";
+    for (const check of checks) {
+      const item = document.createElement("li");
+      item.className = `check-${check.level}`;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "link-button";
+      button.dataset.go = check.field;
+      button.textContent = check.text;
+      item.append("• ", button);
+      list.append(item);
+    }
+    document.getElementById("checks")?.replaceChildren(...(checks.length ? [list] : []));
+  };
 
   const conflict = (answer) => {
     newer = answer;
     document.getElementById("conflict").hidden = false;
-    for (const field of fields()) {
-      const other = field.parentElement.querySelector(".other-version");
-      const text = answer.sections[field.name] || "";
-      other.hidden = text === field.value;
-      other.textContent = text;
+    for (const name of names()) {
+      const other = entries(name)[0].closest(".desk-field").querySelector(".other-version");
+      const value = answer.values[name] ?? "";
+      const text = Array.isArray(value) ? value.join(", ") : value === true ? "✓" : String(value || "");
+      other.hidden = answer.is_held_by_other ? text === texts(name).join(", ") : !answer.fields.includes(name);
+      other.textContent = text || "—";
     }
     state("failed", answer.error);
   };
 
   const gone = () => {
     isGone = true;
-    isDirty = true;
     document.getElementById("conflict").hidden = false;
     document.getElementById("conflict-text").hidden = true;
     document.getElementById("conflict-gone").hidden = false;
@@ -60,32 +141,38 @@
   // After a new sign-in in another window the old form token is refused.
   const renewToken = async () => {
     const page = await (await fetch(form().dataset.panelUrl)).text();
-    const token = new DOMParser().parseFromString(page, "text/html").querySelector("#report-desk [name=csrfmiddlewaretoken]");
-    if (!token) return;
-    for (const field of form().querySelectorAll("[name=csrfmiddlewaretoken]")) field.value = token.value;
-    document.body.setAttribute("hx-headers", JSON.stringify({ "X-CSRFToken": token.value }));
+    const fresh = new DOMParser().parseFromString(page, "text/html").querySelector("#report-desk [name=csrfmiddlewaretoken]");
+    if (!fresh) return;
+    for (const field of document.querySelectorAll("#report-panel [name=csrfmiddlewaretoken]")) field.value = fresh.value;
+    document.body.setAttribute("hx-headers", JSON.stringify({ "X-CSRFToken": fresh.value }));
   };
 
   const save = async () => {
     clearTimeout(timer);
-    if (!form() || !isDirty || newer || isGone) return;
+    if (!form() || !dirty.size || newer || isGone) return;
     if (saving) await saving;
-    if (!form() || !isDirty || newer || isGone) return;
-    isDirty = false;
+    if (!form() || !dirty.size || newer || isGone) return;
     const draft = form();
-    const words = body().toString();
+    const data = new URLSearchParams({ revision: draft.dataset.revision, part: draft.querySelector("[name=part]").value, csrfmiddlewaretoken: token() });
+    const sent = new Map([...dirty].map((name) => [name, texts(name)]));
+    for (const [name, values] of sent) for (const value of values.length ? values : [""]) data.append(name, value);
+    const length = data.toString().length;
     state("saving", draft.dataset.saving);
     // Kept alive, so that a page closed while it saves has saved.
-    saving = fetch(draft.dataset.saveUrl, { method: "POST", body: new URLSearchParams(words), keepalive: words.length < KEEPALIVE_LIMIT, headers: { Accept: "application/json" } })
+    saving = fetch(draft.dataset.saveUrl, { method: "POST", body: data, keepalive: length < KEEPALIVE_LIMIT, headers: { Accept: "application/json" } })
       .then(async (response) => {
         const answer = await response.json().catch(() => ({}));
         if (response.status === 403) await renewToken();
         if (response.ok && answer.revision !== undefined) {
+          for (const [name, values] of sent) if (JSON.stringify(texts(name)) === JSON.stringify(values)) dirty.delete(name);
+          for (const [name, value] of Object.entries(answer.merged)) if (!dirty.has(name)) put(name, value);
           revision(answer.revision);
           wait = 1000;
-          state("saved", `${draft.dataset.saved} ${new Date(answer.saved_at).toLocaleTimeString()}`);
+          showChecks(answer.checks);
+          if (dirty.size) timer = setTimeout(save, PAUSE);
+          else state("saved", `${draft.dataset.saved} ${new Date(answer.saved_at).toLocaleTimeString()}`);
+          lockAway();
         } else if (response.status === 409) {
-          isDirty = true;
           conflict(answer);
         } else if (response.status === 410 || response.status === 404) {
           gone();
@@ -94,7 +181,6 @@
         }
       })
       .catch(() => {
-        isDirty = true;
         state("failed", draft.dataset.failed);
         timer = setTimeout(save, wait);
         wait = Math.min(wait * 2, LONGEST_WAIT);
@@ -103,56 +189,79 @@
     await saving;
   };
 
-  const leave = () => { if (isDirty) save(); };
-
-  document.addEventListener("input", (event) => {
-    if (!event.target.matches?.("#draft textarea.section")) return;
-    grow(event.target);
-    isDirty = true;
+  const changed = (entry) => {
+    if (entry.matches("textarea")) grow(entry);
+    if (entry.dataset.minimum || entry.dataset.maximum) {
+      const number = Number(entry.value.replace(",", "."));
+      entry.classList.toggle("is-out", Boolean(entry.value) && (Number.isNaN(number) || number < Number(entry.dataset.minimum || -Infinity) || number > Number(entry.dataset.maximum || Infinity)));
+    }
+    dirty.add(entry.name);
+    showConditions();
     clearTimeout(timer);
+    clearTimeout(lockTimer);
     timer = setTimeout(save, PAUSE);
-  });
-  document.addEventListener("focusout", (event) => { if (event.target.matches?.("#draft textarea.section")) save(); });
-  document.addEventListener("visibilitychange", () => { if (document.visibilityState === "hidden") leave(); });
-  window.addEventListener("pagehide", leave);
-  window.addEventListener("online", () => save());
-  window.addEventListener("beforeunload", (event) => { if (isDirty || saving) { leave(); event.preventDefault(); } });
+    lockTimer = setTimeout(lockAway, LOCK_PAUSE);
+  };
 
-  // Preview and signing wait until the last words are kept.
+  document.addEventListener("input", (event) => { if (event.target.matches?.("#draft .entry")) changed(event.target); });
+  document.addEventListener("focusout", (event) => { if (event.target.matches?.("#draft .entry")) save(); });
+  document.addEventListener("visibilitychange", () => { if (document.visibilityState === "hidden" && dirty.size) { lockAway(); save(); } });
+  window.addEventListener("pagehide", () => { if (dirty.size) save(); });
+  window.addEventListener("online", () => save());
+  window.addEventListener("beforeunload", (event) => { if (form() && (dirty.size || saving)) { lockAway(); save(); event.preventDefault(); } });
+
+  // What changes the draft waits until what's typed is saved.
   document.addEventListener("htmx:confirm", (event) => {
-    if (!isDirty || !event.target.closest?.("#draft") || event.target.id === "discard") return;
+    const element = event.target;
+    if (!form() || !(dirty.size || saving) || !element.closest?.("#draft") || element.id === "discard") return;
     event.preventDefault();
-    save().then(() => { if (!isDirty) event.detail.issueRequest(true); });
+    save().then(() => { if (!dirty.size) event.detail.issueRequest(true); });
+  });
+  // The revision of the last save goes with every request, also one that waited for it.
+  document.addEventListener("htmx:configRequest", (event) => {
+    if (event.detail.parameters?.revision !== undefined && form()) event.detail.parameters.revision = form().dataset.revision;
   });
 
   // While it's being signed nothing can be typed that the signature wouldn't cover.
   const freeze = (isFrozen) => (event) => {
-    if (event.target.id === "draft" && form()) for (const field of fields()) field.readOnly = isFrozen;
+    if ((event.target.id === "draft" || event.target.id === "sign-preliminary") && form()) for (const entry of entries()) { entry.readOnly = isFrozen; if (isBox(entry) || entry.matches("select")) entry.style.pointerEvents = isFrozen ? "none" : ""; }
   };
   document.addEventListener("htmx:beforeRequest", freeze(true));
   document.addEventListener("htmx:afterRequest", freeze(false));
 
-  const beginSigning = () => {
+  const beginSigning = async () => {
     const signing = document.getElementById("signing");
     if (!signing || isGone || newer) return;
     signing.hidden = false;
     document.getElementById("begin-signing").setAttribute("aria-expanded", "true");
-    save();
-    document.getElementById("sign-password").focus();
+    signing.querySelector("input:not([type=hidden])")?.focus();
+    await save();
+    htmx.trigger("#signing-checks", "atrium:check");
+  };
+
+  // A passkey answers a challenge of this session; what it answers goes with the form.
+  const signWithPasskey = async () => {
+    const options = await (await fetch(form().dataset.passkeyUrl)).json();
+    const publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(options.publicKey ?? options);
+    const answer = await navigator.credentials.get({ publicKey });
+    form().querySelector("[name=passkey]").value = JSON.stringify(answer.toJSON());
+    form().requestSubmit();
   };
 
   // Another person's draft becomes one's own before one's words go on.
   const takeOver = async () => {
-    const token = new URLSearchParams({ csrfmiddlewaretoken: form().querySelector("[name=csrfmiddlewaretoken]").value });
-    const response = await fetch(form().dataset.takeOverUrl, { method: "POST", body: token, headers: { Accept: "application/json" } });
+    const response = await fetch(form().dataset.takeOverUrl, { method: "POST", body: new URLSearchParams({ csrfmiddlewaretoken: token() }), headers: { Accept: "application/json" } });
     if (!response.ok) throw new Error(response.status);
     return (await response.json()).revision;
   };
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest?.("button");
-    if (button?.id === "begin-signing") beginSigning();
-    if (newer && (button?.id === "keep-mine" || button?.id === "take-theirs")) {
+    if (!button || !form()) return;
+    if (button.id === "begin-signing") beginSigning();
+    if (button.id === "sign-with-passkey") signWithPasskey().catch((error) => state("failed", error.message));
+    if ("go" in button.dataset) entries(button.dataset.go)[0]?.focus();
+    if (newer && (button.id === "keep-mine" || button.id === "take-theirs")) {
       if (newer.is_held_by_other) {
         try {
           newer.revision = await takeOver();
@@ -161,33 +270,57 @@
           return;
         }
       }
-      if (button.id === "take-theirs") {
-        for (const field of fields()) { field.value = newer.sections[field.name] || ""; grow(field); }
+      for (const name of names()) {
+        const isTheirs = button.id === "take-theirs" || !dirty.has(name);
+        if (isTheirs) { put(name, newer.values[name] ?? ""); dirty.delete(name); }
       }
       revision(newer.revision);
       newer = null;
       for (const other of form().querySelectorAll(".other-version")) other.hidden = true;
       document.getElementById("conflict").hidden = true;
-      isDirty = true;
-      save();
+      if (dirty.size) await save();
+      else state("saved", form().dataset.saved);
+      lockAway();
     }
   });
   document.addEventListener("keydown", (event) => {
     if (!form()) return;
     if (event.ctrlKey && event.key === "Enter") { event.preventDefault(); beginSigning(); }
-    if (event.altKey && /^[1-5]$/.test(event.key)) {
+    if (event.altKey && /^[1-9]$/.test(event.key)) {
       const field = form().querySelector(`[data-shortcut="${event.key}"]`);
       if (field) { event.preventDefault(); field.focus(); }
     }
   });
-  document.addEventListener("htmx:afterSwap", (event) => {
-    if (event.detail.target.id !== "report-panel") return;
-    isDirty = false;
+
+  const arrive = () => {
+    dirty.clear();
     newer = null;
     isGone = false;
     if (!form()) return;
-    fields().forEach(grow);
-    (document.getElementById("signing")?.hidden === false ? document.getElementById("sign-password") : fields().find((f) => !f.value) || fields()[0]).focus({ preventScroll: true });
+    for (const area of form().querySelectorAll("textarea")) grow(area);
+    showConditions();
+    unlock();
+  };
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id !== "report-panel") return;
+    arrive();
+    if (!form()) return;
+    const first = entries().find((entry) => entry.matches("textarea") && !entry.value) || entries()[0];
+    (document.getElementById("signing")?.hidden === false ? document.querySelector("#signing input:not([type=hidden])") : first)?.focus({ preventScroll: true });
   });
-  document.addEventListener("DOMContentLoaded", () => { if (form()) fields().forEach(grow); });
+  document.addEventListener("DOMContentLoaded", arrive);
+
+  // An earlier study opened beside this one is offered as the comparison.
+  document.addEventListener("atrium:prior-opened", async (event) => {
+    if (!form()) return;
+    const data = new URLSearchParams({ csrfmiddlewaretoken: token() });
+    for (const uid of event.detail.studies) data.append("prior", uid);
+    const response = await fetch(form().dataset.priorsUrl, { method: "POST", body: data });
+    const offer = document.getElementById("comparison-offer");
+    if (!response.ok || !offer) return;
+    const text = (await response.json()).comparison;
+    offer.hidden = !text;
+    offer.querySelector("button").dataset.text = text;
+    offer.querySelector("span").textContent = text;
+  });
 })();

@@ -1,135 +1,140 @@
-"""Signed reports as documents: PDF (WeasyPrint) and DICOM Encapsulated PDF (PS3.3 A.45.1)."""
+"""Signed reports as documents: PDF (WeasyPrint, signed by pyHanko) and DICOM Encapsulated PDF (PS3.3 A.45.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from io import BytesIO
 from typing import Any
 
 from django.conf import settings
 from django.contrib.staticfiles import finders
 from django.template.loader import render_to_string
+from django.urls import reverse
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, generate_uid
+from qrcode.main import QRCode
 
-from accounts.capabilities import Capability
-from accounts.principals import Principal
 from portal import pdf_libraries
-from studies import events
-from studies.ingest.services import Source, WayIn, ingest, stage
-from studies.models import Instance, Study
+from studies.models import Study
+from studies.reports.certificates import sign_pdf
 from studies.reports.models import ReportPart
-from studies.reports.selectors import signed_parts
 
 SERIES_NUMBER = 9000
 
 
-class DocumentNotArchived(RuntimeError):
-    """The archive didn't take the document; the outbox tries again."""
-
-
 def report_pdf(study: Study, parts: Sequence[ReportPart]) -> bytes:
-    """Give the signed parts as one PDF/A-3 document. Nothing but our own stylesheet and fonts is read for it."""
+    """Give the signed parts as one PDF/A-3 document with the site's signature.
+
+    Nothing but our own stylesheet and fonts is read for it.
+    """
     # WeasyPrint loads native libraries; only processes that make a PDF pay for that.
     pdf_libraries.load(settings.PDF_LIBRARIES)
     import weasyprint
     from weasyprint.text.fonts import FontConfiguration
     from weasyprint.urls import URLFetcher
 
-    html = render_to_string("reports/report_pdf.html", {"study": study, "parts": parts})
+    address = verification_address(parts[-1])
+    context = {"study": study, "parts": parts, "address": address, "qr": _qr_path(address)}
+    html = render_to_string("reports/report_pdf.html", context)
     stylesheet = finders.find("css/report_pdf.css")
     assert isinstance(stylesheet, str)
     fonts = FontConfiguration()
     style = weasyprint.CSS(filename=stylesheet, url_fetcher=URLFetcher(allowed_protocols=["file"]), font_config=fonts)
     document = weasyprint.HTML(string=html, url_fetcher=_refuse_fetching)
     pdf: bytes = document.write_pdf(stylesheets=[style], font_config=fonts, pdf_variant="pdf/a-3u")
-    return pdf
+    return sign_pdf(pdf, study.site, reason=f"Report signed by {parts[-1].signer_name}")
+
+
+def verification_address(part: ReportPart) -> str:
+    """Give the address at which a print of the part is verified; the report's own where it has no code."""
+    if not part.verification_code:
+        return f"{settings.ATRIUM.public_url}{reverse('report', args=[part.report.study.study_instance_uid])}"
+    return f"{settings.ATRIUM.public_url}{reverse('report_verify', args=[part.verification_code])}"
+
+
+def _qr_path(text: str) -> dict[str, Any]:
+    """Give a QR code as an SVG path of unit squares, with its width."""
+    code = QRCode(border=0)
+    code.add_data(text)
+    matrix = code.get_matrix()
+    squares = (f"M{x} {y}h1v1h-1z" for y, row in enumerate(matrix) for x, dark in enumerate(row) if dark)
+    return {"size": len(matrix), "path": "".join(squares)}
 
 
 def _refuse_fetching(url: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
     raise ValueError("a report fetches nothing")
 
 
-@events.handle("report.signed")
-def archive_document(payload: dict[str, Any]) -> None:
-    """Store the PDF of a newly signed part into its study; a second delivery finds it there.
-
-    Raises DocumentNotArchived.
-    """
-    part = ReportPart.objects.select_related("report__study__site", "report__study__patient").get(pk=payload["part"])
-    if part.sop_instance_uid:
-        return
-    study = part.report.study
-    sop_instance_uid = document_uid(study, part)
-    # Of an earlier delivery that broke off before the part knew: its bytes stand, a second rendering may differ.
-    if not Instance.objects.filter(series__study=study, sop_instance_uid=sop_instance_uid).exists():
-        _archive(study, part)
-    part.sop_instance_uid = sop_instance_uid
-    part.save(update_fields=["sop_instance_uid"])
+def document_uid(study: Study, part: ReportPart, kind: str) -> str:
+    """Give the SOP Instance UID of a signed part's document of a kind, always the same."""
+    return str(generate_uid(entropy_srcs=[*seeds(study), kind, str(part.ordinal), part.sha256]))
 
 
-def _archive(study: Study, part: ReportPart) -> None:
-    parts = [p for p in signed_parts(study) if p.ordinal <= part.ordinal]
-    content = encapsulated_pdf(study, part, report_pdf(study, parts))
-    principal = Principal(
-        grants=frozenset({(Capability.STUDY_UPLOAD.value, study.site_id)}), user=part.signed_by, user_agent="report"
-    )
-    (outcome,) = ingest([stage([content], file_name="report.dcm")], Source(WayIn.REPORT, study.site, principal))
-    if not outcome.is_in:
-        raise DocumentNotArchived(outcome.reason)
-
-
-def document_uid(study: Study, part: ReportPart) -> str:
-    """Give the SOP Instance UID of a signed part's document, always the same."""
-    return str(generate_uid(entropy_srcs=[*_seeds(study), "report", str(part.ordinal), part.sha256]))
-
-
-def encapsulated_pdf(study: Study, part: ReportPart, pdf: bytes) -> bytes:
-    """Wrap a PDF as a Part 10 file of the study."""
-    assert part.signed_at is not None
+def document_dataset(study: Study, sop_class_uid: str, sop_instance_uid: str, moment: datetime) -> Dataset:
+    """Give what every document of a study begins with: patient, study, equipment and time of the content."""
     dataset = Dataset.from_json(_patient_and_study(study))
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.SOPClassUID = EncapsulatedPDFStorage
-    dataset.SOPInstanceUID = document_uid(study, part)
+    dataset.SOPClassUID = sop_class_uid
+    dataset.SOPInstanceUID = sop_instance_uid
     dataset.StudyInstanceUID = study.study_instance_uid
-    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[*_seeds(study), "reports"])
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
-        _ensure(dataset, keyword)
-    for keyword in ("ReferringPhysicianName", "StudyID", "AccessionNumber"):
-        _ensure(dataset, keyword)
+    for keyword in (
+        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+        *("ReferringPhysicianName", "StudyID", "AccessionNumber"),
+    ):
+        if keyword not in dataset:
+            setattr(dataset, keyword, "")
+    dataset.Manufacturer = "Atrium"
+    dataset.ContentDate = f"{moment:%Y%m%d}"
+    dataset.ContentTime = f"{moment:%H%M%S}"
+    dataset.TimezoneOffsetFromUTC = "+0000"
+    return dataset
+
+
+def part10(dataset: Dataset) -> bytes:
+    """Give the data set as a Part 10 file (PS3.10)."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = BytesIO()
+    dcmwrite(buffer, FileDataset("", dataset, file_meta=meta, preamble=b"\0" * 128), enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def encapsulated_pdf(study: Study, part: ReportPart, pdf: bytes, sop_instance_uid: str, moment: datetime) -> bytes:
+    """Wrap a PDF as a Part 10 file of the study; ``moment`` is when it came to say what it says."""
+    dataset = document_dataset(study, EncapsulatedPDFStorage, sop_instance_uid, moment)
+    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[*seeds(study), "reports"])
     dataset.Modality = "DOC"
     dataset.ConversionType = "WSD"
-    dataset.Manufacturer = "Atrium"
     dataset.SeriesNumber = SERIES_NUMBER
     dataset.SeriesDescription = "Reports"
     dataset.InstanceNumber = part.ordinal
-    dataset.ContentDate = f"{part.signed_at:%Y%m%d}"
-    dataset.ContentTime = f"{part.signed_at:%H%M%S}"
-    dataset.AcquisitionDateTime = f"{part.signed_at:%Y%m%d%H%M%S}+0000"
-    dataset.TimezoneOffsetFromUTC = "+0000"
+    dataset.AcquisitionDateTime = f"{moment:%Y%m%d%H%M%S}+0000"
     dataset.BurnedInAnnotation = "YES"
     dataset.RecognizableVisualFeatures = "NO"
-    dataset.DocumentTitle = "Diagnostic imaging report" if part.ordinal == 1 else "Diagnostic imaging report, addended"
-    dataset.VerificationFlag = "VERIFIED"
+    dataset.DocumentTitle = _title(part)
+    dataset.VerificationFlag = "UNVERIFIED" if part.is_retracted else "VERIFIED"
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "18748-4", "LN", "Diagnostic imaging study"
     dataset.ConceptNameCodeSequence = DicomSequence([code])
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
     dataset.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
     dataset.EncapsulatedDocumentLength = len(pdf)
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = EncapsulatedPDFStorage
-    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file = FileDataset("", dataset, file_meta=meta, preamble=b"\0" * 128)
-    buffer = BytesIO()
-    dcmwrite(buffer, file, enforce_file_format=True)
-    return buffer.getvalue()
+    return part10(dataset)
 
 
-def _seeds(study: Study) -> list[str]:
+def _title(part: ReportPart) -> str:
+    if part.is_retracted:
+        return "Diagnostic imaging report, retracted"
+    return "Diagnostic imaging report" if part.kind == ReportPart.Kind.REPORT else "Diagnostic imaging report, addended"
+
+
+def seeds(study: Study) -> list[str]:
+    """Give what the UIDs of a study's documents are made from: never guessed, always the same."""
     return [settings.SECRET_KEY, study.study_instance_uid, study.site.slug]
 
 
@@ -142,8 +147,3 @@ _REPEATED = {
 
 def _patient_and_study(study: Study) -> dict[str, Any]:
     return {tag: element for tag, element in study.attributes.items() if tag in _REPEATED}
-
-
-def _ensure(dataset: Dataset, keyword: str) -> None:
-    if keyword not in dataset:
-        setattr(dataset, keyword, "")

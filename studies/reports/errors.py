@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from studies.reports.models import ReportPart
+
+if TYPE_CHECKING:
+    from studies.reports.checks import Check
 
 
 class ReportError(Exception):
@@ -18,13 +24,17 @@ class NotAllowed(ReportError):
 
 
 class DraftChangedElsewhere(ReportError):
-    """The draft was saved by someone else, or in another window, since it was read; ``current`` is the newer one."""
+    """Fields of the draft were saved by someone else, or in another window, since they were read.
+
+    ``current`` is the newer one; ``fields`` names those that differ from what was sent.
+    """
 
     text = "This draft was changed elsewhere meanwhile."
 
-    def __init__(self, current: ReportPart) -> None:
+    def __init__(self, current: ReportPart, fields: Sequence[str] = ()) -> None:
         super().__init__(self.text)
         self.current = current
+        self.fields = tuple(fields)
 
 
 class DraftHeldByOther(DraftChangedElsewhere):
@@ -42,7 +52,7 @@ class DraftIsGone(ReportError):
 
 
 class ReportNotSigned(ReportError):
-    """There's no signed report to which an addendum could be made."""
+    """There's no signed report to which an addendum could be made, or that could be retracted."""
 
     text = "There is no signed report yet."
 
@@ -53,31 +63,65 @@ class ReportAlreadySigned(ReportError):
     text = "The report is signed. Write an addendum."
 
 
+class DraftIsSignedAsPreliminary(ReportError):
+    """A draft that others may have read can't be discarded."""
+
+    text = "This report was signed as preliminary and may have been read. Correct it and sign it as final instead."
+
+
 class NothingToSign(ReportError):
     """Neither findings nor impression are written."""
 
     text = "Write findings or an impression before signing."
 
 
-class ReasonMissing(ReportError):
-    """An addendum needs a reason."""
+class ChecksFailed(ReportError):
+    """Something is missing, or a warning wasn't seen by the signer; ``checks`` lists all."""
 
-    text = "Say why the report needs an addendum."
+    text = "Look at what was found before signing."
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        super().__init__(self.text)
+        self.checks = tuple(checks)
+
+
+class ReasonMissing(ReportError):
+    """An addendum or a retraction needs a reason."""
+
+    text = "Say why."
+
+
+class AlreadyRetracted(ReportError):
+    """The part no longer holds already."""
+
+    text = "This was retracted already."
 
 
 class TextTooLong(ReportError):
-    """A section is longer than a section may be."""
+    """A field is longer than a field may be."""
 
     text = "A section is too long; at most 50,000 characters are kept."
 
 
-class WrongPassword(ReportError):
-    """The password isn't the signer's."""
+class NoSuchTemplate(ReportError):
+    """The template isn't there, or isn't for this person or site."""
 
-    text = "The password isn't right. Nothing was signed."
+    text = "This template isn't there any more."
+
+
+class NoSuchVersion(ReportError):
+    """The version isn't one of this report."""
+
+    text = "This version isn't there."
+
+
+class WrongCredential(ReportError):
+    """The password, code or passkey isn't the signer's."""
+
+    text = "The password, code or passkey isn't right. Nothing was signed."
 
 
 class TooManyAttempts(ReportError):
-    """Too many wrong passwords in a short time."""
+    """Too many wrong credentials in a short time."""
 
-    text = "Too many wrong passwords. Wait ten minutes; your draft is kept."
+    text = "Too many wrong attempts. Wait ten minutes; your draft is kept."

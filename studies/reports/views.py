@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -10,89 +11,54 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required
-from accounts.principals import Principal
+from accounts.reauthentication import Credential, passkey_challenge
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.access import visible_study
+from studies.errors import ClaimHeldByOther
 from studies.models import Study
-from studies.reports import selectors, services
-from studies.reports.documents import report_pdf
-from studies.reports.errors import DraftChangedElsewhere, DraftHeldByOther, DraftIsGone, ReportError
-from studies.reports.models import ReportPart
+from studies.reading import claim_study
+from studies.reports import drafts, selectors, signing
+from studies.reports.checks import checks_of
+from studies.reports.desk import panel as render_panel
+from studies.reports.desk import panel_context, tracked_changes
+from studies.reports.distribution import current_pdf
+from studies.reports.errors import (
+    ChecksFailed,
+    DraftChangedElsewhere,
+    DraftHeldByOther,
+    DraftIsGone,
+    ReportError,
+    ReportNotSigned,
+)
+from studies.reports.history import section_changes
+from studies.reports.models import ReportPart, ReportVersion
+from studies.reports.outline import Value
+from studies.reports.requests import (
+    draft_of,
+    is_other_draft,
+    may_read_reports,
+    may_sign_reports,
+    may_write_reports,
+    principal_of,
+    revision_of,
+    study_of,
+    written_study_of,
+)
 
-may_read_reports = capability_required(Capability.REPORT_READ, Capability.REPORT_WRITE)
-may_write_reports = capability_required(Capability.REPORT_WRITE)
 RECENT = 30
-
-
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
-def _study(request: HttpRequest, study_instance_uid: str) -> Study:
-    """Pass the gate. Raises Http404, also for one who may see the study but not its report."""
-    try:
-        study = visible_study(_principal(request), study_instance_uid)
-    except Study.DoesNotExist as error:
-        raise Http404 from error
-    if not (selectors.may_read(_principal(request), study) or selectors.may_write(_principal(request), study)):
-        raise Http404
-    return study
-
-
-def _draft(request: HttpRequest, study_instance_uid: str) -> ReportPart:
-    study = _study(request, study_instance_uid)
-    draft = selectors.open_draft_of(study) if selectors.may_write(_principal(request), study) else None
-    if draft is None:
-        raise Http404
-    return draft
-
-
-def _is_other_draft(request: HttpRequest, draft: ReportPart) -> bool:
-    """Say whether the window shows another draft than the one now open: revisions of two drafts may be equal."""
-    return request.POST.get("part", str(draft.pk)) != str(draft.pk)
-
-
-def _panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
-    principal = _principal(request)
-    may_write = selectors.may_write(principal, study)
-    parts = selectors.signed_parts(study)
-    if parts:
-        selectors.record_reading(principal, study)
-    draft = selectors.open_draft_of(study) if may_write else None
-    return {
-        "study": study,
-        "parts": parts,
-        "draft": draft,
-        "fields": _fields(draft) if draft else [],
-        "is_own": draft is not None and principal.user is not None and draft.author_id == principal.user.pk,
-        "may_write": may_write,
-        "may_sign": may_write and principal.may(Capability.REPORT_SIGN, study.site_id),
-    }
-
-
-def _fields(draft: ReportPart) -> list[dict[str, str]]:
-    return [
-        {"name": name, "label": name.capitalize(), "text": str(draft.sections.get(name, ""))}
-        for name in draft.section_names
-    ]
-
-
-def _panel(request: HttpRequest, study: Study, **more: Any) -> HttpResponse:
-    response = render(request, "reports/_panel.html", {**_panel_context(request, study), **more})
-    response["Cache-Control"] = "no-store"
-    return response
+MOST_VERSIONS = 200
 
 
 @require_GET
 @may_read_reports
 def reports(request: HttpRequest) -> HttpResponse:
-    """Show the person's own drafts and what they signed lately."""
-    principal = _principal(request)
+    """Show the person's own drafts, what waits for their signature, and what they signed lately."""
+    principal = principal_of(request)
     context = {
         "drafts": selectors.drafts_of(principal)[:RECENT],
+        "waiting": selectors.awaiting_cosign(principal)[:RECENT] if principal.may(Capability.REPORT_SIGN) else [],
+        "cosigned": selectors.cosigned_of(principal)[:RECENT],
         "signed": selectors.signed_by(principal)[:RECENT],
     }
     return render(request, "reports/reports.html", context)
@@ -102,11 +68,19 @@ def reports(request: HttpRequest) -> HttpResponse:
 @may_read_reports
 def report(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Show the signed report to be read and printed."""
-    study = _study(request, study_instance_uid)
+    study = study_of(request, study_instance_uid)
     parts = selectors.signed_parts(study)
-    if parts:
-        selectors.record_reading(_principal(request), study)
-    context = {"study": study, "parts": parts, "is_whole": all(services.verify_part(p) for p in parts)}
+    standing = [part for part in parts if not part.is_retracted]
+    preliminary = selectors.preliminary_of(study)
+    if parts or preliminary:
+        selectors.record_reading(principal_of(request), study)
+    context = {
+        "study": study,
+        "parts": parts,
+        "standing": standing,
+        "preliminary": preliminary,
+        "is_whole": all(signing.verify_part(p) for p in parts),
+    }
     response = render(request, "reports/report.html", context)
     response["Cache-Control"] = "no-store"
     return response
@@ -116,14 +90,13 @@ def report(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 @may_read_reports
 def pdf(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Give the signed report as PDF; 404 while there's none."""
-    study = _study(request, study_instance_uid)
-    parts = selectors.signed_parts(study)
-    if not parts:
+    study = study_of(request, study_instance_uid)
+    content = current_pdf(study)
+    if content is None:
         raise Http404
-    content = report_pdf(study, parts)
     record(
         AuditEvent.Action.REPORT_PDF,
-        principal=_principal(request),
+        principal=principal_of(request),
         site_id=study.site_id,
         patient_id=study.patient_id_value,
         patient_name=study.patient_name,
@@ -136,54 +109,89 @@ def pdf(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 
 
 @require_GET
+def verify(request: HttpRequest, code: str) -> HttpResponse:
+    """Say whether a print is what was signed. A stranger learns that and a few characters of the hash, no more."""
+    part = ReportPart.objects.filter(verification_code=code).select_related("report__study__site", "template").first()
+    if part is None:
+        raise Http404
+    principal = principal_of(request)
+    study = part.report.study
+    is_reader = selectors.may_read(principal, study) and _sees(request, study)
+    later = selectors.signed_parts(study)[-1].pk != part.pk
+    context = {
+        "part": part,
+        "study": study if is_reader else None,
+        "is_whole": signing.verify_part(part),
+        "is_superseded": later,
+    }
+    response = render(request, "reports/verify.html", context, status=200)
+    response["Cache-Control"] = "no-store"
+    response["X-Robots-Tag"] = "noindex"
+    return response
+
+
+def _sees(request: HttpRequest, study: Study) -> bool:
+    try:
+        return visible_study(principal_of(request), study.study_instance_uid).pk == study.pk
+    except Study.DoesNotExist:
+        return False
+
+
+@require_GET
 @may_read_reports
 def panel(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Give the report beside the images: the desk to a writer, the signed report to a reader."""
-    return _panel(request, _study(request, study_instance_uid))
+    return render_panel(request, study_of(request, study_instance_uid))
 
 
 @require_GET
 @may_write_reports
 def desk(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Show the report desk as a page of its own."""
-    study = _study(request, study_instance_uid)
-    if not selectors.may_write(_principal(request), study):
-        raise Http404
-    return render(request, "reports/desk.html", _panel_context(request, study))
+    study = written_study_of(request, study_instance_uid)
+    return render(request, "reports/desk.html", panel_context(request, study))
 
 
 @require_POST
 @may_write_reports
 def start(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
-    """Open the draft of the report, or of an addendum when one is signed."""
-    study = _study(request, study_instance_uid)
+    """Open the draft of the report, or of an addendum when one is signed; the case is claimed with it."""
+    study = study_of(request, study_instance_uid)
+    principal = principal_of(request)
     try:
-        if selectors.signed_parts(study):
-            services.start_addendum(study=study, principal=_principal(request), reason=request.POST.get("reason", ""))
+        drafts.require(principal, Capability.REPORT_WRITE, study)
+        claim_study(study=study, principal=principal, take_over="take_over" in request.POST)
+        if any(not part.is_retracted for part in selectors.signed_parts(study)):
+            drafts.start_addendum(study=study, principal=principal, reason=request.POST.get("reason_for", ""))
         else:
-            services.open_draft(study=study, principal=_principal(request))
+            drafts.open_draft(study=study, principal=principal)
+    except ClaimHeldByOther:
+        return render_panel(request, study)
     except ReportError as error:
-        return _panel(request, study, error=error.text)
-    return _panel(request, _study(request, study_instance_uid))
+        return render_panel(request, study, error=error.text)
+    return render_panel(request, study_of(request, study_instance_uid))
+
+
+def _entered(request: HttpRequest, draft: ReportPart) -> dict[str, Value]:
+    fields = draft.outline.fields
+    return {name: field.read(request.POST.getlist(name)) for name, field in fields.items() if name in request.POST}
 
 
 @require_POST
 @may_write_reports
 def save(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
-    """Keep what was typed; 409 with the newer text when the draft was changed elsewhere."""
-    draft = _draft(request, study_instance_uid)
-    base_revision = request.POST.get("revision", "")
-    if not base_revision.isdigit() or len(base_revision) > 9:
+    """Keep what was entered; 409 with the newer values when a field was changed elsewhere."""
+    draft = draft_of(request, study_instance_uid)
+    principal = principal_of(request)
+    base_revision = revision_of(request)
+    if base_revision < 0:
         return JsonResponse({"error": "The revision is missing."}, status=400)
-    if _is_other_draft(request, draft):
+    if is_other_draft(request, draft):
         return JsonResponse({"error": DraftIsGone.text}, status=410)
+    entered = _entered(request, draft)
     try:
-        saved = services.save_draft(
-            part=draft,
-            principal=_principal(request),
-            sections={name: request.POST[name] for name in draft.section_names if name in request.POST},
-            base_revision=int(base_revision),
-        )
+        saved = drafts.save_draft(part=draft, principal=principal, values=entered, base_revision=base_revision)
+        claim_study(study=draft.report.study, principal=principal, take_over=True)
     except DraftChangedElsewhere as error:
         current = error.current
         return JsonResponse(
@@ -191,6 +199,8 @@ def save(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
                 "error": error.text,
                 "revision": current.revision,
                 "sections": current.sections,
+                "values": current.values,
+                "fields": error.fields,
                 "author": str(current.author),
                 "is_held_by_other": isinstance(error, DraftHeldByOther),
             },
@@ -200,64 +210,215 @@ def save(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         return JsonResponse({"error": error.text}, status=410)
     except ReportError as error:
         return JsonResponse({"error": error.text}, status=422)
-    return JsonResponse({"revision": saved.revision, "saved_at": saved.updated_at.isoformat()})
+    merged = {n: v for n, v in drafts.changed_since(saved, base_revision).items() if n not in entered}
+    return JsonResponse(
+        {
+            "revision": saved.revision,
+            "saved_at": saved.updated_at.isoformat(),
+            "merged": merged,
+            "checks": [{"level": c.level, "text": c.text, "field": c.field} for c in checks_of(saved)],
+        }
+    )
 
 
 @require_GET
 @may_write_reports
 def preview(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Show the draft as it will be read."""
-    draft = _draft(request, study_instance_uid)
+    draft = draft_of(request, study_instance_uid)
     return render(request, "reports/_preview.html", {"study": draft.report.study, "part": draft})
 
 
-@sensitive_post_parameters("password")
+@require_GET
+@may_write_reports
+def checks(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """Show what was found in the draft, to be seen before signing."""
+    draft = draft_of(request, study_instance_uid)
+    return render(request, "reports/_checks.html", {"checks": checks_of(draft), "is_signing": True})
+
+
+def _credential(request: HttpRequest) -> Credential:
+    return Credential(
+        password=request.POST.get("password", ""),
+        code=request.POST.get("code", "").strip(),
+        passkey=request.POST.get("passkey", "")[:20_000],
+    )
+
+
+@sensitive_post_parameters("password", "code", "passkey")
 @require_POST
-@capability_required(Capability.REPORT_SIGN)
+@may_sign_reports
 def sign(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
-    """Sign the draft with the password entered again; the answer is the panel, with the reason if it wasn't signed."""
-    draft = _draft(request, study_instance_uid)
-    if _is_other_draft(request, draft):
-        return _panel(request, draft.report.study, error=DraftIsGone.text)
-    base_revision = request.POST.get("revision", "")
+    """Sign the draft, proving once more who signs; the answer is the panel, with the reason if it wasn't signed."""
+    return _sign(request, study_instance_uid, signing.sign_part)
+
+
+@sensitive_post_parameters("password", "code", "passkey")
+@require_POST
+@may_write_reports
+def sign_as_preliminary(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """Sign the draft as preliminary, to be co-signed."""
+    return _sign(request, study_instance_uid, signing.sign_as_preliminary)
+
+
+def _sign(request: HttpRequest, study_instance_uid: str, service: Callable[..., Any]) -> HttpResponse:
+    draft = draft_of(request, study_instance_uid)
+    study = draft.report.study
+    if is_other_draft(request, draft):
+        return render_panel(request, study, error=DraftIsGone.text)
     try:
-        services.sign_part(
+        service(
             part=draft,
-            principal=_principal(request),
-            password=request.POST.get("password", ""),
-            base_revision=int(base_revision) if base_revision.isdigit() and len(base_revision) < 10 else -1,
+            principal=principal_of(request),
+            credential=_credential(request),
+            base_revision=revision_of(request),
+            accepted=frozenset(request.POST.getlist("accepted")),
+        )
+    except ChecksFailed as error:
+        return render_panel(request, study, error=error.text, checks=error.checks, is_signing=True)
+    except ReportError as error:
+        return render_panel(request, study, error=error.text, is_signing=True)
+    return render_panel(request, study_of(request, study_instance_uid))
+
+
+@require_GET
+@may_write_reports
+def passkey(request: HttpRequest) -> HttpResponse:
+    """Give the challenge with which a passkey signs."""
+    user = principal_of(request).user
+    return JsonResponse(passkey_challenge(user)) if user is not None else HttpResponse(status=404)
+
+
+@sensitive_post_parameters("password", "code", "passkey")
+@require_POST
+@may_sign_reports
+def retract(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """Mark the signed report, or an addendum, as no longer holding."""
+    study = written_study_of(request, study_instance_uid)
+    ordinal = request.POST.get("ordinal", "")
+    part = next((p for p in selectors.signed_parts(study) if str(p.ordinal) == ordinal), None)
+    if part is None:
+        return render_panel(request, study, error=ReportNotSigned.text)
+    try:
+        signing.retract_part(
+            part=part,
+            principal=principal_of(request),
+            credential=_credential(request),
+            reason=request.POST.get("reason_for", ""),
         )
     except ReportError as error:
-        return _panel(request, draft.report.study, error=error.text, is_signing=True)
-    return _panel(request, _study(request, study_instance_uid))
+        return render_panel(request, study, error=error.text)
+    return render_panel(request, study_of(request, study_instance_uid))
 
 
 @require_POST
 @may_write_reports
 def take_over(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Make another person's draft one's own; a window that has words to save gets only the new revision."""
-    draft = _draft(request, study_instance_uid)
-    if request.headers.get("Accept") != "application/json":
-        return _change(request, draft, services.take_over_draft)
+    draft = draft_of(request, study_instance_uid)
+    principal = principal_of(request)
     try:
-        return JsonResponse({"revision": services.take_over_draft(part=draft, principal=_principal(request)).revision})
+        revision = drafts.take_over_draft(part=draft, principal=principal).revision
+        claim_study(study=draft.report.study, principal=principal, take_over=True)
     except ReportError as error:
-        return JsonResponse({"error": error.text}, status=422)
+        if request.headers.get("Accept") == "application/json":
+            return JsonResponse({"error": error.text}, status=422)
+        return render_panel(request, draft.report.study, error=error.text)
+    if request.headers.get("Accept") == "application/json":
+        return JsonResponse({"revision": revision})
+    return _changed(request, draft.report.study)
 
 
 @require_POST
 @may_write_reports
 def discard(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Delete one's own draft."""
-    return _change(request, _draft(request, study_instance_uid), services.discard_draft)
+    return _change(request, draft_of(request, study_instance_uid), drafts.discard_draft)
 
 
-def _change(request: HttpRequest, draft: ReportPart, service: Any) -> HttpResponse:
-    study = draft.report.study
+@require_POST
+@may_write_reports
+def change_template(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """Write the draft with another template; the words go along."""
+    chosen = request.POST.get("template", "")
+    template_id = int(chosen) if chosen.isdigit() and len(chosen) < 18 else None
+    draft = draft_of(request, study_instance_uid)
+    return _change(request, draft, drafts.change_template, template_id=template_id)
+
+
+@require_POST
+@may_write_reports
+def restore(request: HttpRequest, study_instance_uid: str, pk: int) -> HttpResponse:
+    """Bring an earlier version's words back."""
+    return _change(request, draft_of(request, study_instance_uid), drafts.restore_version, version_id=pk)
+
+
+def _change(request: HttpRequest, draft: ReportPart, service: Callable[..., Any], **more: Any) -> HttpResponse:
     try:
-        service(part=draft, principal=_principal(request))
+        service(part=draft, principal=principal_of(request), **more)
     except ReportError as error:
-        return _panel(request, study, error=error.text)
+        return render_panel(request, draft.report.study, error=error.text)
+    return _changed(request, draft.report.study)
+
+
+def _changed(request: HttpRequest, study: Study) -> HttpResponse:
     if not request.headers.get("HX-Request"):
         return redirect("report_desk", study_instance_uid=study.study_instance_uid)
-    return _panel(request, _study(request, study.study_instance_uid))
+    return render_panel(request, study_of(request, study.study_instance_uid))
+
+
+@require_GET
+@may_write_reports
+def history(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """List the versions of the report."""
+    study = written_study_of(request, study_instance_uid)
+    context = {
+        "study": study,
+        "versions": selectors.versions_of(study)[:MOST_VERSIONS],
+        "cosigned": [
+            {"part": part, "preliminary": part.preliminary, "changes": tracked_changes(part.preliminary, part)}
+            for part in selectors.signed_parts(study)
+            if part.preliminary is not None
+        ],
+    }
+    return render(request, "reports/_history.html", context)
+
+
+@require_GET
+@may_write_reports
+def version(request: HttpRequest, study_instance_uid: str, pk: int) -> HttpResponse:
+    """Show a version and how it differs from the one before."""
+    study = written_study_of(request, study_instance_uid)
+    shown: ReportVersion | None = selectors.versions_of(study).filter(pk=pk).first()
+    if shown is None:
+        raise Http404
+    before = selectors.version_before(shown)
+    draft = selectors.open_draft_of(study)
+    user = principal_of(request).user
+    titles = ReportPart(kind=shown.part_kind, template=shown.template, sections=shown.sections).section_texts
+    context = {
+        "study": study,
+        "version": shown,
+        "before": before,
+        "changes": section_changes(before.sections if before else {}, shown.sections, titles),
+        "may_restore": draft is not None
+        and user is not None
+        and draft.author_id == user.pk
+        and draft.kind == shown.part_kind,
+    }
+    return render(request, "reports/_version.html", context)
+
+
+@require_POST
+@may_write_reports
+def opened_prior(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """Note that an earlier study was opened beside this one; give the sentence to offer as comparison."""
+    study = written_study_of(request, study_instance_uid)
+    principal = principal_of(request)
+    for uid in request.POST.getlist("prior")[:20]:
+        try:
+            prior = visible_study(principal, uid[:64])
+        except Study.DoesNotExist:
+            continue
+        drafts.note_opened_prior(study=study, prior=prior, principal=principal)
+    return JsonResponse({"comparison": selectors.comparison_text(study, principal)})

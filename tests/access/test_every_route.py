@@ -19,7 +19,8 @@ from studies.orders.models import Reconciliation
 from studies.orders.reconciliation import snapshot
 from studies.orders.services import OrderDetails, place_order
 from studies.peer_review.models import PeerReview
-from studies.reports.models import Report, ReportPart
+from studies.reports.certificates import certificate_of
+from studies.reports.models import CriticalResult, Macro, Report, ReportPart, ReportTemplate, ReportVersion
 from studies.sharing.models import Comment, TeachingCase
 from studies.workitems.services import create_workitem
 from tests.factories import PEOPLE, make_instance, principal_of
@@ -37,6 +38,7 @@ OF_SITE = OF_NORTH - {"referrer"}
 ORDERERS = {"radiologist", "southradiologist", "technologist", "admin"}
 READERS = OF_NORTH - {"technologist"}
 WRITERS = {"radiologist", "resident"}
+TEMPLATE_KEEPERS = {"radiologist", "resident", "southradiologist", "admin"}
 
 TEACHERS = {"radiologist", "southradiologist", "resident", "admin"}
 
@@ -88,6 +90,36 @@ ALLOWED: dict[str, set[str]] = {
     "correct_patient": {"technologist", "admin"},
     "needs_no_order": {"technologist", "admin"},
     "undo_reconciliation": {"technologist", "admin"},
+    "report_passkey": WRITERS | {"southradiologist"},
+    "report_verify": EVERYONE,
+    "critical_results": {*READERS, "southradiologist"},
+    "critical_result": READERS,
+    "critical_acknowledge": READERS,
+    "critical_withdraw": WRITERS,
+    "report_templates": TEMPLATE_KEEPERS,
+    "new_report_template": TEMPLATE_KEEPERS,
+    "import_report_template": TEMPLATE_KEEPERS,
+    "report_template": TEMPLATE_KEEPERS,
+    "export_report_template": TEMPLATE_KEEPERS,
+    "retire_report_template": {"admin"},
+    "report_macros": TEMPLATE_KEEPERS,
+    "delete_report_macro": {"admin", "radiologist"},
+    "report_spelling": TEMPLATE_KEEPERS,
+    "site_certificates": {"admin"},
+    "site_certificate": {"admin"},
+    "report_checks": WRITERS,
+    "report_preliminary": WRITERS,
+    "report_retract": {"radiologist"},
+    "report_change_template": WRITERS,
+    "report_history": WRITERS,
+    "report_version": WRITERS,
+    "report_restore": WRITERS,
+    "report_priors": WRITERS,
+    "report_flag_critical": WRITERS,
+    "notifications": SIGNED_IN,
+    "notification_bell": SIGNED_IN,
+    "notifications_read": SIGNED_IN,
+    "notification": set(),  # only the person whose notice it is
     "orders": {*OF_SITE, "southradiologist"},
     "order": OF_SITE,
     "new_order": ORDERERS,
@@ -209,12 +241,34 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
     report = Report.objects.create(study=instance.series.study)
     author = User.objects.get(username="radiologist")
     ReportPart.objects.create(
-        report=report, kind="report", ordinal=1, author=author, sections={"findings": SECRET}, signed_at=timezone.now()
+        report=report,
+        kind="report",
+        ordinal=1,
+        author=author,
+        sections={"findings": SECRET},
+        signed_at=timezone.now(),
+        verification_code="0123",
     )
     ReportPart.objects.create(report=report, kind="addendum", ordinal=2, author=author, sections={"findings": SECRET})
     consult = Comment.objects.create(study=instance.series.study, author=author, kind="consult", text=SECRET)
     case = TeachingCase.objects.create(source_site=north, author=author, title="A case", state="ready")
     review = PeerReview.objects.create(part=report.parts.get(ordinal=1), site=north, reviewer=author, modality="CT")
+    now = timezone.now()
+    version = ReportVersion.objects.create(
+        report=report,
+        ordinal=2,
+        part_kind="addendum",
+        kind="saved",
+        revision=1,
+        author=author,
+        began_at=now,
+        saved_at=now,
+    )
+    result = CriticalResult.objects.create(
+        study=instance.series.study, category=1, finding=SECRET, flagged_by=author, flagged_at=now, due_at=now
+    )
+    template = ReportTemplate.objects.filter(is_current=True).earliest("pk")
+    macro = Macro.objects.create(trigger="normal", text=SECRET, site=north)
     finding = ImageFinding.objects.create(
         study=instance.series.study,
         kind="key_image",
@@ -233,6 +287,13 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         kind="send", node=node, site=north, study=study, study_instance_uid=study.study_instance_uid
     )
     return {
+        "verify/<slug:code>": "verify/0123",
+        "critical/<int:pk>": f"critical/{result.pk}",
+        "templates/<int:pk>": f"templates/{template.pk}",
+        "macros/<int:pk>": f"macros/{macro.pk}",
+        "certificates/<int:pk>": f"certificates/{certificate_of(north).pk}",
+        "history/<int:pk>": f"history/{version.pk}",
+        "notifications/<int:pk>": "notifications/9999",
         "<uid:workitem_uid>": workitem.sop_instance_uid,
         "<str:ae_title>": "WATCH",
         "<uid:study_instance_uid>": instance.series.study.study_instance_uid,

@@ -1,0 +1,131 @@
+// Writing at the desk: macros by trigger and Tab, places in brackets, one key from field to field, one's own spellings,
+// dictation where the browser can hear, and the comparison on offer.
+(() => {
+  const form = () => document.getElementById("draft");
+  const data = (id) => JSON.parse(document.getElementById(id)?.textContent || "{}");
+  const PLACE = /\[[^[\]\n]{1,80}\]/g;
+  const TRIGGER = /(^|\s)\.([\p{L}\p{N}_-]{1,40})$/u;
+
+  const replace = (field, start, end, text) => {
+    field.setRangeText(text, start, end, "end");
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  const selectPlace = (field, from) => {
+    PLACE.lastIndex = from;
+    const found = PLACE.exec(field.value);
+    if (!found) return false;
+    field.focus();
+    field.setSelectionRange(found.index, found.index + found[0].length);
+    return true;
+  };
+  const expand = (field) => {
+    const before = field.value.slice(0, field.selectionStart);
+    const found = TRIGGER.exec(before);
+    const text = found && data("macros")[found[2].toLowerCase()];
+    if (!text || field.selectionStart !== field.selectionEnd) return false;
+    const start = before.length - found[2].length - 1;
+    replace(field, start, before.length, text);
+    if (!selectPlace(field, start)) field.setSelectionRange(start + text.length, start + text.length);
+    return true;
+  };
+
+  const shown = () => [...form().querySelectorAll(".entry")].filter((entry) => entry.checkVisibility());
+  const walk = (step) => {
+    const all = shown();
+    const here = document.activeElement;
+    if (step > 0 && here.matches?.("textarea") && form().contains(here) && selectPlace(here, here.selectionEnd)) return;
+    // Boxes of one list are one stop.
+    const stops = all.filter((entry, index) => index === 0 || entry.name !== all[index - 1].name);
+    const at = stops.findIndex((entry) => entry.name === here.name);
+    const next = stops[(at + step + stops.length) % stops.length];
+    next?.focus();
+    if (next?.matches("textarea") && step > 0) selectPlace(next, 0);
+    next?.scrollIntoView({ block: "nearest" });
+  };
+
+  const correct = (field) => {
+    if (field.selectionStart !== field.selectionEnd) return;
+    const before = field.value.slice(0, field.selectionStart);
+    const found = /([\p{L}\p{N}'’-]{1,60})([\s.,;:!?)])$/u.exec(before);
+    const written = found && data("spellings")[found[1].toLowerCase()];
+    if (!written || written === found[1]) return;
+    const start = before.length - found[0].length;
+    field.setRangeText(written, start, start + found[1].length, "preserve");
+    const at = start + written.length + 1;
+    field.setSelectionRange(at, at);
+  };
+
+  document.addEventListener("keydown", (event) => {
+    const field = event.target;
+    if (!form() || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
+    if (event.key === "F9" && !document.getElementById("dictate")?.hidden) { event.preventDefault(); toggleDictation(); return; }
+    if (event.key === "F2") { event.preventDefault(); walk(event.shiftKey ? -1 : 1); return; }
+    if (event.key !== "Tab" || event.shiftKey || !field.matches?.("#draft textarea")) return;
+    if (expand(field) || selectPlace(field, field.selectionEnd)) event.preventDefault();
+  });
+  document.addEventListener("input", (event) => {
+    if (event.target.matches?.("#draft textarea") && event.inputType === "insertText") correct(event.target);
+  }, true);
+
+  document.addEventListener("click", (event) => {
+    const offer = event.target.closest?.("#take-comparison");
+    const field = offer?.closest(".desk-section").querySelector("textarea");
+    if (field) {
+      const gap = field.value && !/\s$/.test(field.value) ? "\n" : "";
+      replace(field, field.value.length, field.value.length, gap + offer.dataset.text);
+      field.focus();
+      offer.closest(".comparison-offer").hidden = true;
+    }
+    const prior = event.target.closest?.(".prior-list a, [data-prior]");
+    const uid = prior?.dataset.prior || prior?.getAttribute("href")?.match(/studies\/([\d.]+)\//)?.[1];
+    if (uid) document.dispatchEvent(new CustomEvent("atrium:prior-opened", { detail: { studies: [uid] } }));
+  });
+
+  // Dictation goes into the field that has the caret; what's heard is text like any other.
+  const Recognition = window.SpeechRecognition || window.webkitSpeechRecognition;
+  let recognition = null;
+  let lastField = null;
+  document.addEventListener("focusin", (event) => { if (event.target.matches?.("#draft textarea")) lastField = event.target; });
+  const SPOKEN = { "full stop": ".", period: ".", comma: ",", colon: ":", "new line": "\n", "new paragraph": "\n\n", punkt: ".", komma: ",", "neue zeile": "\n" };
+  const heard = (text) => {
+    if (!lastField?.isConnected) return;
+    const spellings = data("spellings");
+    let words = text.trim().replace(/[\p{L}\p{N}'’-]+/gu, (word) => spellings[word.toLowerCase()] || word);
+    for (const [said, mark] of Object.entries(SPOKEN)) words = words.replace(new RegExp(`\\s*(?<!\\p{L})${said}(?!\\p{L})`, "giu"), mark);
+    const before = lastField.value.slice(0, lastField.selectionStart);
+    const gap = before && !/\s$/.test(before) && !/^[.,:\n]/.test(words) ? " " : "";
+    if (!before || /[.!?]\s*$/.test(before)) words = words.replace(/^\p{Ll}/u, (letter) => letter.toUpperCase());
+    replace(lastField, lastField.selectionStart, lastField.selectionEnd, gap + words);
+  };
+  const showDictation = () => {
+    const button = document.getElementById("dictate");
+    if (!button) return;
+    button.hidden = !Recognition;
+    button.setAttribute("aria-pressed", String(Boolean(recognition)));
+  };
+  const toggleDictation = () => {
+    if (recognition) {
+      recognition.onend = null;
+      recognition.stop();
+      recognition = null;
+    } else if (Recognition) {
+      recognition = new Recognition();
+      recognition.continuous = true;
+      recognition.lang = document.documentElement.lang;
+      recognition.onresult = (event) => {
+        for (let index = event.resultIndex; index < event.results.length; index += 1) if (event.results[index].isFinal) heard(event.results[index][0].transcript);
+      };
+      recognition.onerror = (event) => { if (["not-allowed", "service-not-allowed", "audio-capture"].includes(event.error)) { recognition = null; showDictation(); } };
+      recognition.onend = () => recognition?.start();
+      recognition.start();
+      lastField ||= form().querySelector("[data-section=findings] textarea");
+      lastField?.focus();
+    }
+    showDictation();
+  };
+  document.addEventListener("click", (event) => { if (event.target.closest?.("#dictate")) toggleDictation(); });
+
+  // The keys of the desk, for the help that "?" opens.
+  document.addEventListener("htmx:afterSwap", showDictation);
+  document.addEventListener("DOMContentLoaded", showDictation);
+})();

@@ -1,0 +1,120 @@
+"""What the desk shows: the panel beside the images and its context."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from accounts.capabilities import Capability
+from accounts.models import User
+from accounts.reauthentication import ways_of
+from studies.models import Study
+from studies.reading import claim_of
+from studies.reports import critical, selectors
+from studies.reports.checks import checks_of
+from studies.reports.history import section_changes
+from studies.reports.models import PreliminarySignature, ReportPart
+from studies.reports.outline import Field, Section
+from studies.reports.requests import principal_of
+from studies.reports.templates import macros_by_trigger, templates_for
+
+
+def panel(request: HttpRequest, study: Study, **more: Any) -> HttpResponse:
+    """Give the report beside the images: the desk to a writer, the signed report to a reader."""
+    response = render(request, "reports/_panel.html", {**panel_context(request, study), **more})
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
+    """Give what the panel shows the person."""
+    principal = principal_of(request)
+    may_write = selectors.may_write(principal, study)
+    parts = selectors.signed_parts(study)
+    preliminary = selectors.preliminary_of(study)
+    if parts or preliminary:
+        selectors.record_reading(principal, study)
+    draft = selectors.open_draft_of(study) if may_write else None
+    context: dict[str, Any] = {
+        "study": study,
+        "parts": parts,
+        "standing": [part for part in parts if not part.is_retracted],
+        "preliminary": preliminary,
+        "draft": draft,
+        "is_own": draft is not None and principal.user is not None and draft.author_id == principal.user.pk,
+        "may_write": may_write,
+        "may_sign": may_write and principal.may(Capability.REPORT_SIGN, study.site_id),
+        "critical_results": critical.critical_results_of(principal).filter(study=study),
+    }
+    if may_write and principal.user is not None:
+        context["recipients"] = critical.recipients_for(study)
+        context["ways"] = ways_of(principal.user)
+        claim = claim_of(study)
+        context["claim"] = claim if claim is not None and claim.holder.pk != principal.user.pk else None
+    if draft is not None and principal.user is not None and context["is_own"]:
+        context |= {
+            "fields": _sections(draft),
+            "checks": checks_of(draft),
+            "templates": templates_for(study, principal) if draft.kind == ReportPart.Kind.REPORT else [],
+            "macros": macros_by_trigger(principal, study.site_id),
+            "spellings": {s.heard: s.written for s in principal.user.report_spellings.all()},
+            "offline_key": _offline_key(principal.user, draft),
+            "comparison_offer": selectors.comparison_text(study, principal),
+            "dictation": settings.ATRIUM.dictation,
+        }
+    if draft is not None and preliminary is not None:
+        context["tracked"] = tracked_changes(preliminary, draft)
+    return context
+
+
+def tracked_changes(preliminary: PreliminarySignature, part: ReportPart) -> list[Any]:
+    """Give what was changed since the part was signed as preliminary."""
+    titles = [*part.section_texts, *preliminary.section_texts]
+    return section_changes(preliminary.sections, part.sections, titles)
+
+
+def _sections(draft: ReportPart) -> list[dict[str, Any]]:
+    shown = []
+    shortcut = 0
+    for section in draft.outline.sections:
+        fields = []
+        for field in section.fields:
+            shortcut += 1
+            fields.append({**_field(draft, section, field), "shortcut": shortcut if shortcut < 10 else ""})
+        shown.append({"id": section.id, "title": section.title, "role": section.role, "fields": fields})
+    return shown
+
+
+def _field(draft: ReportPart, section: Section, field: Field) -> dict[str, Any]:
+    value = draft.values.get(field.id, field.empty())
+    return {
+        "id": field.id,
+        "type": field.type,
+        "label": section.title if field.id == section.id and len(section.fields) == 1 else field.label or section.title,
+        "help": field.help,
+        "required": field.required,
+        "options": [
+            {"value": option, "chosen": option == value or (isinstance(value, list) and option in value)}
+            for option in field.options
+        ],
+        "unit": field.unit,
+        "minimum": field.minimum,
+        "maximum": field.maximum,
+        "value": value,
+        "rows": 5 if field.id == "findings" else 2 if field.id == section.id else 1,
+        "shown": field.is_shown(draft.values),
+        "condition_field": field.show_if.field if field.show_if else "",
+        "condition_values": "\n".join(field.show_if.values) if field.show_if else "",
+    }
+
+
+def _offline_key(user: User, draft: ReportPart) -> str:
+    """Give the key with which a browser locks words that it couldn't send: only this person's session gets it."""
+    message = f"offline words {user.pk} {user.password} {draft.pk}".encode()
+    return base64.b64encode(hmac.new(settings.SECRET_KEY.encode(), message, hashlib.sha256).digest()).decode()

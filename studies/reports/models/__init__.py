@@ -1,0 +1,31 @@
+"""The report room's state: reports, templates and macros, critical results, certificates."""
+
+from studies.reports.models.certificate import SiteCertificate
+from studies.reports.models.critical import CriticalRecipient, CriticalResult, CriticalStep
+from studies.reports.models.report import (
+    OpenedPrior,
+    PreliminarySignature,
+    Report,
+    ReportPart,
+    ReportVersion,
+    Retraction,
+    SignedPartIsFrozen,
+)
+from studies.reports.models.template import Macro, ReportTemplate, Spelling
+
+__all__ = [
+    "CriticalRecipient",
+    "CriticalResult",
+    "CriticalStep",
+    "Macro",
+    "OpenedPrior",
+    "PreliminarySignature",
+    "Report",
+    "ReportPart",
+    "ReportTemplate",
+    "ReportVersion",
+    "Retraction",
+    "SignedPartIsFrozen",
+    "SiteCertificate",
+    "Spelling",
+]

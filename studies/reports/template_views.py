@@ -1,0 +1,299 @@
+"""Screens for templates, macros and a person's own spellings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import forms
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.text import slugify
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from accounts.capabilities import Capability
+from accounts.models import Site
+from accounts.principals import Principal
+from studies.access import sites_where
+from studies.reports import mrrt, templates
+from studies.reports.errors import ReportError
+from studies.reports.models import Macro, ReportTemplate
+from studies.reports.outline import InvalidOutline, Outline
+from studies.reports.requests import may_manage_templates, principal_of
+
+OWN, EVERYWHERE = "own", "all"
+
+
+def _sharing(principal: Principal) -> list[tuple[str, str]]:
+    """Give for whom the principal may keep a template or macro."""
+    choices = []
+    if principal.may(Capability.REPORT_WRITE):
+        choices.append((OWN, _("Only me")))
+    if principal.sites_with(Capability.REPORT_TEMPLATE_MANAGE) is None:
+        choices.append((EVERYWHERE, _("Every site")))
+    sites: QuerySet[Site] = sites_where(principal, Capability.REPORT_TEMPLATE_MANAGE)
+    return choices + [(str(site.pk), site.name) for site in sites]
+
+
+def _shared_with(choice: str) -> dict[str, Any]:
+    return {"is_own": choice == OWN, "site": Site.objects.get(pk=int(choice)) if choice.isdigit() else None}
+
+
+class TemplateForm(forms.Form):
+    """A template: for which studies, and its tree."""
+
+    name = forms.CharField(max_length=120)
+    description = forms.CharField(max_length=500, required=False)
+    shared_with = forms.ChoiceField(label=gettext_lazy("For"))
+    language = forms.RegexField(r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=16, initial="en")
+    modalities = forms.CharField(
+        max_length=200, required=False, help_text=gettext_lazy("Comma-separated; empty: any."), label="Modalities"
+    )
+    body_parts = forms.CharField(
+        max_length=500, required=False, help_text=gettext_lazy("Body Part Examined, comma-separated.")
+    )
+    keywords = forms.CharField(
+        max_length=500, required=False, help_text=gettext_lazy("Words of the study's description, comma-separated.")
+    )
+    procedure_codes = forms.CharField(
+        max_length=2000, required=False, help_text=gettext_lazy("As scheme:value, comma-separated.")
+    )
+    content = forms.CharField(
+        label=gettext_lazy("Sections and fields"),
+        widget=forms.Textarea(attrs={"rows": 28, "class": "mono", "spellcheck": "false"}),
+        max_length=200_000,
+    )
+
+    def __init__(self, *args: Any, principal: Principal, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["shared_with"].choices = _sharing(principal)  # type: ignore[attr-defined]
+
+    def clean_content(self) -> Any:
+        try:
+            return Outline.of(json.loads(self.cleaned_data["content"])).as_json()
+        except InvalidOutline as error:
+            raise forms.ValidationError(str(error)) from error
+        except (ValueError, RecursionError) as error:
+            raise forms.ValidationError(_("This is no JSON.")) from error
+
+    def clean_procedure_codes(self) -> list[dict[str, str]]:
+        codes = []
+        for word in templates.words(self.cleaned_data["procedure_codes"]):
+            scheme, _colon, value = word.partition(":")
+            if not value:
+                raise forms.ValidationError(_("Write codes as scheme:value."))
+            codes.append({"scheme": scheme.strip(), "value": value.strip(), "meaning": ""})
+        return codes
+
+    def values(self) -> dict[str, Any]:
+        """Give what's to be saved."""
+        data = self.cleaned_data
+        return {
+            "name": data["name"],
+            "description": data["description"],
+            "language": data["language"],
+            "modalities": [m.upper() for m in templates.words(data["modalities"])],
+            "body_parts": [b.upper() for b in templates.words(data["body_parts"])],
+            "keywords": [k.lower() for k in templates.words(data["keywords"])],
+            "procedure_codes": data["procedure_codes"],
+            "content": data["content"],
+            **_shared_with(data["shared_with"]),
+        }
+
+
+@require_GET
+@may_manage_templates
+def report_templates(request: HttpRequest) -> HttpResponse:
+    """List the templates that the person may use or change."""
+    principal = principal_of(request)
+    rows = [
+        {"template": t, "may_manage": templates.may_manage(principal, t), "uses": t.parts.count()}
+        for t in templates.templates_of(principal)
+    ]
+    return render(request, "reports/templates.html", {"rows": rows, "sharing": _sharing(principal)})
+
+
+def _template(request: HttpRequest, pk: int) -> ReportTemplate:
+    template = templates.templates_of(principal_of(request)).filter(pk=pk).first()
+    if template is None:
+        raise Http404
+    return template
+
+
+@require_http_methods(["GET", "POST"])
+@may_manage_templates
+def new_template(request: HttpRequest) -> HttpResponse:
+    """Make a template, beginning with the plain outline or a copy of another."""
+    principal = principal_of(request)
+    copied = request.GET.get("copy", "")
+    if request.method == "POST":
+        return _save(request, TemplateForm(request.POST, principal=principal), None)
+    initial: dict[str, Any] = {"content": _pretty(templates.plain_content())}
+    if copied.isdigit() and len(copied) < 18:
+        initial = {**_initial(_template(request, int(copied))), "shared_with": OWN}
+    return _form_page(request, TemplateForm(principal=principal, initial=initial), None)
+
+
+@require_http_methods(["GET", "POST"])
+@may_manage_templates
+def edit_template(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show a template; change it, which makes its next version."""
+    template = _template(request, pk)
+    principal = principal_of(request)
+    if request.method == "POST":
+        return _save(request, TemplateForm(request.POST, principal=principal), template)
+    return _form_page(request, TemplateForm(principal=principal, initial=_initial(template)), template)
+
+
+def _save(request: HttpRequest, form: TemplateForm, template: ReportTemplate | None) -> HttpResponse:
+    if not form.is_valid():
+        return _form_page(request, form, template, status=422)
+    kept = {"metadata": template.metadata, "coded_content": template.coded_content} if template else {}
+    try:
+        templates.save_template(
+            principal=principal_of(request), family=template.family if template else None, **form.values(), **kept
+        )
+    except ReportError as error:
+        form.add_error(None, error.text)
+        return _form_page(request, form, template, status=403)
+    return redirect("report_templates")
+
+
+def _form_page(
+    request: HttpRequest, form: TemplateForm, template: ReportTemplate | None, status: int = 200
+) -> HttpResponse:
+    may_manage = template is None or templates.may_manage(principal_of(request), template)
+    context = {"form": form, "template": template, "may_manage": may_manage}
+    return render(request, "reports/template.html", context, status=status)
+
+
+def _initial(template: ReportTemplate) -> dict[str, Any]:
+    return {
+        "name": template.name,
+        "description": template.description,
+        "language": template.language,
+        "shared_with": OWN if template.owner_id else str(template.site_id) if template.site_id else EVERYWHERE,
+        "modalities": ", ".join(template.modalities),
+        "body_parts": ", ".join(template.body_parts),
+        "keywords": ", ".join(template.keywords),
+        "procedure_codes": ", ".join(f"{c.get('scheme')}:{c.get('value')}" for c in template.procedure_codes),
+        "content": _pretty(template.content),
+    }
+
+
+def _pretty(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+@require_POST
+@may_manage_templates
+def retire_template(request: HttpRequest, pk: int) -> HttpResponse:
+    """Offer a template no more."""
+    try:
+        templates.retire_template(principal=principal_of(request), template=_template(request, pk))
+    except ReportError:
+        return HttpResponse(status=403)
+    return redirect("report_templates")
+
+
+@require_GET
+@may_manage_templates
+def export_template(request: HttpRequest, pk: int) -> HttpResponse:
+    """Give a template as an MRRT file, to be kept, not shown."""
+    template = _template(request, pk)
+    response = HttpResponse(mrrt.write_template(template), content_type="text/html; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{slugify(template.name) or "template"}.html"'
+    return response
+
+
+@require_POST
+@may_manage_templates
+def import_template(request: HttpRequest) -> HttpResponse:
+    """Take an MRRT file in as a template of one's own or, for those who manage them, a shared one."""
+    principal = principal_of(request)
+    file = request.FILES.get("file")
+    choice = request.POST.get("shared_with", OWN)
+    error = ""
+    if file is None or choice not in dict(_sharing(principal)):
+        error = _("Choose a file and for whom it is.")
+    else:
+        try:
+            read = mrrt.read_template(file.read(mrrt.LARGEST + 1))
+            templates.save_template(principal=principal, **read.__dict__, **_shared_with(choice))
+        except (mrrt.NotATemplate, InvalidOutline) as failure:
+            error = str(failure)
+        except ReportError as failure:
+            error = failure.text
+    if error:
+        rows = [
+            {"template": t, "may_manage": templates.may_manage(principal, t), "uses": t.parts.count()}
+            for t in templates.templates_of(principal)
+        ]
+        context = {"rows": rows, "sharing": _sharing(principal), "error": error}
+        return render(request, "reports/templates.html", context, status=422)
+    return redirect("report_templates")
+
+
+@require_http_methods(["GET", "POST"])
+@may_manage_templates
+def macros(request: HttpRequest) -> HttpResponse:
+    """Show, make and change macros and one's own spellings."""
+    principal = principal_of(request)
+    error = ""
+    if request.method == "POST":
+        choice = request.POST.get("shared_with", OWN)
+        try:
+            if choice not in dict(_sharing(principal)):
+                raise ValueError(choice)
+            templates.save_macro(
+                principal=principal,
+                trigger=request.POST.get("trigger", ""),
+                text=request.POST.get("text", ""),
+                **_shared_with(choice),
+            )
+        except ReportError as failure:
+            error = failure.text
+        except ValueError:
+            error = _("A trigger is letters, digits, - and _, without spaces.")
+        else:
+            return redirect("report_macros")
+    rows = [
+        {"macro": m, "may_manage": m.owner_id is not None or str(m.site_id or EVERYWHERE) in dict(_sharing(principal))}
+        for m in templates.macros_of(principal)
+    ]
+    user = principal.user
+    context = {
+        "rows": rows,
+        "sharing": _sharing(principal),
+        "spellings": user.report_spellings.all() if user is not None else [],
+        "error": error,
+        "typed": request.POST,
+    }
+    return render(request, "reports/macros.html", context, status=422 if error else 200)
+
+
+@require_POST
+@may_manage_templates
+def delete_macro(request: HttpRequest, pk: int) -> HttpResponse:
+    """Delete a macro."""
+    macro: Macro | None = templates.macros_of(principal_of(request)).filter(pk=pk).first()
+    if macro is None:
+        raise Http404
+    try:
+        templates.delete_macro(principal=principal_of(request), macro=macro)
+    except ReportError:
+        return HttpResponse(status=403)
+    return redirect("report_macros")
+
+
+@require_POST
+@may_manage_templates
+def spelling(request: HttpRequest) -> HttpResponse:
+    """Remember how a word is written, or forget it."""
+    user = principal_of(request).user
+    if user is not None:
+        templates.save_spelling(user=user, heard=request.POST.get("heard", ""), written=request.POST.get("written", ""))
+    return redirect("report_macros")

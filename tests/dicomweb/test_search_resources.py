@@ -1,0 +1,221 @@
+"""QIDO-RS as a client sees it: resources, attributes returned, media types, pages, warnings (PS3.18 §8.3.4, §10.6)."""
+
+from __future__ import annotations
+
+import json
+from email import message_from_bytes
+from typing import Any
+
+import pytest
+from django.test import Client
+from pydicom import Dataset, Sequence
+
+from portal.audit.models import AuditEvent
+from studies.archive.native_model import from_native_xml
+from studies.models import Instance, Series, Study
+from tests.factories import make_instance
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+XML = 'multipart/related; type="application/dicom+xml"'
+STUDY_DEFAULTS = {
+    *("00080020", "00080030", "00080050", "00080056", "00080061", "00080090", "00081190", "00100010", "00100020"),
+    *("00100030", "00100040", "0020000D", "00200010", "00201206", "00201208"),
+}
+
+
+@pytest.fixture
+def browser(north: Any, ingest_files: Any, client_of: Any) -> Client:
+    request = Dataset()
+    request.ScheduledProcedureStepID = "SPS1"
+    for number in (1, 2):
+        ingest_files(
+            north,
+            make_instance(
+                StudyInstanceUID="1.2.3",
+                SeriesInstanceUID=f"1.2.3.{number}",
+                SOPInstanceUID=f"1.2.3.{number}.1",
+                SeriesNumber=number,
+                Modality=("CT", "SR")[number - 1],
+                RequestAttributesSequence=Sequence([request]),
+                PatientWeight=70,
+                PatientName="Größe^Jörg=山田",
+                ContentLabel="KEY",
+                ProtocolName="Thorax",
+            ),
+        )
+    ingest_files(north, make_instance(StudyInstanceUID="1.2.4", PatientID="P2", StudyDate="20200101"))
+    signed_in: Client = client_of("radiologist")
+    return signed_in
+
+
+def search(browser: Client, path: str, **headers: str) -> list[dict[str, Any]]:
+    answer = browser.get(f"/dicom-web/{path}", headers=headers)
+    assert answer.status_code == 200, answer.content
+    assert answer["Content-Type"] == "application/dicom+json"
+    found: list[dict[str, Any]] = answer.json()
+    return found
+
+
+def value(result: dict[str, Any], tag: str) -> Any:
+    return result[tag].get("Value")
+
+
+def test_every_resource_answers_with_its_levels_attributes(browser: Client) -> None:
+    newest, oldest = search(browser, "studies")
+    assert set(newest) >= STUDY_DEFAULTS
+    assert value(newest, "0020000D") == ["1.2.3"]
+    assert value(newest, "00080061") == ["CT", "SR"]
+    assert value(newest, "00201206") == [2]
+    assert value(newest, "00201208") == [2]
+    assert value(newest, "00080056") == ["ONLINE"]
+    assert value(newest, "00100010") == [{"Alphabetic": "Größe^Jörg", "Ideographic": "山田"}]
+    assert value(newest, "00081190") == ["http://testserver/dicom-web/studies/1.2.3"]
+    assert value(oldest, "0020000D") == ["1.2.4"]
+    first, second = search(browser, "studies/1.2.3/series")
+    assert [value(s, "0020000E") for s in (first, second)] == [["1.2.3.1"], ["1.2.3.2"]]
+    assert value(first, "00400275")[0]["00400009"]["Value"] == ["SPS1"]
+    assert value(first, "00201209") == [1]
+    assert "00100010" not in first
+    assert len(search(browser, "series")) == 3
+    assert all(set(s) >= STUDY_DEFAULTS for s in search(browser, "series"))
+    (instance,) = search(browser, "studies/1.2.3/series/1.2.3.2/instances")
+    assert value(instance, "00080018") == ["1.2.3.2.1"]
+    assert value(instance, "00280010") == [64]
+    assert value(instance, "00081190") == [
+        "http://testserver/dicom-web/studies/1.2.3/series/1.2.3.2/instances/1.2.3.2.1"
+    ]
+    assert "00080060" not in instance
+    assert {value(i, "00080060")[0] for i in search(browser, "studies/1.2.3/instances")} == {"CT", "SR"}
+    assert all(set(i) >= STUDY_DEFAULTS for i in search(browser, "instances"))
+    assert [value(i, "00080060") for i in search(browser, "instances?Modality=SR")] == [["SR"]]
+    assert [value(i, "0020000D") for i in search(browser, "instances?PatientID=P2")] == [["1.2.4"]]
+
+
+def test_only_what_is_asked_for_is_added(browser: Client) -> None:
+    def tags(query: str, path: str = "studies") -> set[str]:
+        return set(search(browser, f"{path}?StudyInstanceUID=1.2.3&{query}")[0])
+
+    assert "00101030" not in tags("")
+    assert "00101030" in tags("includefield=PatientWeight")
+    assert "00101030" in tags("includefield=00081030,00101030&includefield=00104000")
+    assert "00101030" in tags("PatientWeight=70")
+    assert tags("includefield=all") > {"00101030", "00081030"}
+    # A series' attributes are no study's (PS3.18 §10.6.3.3.1).
+    assert "00181030" not in tags("includefield=ProtocolName")
+    assert "00181030" in tags("includefield=ProtocolName", "series")
+    assert "00101030" in tags("includefield=PatientWeight", "studies/1.2.3/series")
+    assert "00700080" in tags("includefield=ContentLabel", "studies/1.2.3/instances")
+    (study,) = search(browser, "studies?PatientID=P2&includefield=SOPClassesInStudy,NumberOfPatientRelatedStudies")
+    assert value(study, "00080062") == ["1.2.840.10008.5.1.4.1.1.2"]
+    assert value(study, "00201200") == [1]
+
+
+def test_nothing_found_is_204_without_a_body(browser: Client) -> None:
+    for path in (
+        "studies?PatientID=none",
+        "studies/9.9/series",
+        "studies/1.2.3/series/9.9/instances",
+        "studies?limit=0",
+    ):
+        answer = browser.get(f"/dicom-web/{path}")
+        assert (answer.status_code, answer.content) == (204, b"")
+
+
+def test_xml_parts_say_the_same_as_json(browser: Client) -> None:
+    for path in ("studies?includefield=all", "series", "instances"):
+        answer = browser.get(f"/dicom-web/{path}", headers={"Accept": XML})
+        assert answer.status_code == 200
+        message = message_from_bytes(b"Content-Type: " + answer["Content-Type"].encode() + b"\r\n\r\n" + answer.content)
+        parts = [part.get_payload(decode=True) for part in message.get_payload()]
+        assert [part.get_content_type() for part in message.get_payload()] == ["application/dicom+xml"] * len(parts)
+        assert json.dumps([from_native_xml(part) for part in parts], sort_keys=True) == json.dumps(
+            search(browser, path), sort_keys=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("application/dicom+json", "application/dicom+json"),
+        ("application/json", "application/dicom+json"),
+        ("*/*", "application/dicom+json"),
+        (f"{XML};q=0.5, application/dicom+json;q=0.4", "multipart/related"),
+        ("application/dicom+xml", "multipart/related"),
+        ("text/html", "application/problem+json"),
+        ("application/dicom+json;q=0", "application/problem+json"),
+    ],
+)
+def test_the_wanted_form_is_given_or_406(accept: str, content_type: str, browser: Client) -> None:
+    answer = browser.get("/dicom-web/studies", headers={"Accept": accept})
+    assert answer["Content-Type"].split(";")[0] == content_type
+    assert answer.status_code == (406 if content_type == "application/problem+json" else 200)
+    assert answer.status_code == 200 or "available" in answer.json()
+    by_parameter = browser.get("/dicom-web/studies", {"accept": accept})
+    assert by_parameter["Content-Type"].split(";")[0] == content_type
+
+
+def test_a_cut_answer_says_so(browser: Client) -> None:
+    cut = browser.get("/dicom-web/studies?limit=1")
+    assert cut["Warning"].startswith("299 http://testserver/dicom-web ")
+    assert "Additional results can be requested" in cut["Warning"]
+    assert "Warning" not in browser.get("/dicom-web/studies?limit=1&offset=1")
+    assert cut["Cache-Control"] == "no-store"
+
+
+def test_what_is_not_supported_is_named_and_what_is_wrong_is_refused(browser: Client) -> None:
+    ignored = browser.get("/dicom-web/studies?KVP=80&includefield=00091001,ExposureTime")
+    assert ignored.status_code == 200
+    assert all(name in ignored["Warning"] for name in ("KVP", "00091001", "ExposureTime"))
+    for query in (
+        *("NoSuchThing=1", "PatientID.StudyID=1", "StudyDate=tomorrow", "limit=x", "offset=-1", "fuzzymatching=maybe"),
+        "&".join(f"PatientID={n}&StudyI{n}=1" for n in range(3)),
+    ):
+        answer = browser.get(f"/dicom-web/studies?{query}")
+        assert answer.status_code == 400, query
+        assert answer["Content-Type"] == "application/problem+json"
+
+
+def test_matching_options_of_the_query(browser: Client) -> None:
+    def patients(query: str) -> list[str]:
+        answer = browser.get(f"/dicom-web/studies?{query}")
+        return [value(s, "00100020")[0] for s in answer.json()] if answer.status_code == 200 else []
+
+    assert patients("PatientName=Grosse^Jork&fuzzymatching=true") == ["P1"]
+    assert patients("PatientName=Grosse^Jork") == []
+    assert patients("PatientID=P1&PatientID=P2&multiplevaluematching=true") == ["P1", "P2"]
+    assert patients('PatientWeight=""&emptyvaluematching=true') == ["P2"]
+    assert patients("StudyDate=20200101-20260901&StudyTime=1020-1016") == ["P1"]
+    assert patients("00400275.00400009=SPS1") == ["P1"]
+    assert patients("RequestAttributesSequence.ScheduledProcedureStepID=SPS2") == []
+
+
+def test_rejected_instances_are_found_nowhere(browser: Client) -> None:
+    Instance.objects.filter(sop_instance_uid="1.2.3.2.1").update(is_current=False, rejection_code="113001")
+    Series.objects.filter(series_instance_uid="1.2.3.2").update(number_of_instances=0)
+    Study.objects.filter(study_instance_uid="1.2.3").update(number_of_instances=1, number_of_series=1)
+    assert len(search(browser, "studies/1.2.3/series")) == 1
+    assert len(search(browser, "studies/1.2.3/instances")) == 1
+    assert browser.get("/dicom-web/studies?Modality=SR").status_code == 204
+    Instance.objects.filter(series__study__study_instance_uid="1.2.3").update(is_current=False)
+    Series.objects.filter(study__study_instance_uid="1.2.3").update(number_of_instances=0)
+    Study.objects.filter(study_instance_uid="1.2.3").update(number_of_instances=0, number_of_series=0)
+    assert [value(s, "0020000D") for s in search(browser, "studies")] == [["1.2.4"]]
+
+
+def test_corrections_are_what_is_answered_on_every_level(browser: Client) -> None:
+    study = Study.objects.get(study_instance_uid="1.2.3")
+    study.corrections = {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Right^Name"}]}}
+    study.patient_name, study.patient_name_search = "Right^Name", "RIGHT^NAME"
+    study.save()
+    for path in ("studies", "series", "instances"):
+        (first, *_) = search(browser, f"{path}?PatientName=right^name")
+        assert value(first, "00100010") == [{"Alphabetic": "Right^Name"}]
+        assert browser.get(f"/dicom-web/{path}?PatientName=Größe").status_code == 204
+
+
+def test_each_search_leaves_one_event_with_what_was_looked_for(browser: Client) -> None:
+    search(browser, "studies?PatientID=P2&includefield=all")
+    browser.get("/dicom-web/studies?PatientID=none")
+    events = list(AuditEvent.objects.filter(action=AuditEvent.Action.SEARCH).order_by("sequence"))
+    assert [e.details["results"] for e in events] == [1, 0]
+    assert [e.details["keys"] for e in events] == [{"PatientID": "P2"}, {"PatientID": "none"}]

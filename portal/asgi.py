@@ -23,7 +23,7 @@ from portal.audit.services import flush_counts  # noqa: E402
 from portal.audit.viewing import FLUSH_SECONDS  # noqa: E402
 from portal.live import LiveConnections, LiveRoute, in_thread  # noqa: E402
 from portal.threads import Receive, Scope, Send, Shortcut, ThreadedDjango  # noqa: E402
-from studies.dicomweb import fast_path  # noqa: E402
+from studies.dicomweb import fast_path, fast_search  # noqa: E402
 from studies.dicomweb import live as workitem_events  # noqa: E402
 from studies.worklists import live as worklist_changes  # noqa: E402
 
@@ -37,7 +37,7 @@ LIVE: list[LiveRoute] = [
         Capability.WORKITEM_PERFORM,
     ),
 ]
-SHORTCUTS: list[Shortcut] = [fast_path.answer]
+SHORTCUTS: list[Shortcut] = [fast_path.answer, fast_search.answer]
 
 
 class Application:

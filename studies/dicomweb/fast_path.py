@@ -265,7 +265,7 @@ def _answer(
 
 def _common_headers(request: _Request) -> Headers:
     scope, headers = request.scope, request.headers
-    return _headers_by_middleware(
+    return headers_by_middleware(
         str(scope.get("scheme", "http")),
         headers.get("host", ""),
         headers.get("x-forwarded-proto", ""),
@@ -275,7 +275,7 @@ def _common_headers(request: _Request) -> Headers:
 
 
 @lru_cache(256)
-def _headers_by_middleware(scheme: str, host: str, forwarded_scheme: str, forwarded_host: str, origin: str) -> Headers:
+def headers_by_middleware(scheme: str, host: str, forwarded_scheme: str, forwarded_host: str, origin: str) -> Headers:
     """Let the middleware that sets headers set them on an empty answer. Raises DisallowedHost."""
     request = HttpRequest()
     request.method, request.path, request.path_info = "GET", "/dicom-web/studies", "/dicom-web/studies"

@@ -48,7 +48,8 @@ from studies.models import Instance, Series, Study
 MOST_RESULTS = 1000
 MOST_KEYS = 100
 JSON = "application/dicom+json"
-may_search = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
+MAY_SEARCH = (Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
+may_search = program_capability_required(*MAY_SEARCH)
 
 # Returned without being asked for, empty where unknown (PS3.18 Tables 10.6.3-3 to -5).
 _ALWAYS: dict[Level, tuple[str, ...]] = {
@@ -158,9 +159,7 @@ def _natural(request: HttpRequest, name: str, default: int) -> int:
 @answers_errors
 def search_studies(request: HttpRequest) -> HttpResponseBase:
     """Search for studies (``/studies``)."""
-    search = parse(request)
-    studies = matching_studies(_principal(request), search.criteria)
-    return _answer(request, search, studies, _study_results)
+    return find_studies(request)
 
 
 @require_safe
@@ -168,6 +167,27 @@ def search_studies(request: HttpRequest) -> HttpResponseBase:
 @answers_errors
 def search_series(request: HttpRequest, study_instance_uid: str = "") -> HttpResponseBase:
     """Search for series (``/series``, ``/studies/{study}/series``)."""
+    return find_series(request, study_instance_uid)
+
+
+@require_safe
+@may_search
+@answers_errors
+def search_instances(
+    request: HttpRequest, study_instance_uid: str = "", series_instance_uid: str = ""
+) -> HttpResponseBase:
+    """Search for instances (``/instances`` and below a study or series)."""
+    return find_instances(request, study_instance_uid, series_instance_uid)
+
+
+def find_studies(request: HttpRequest) -> HttpResponse:
+    """Answer a search for studies by one who may search. Raises DicomWebError."""
+    search = parse(request)
+    return _answer(request, search, matching_studies(_principal(request), search.criteria), _study_results)
+
+
+def find_series(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """Answer a search for series, of one study or of all, by one who may search. Raises DicomWebError."""
     search = parse(request)
     series = matching_series(_principal(request), search.criteria, study_instance_uid=study_instance_uid)
     return _answer(
@@ -178,13 +198,8 @@ def search_series(request: HttpRequest, study_instance_uid: str = "") -> HttpRes
     )
 
 
-@require_safe
-@may_search
-@answers_errors
-def search_instances(
-    request: HttpRequest, study_instance_uid: str = "", series_instance_uid: str = ""
-) -> HttpResponseBase:
-    """Search for instances (``/instances`` and below a study or series)."""
+def find_instances(request: HttpRequest, study_instance_uid: str, series_instance_uid: str) -> HttpResponse:
+    """Answer a search for instances, of a series, a study or all, by one who may search. Raises DicomWebError."""
     search = parse(request)
     instances = matching_instances(
         _principal(request),
@@ -222,7 +237,7 @@ def _media_type(request: HttpRequest) -> str:
 Results = Callable[[str, Search, list[Any]], list[Content]]
 
 
-def _answer(request: HttpRequest, search: Search, rows: QuerySet[Any], results: Results) -> HttpResponseBase:
+def _answer(request: HttpRequest, search: Search, rows: QuerySet[Any], results: Results) -> HttpResponse:
     media_type = _media_type(request)
     if rows.model is Study:
         ids = page_of_studies(rows, offset=search.offset, limit=search.limit + 1)

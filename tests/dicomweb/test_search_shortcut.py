@@ -1,0 +1,97 @@
+"""Searches ahead of the middleware: the same answers as the views', the same gate, the same trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from accounts import credentials
+from accounts.capabilities import Capability
+from accounts.services import create_api_token
+from portal.audit.models import AuditEvent
+from studies.dicomweb import fast_search
+from tests.factories import make_instance
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+# Django's test client has no server's name to give, and no length.
+BESIDES = {"content-length", "x-request-id", "vary"}
+
+
+@pytest.fixture(autouse=True)
+def _forget_rights() -> None:
+    credentials.forget_all()
+
+
+def shortcut(path: str, query: str = "", **headers: str) -> Any:
+    sent = [(b"host", b"testserver"), *((n.replace("_", "-").encode(), v.encode()) for n, v in headers.items())]
+    scope = {"method": "GET", "path": path, "query_string": query.encode(), "headers": sent, "scheme": "http"}
+    return fast_search.answer(scope | {"client": ("127.0.0.1", 5000)})
+
+
+@pytest.fixture
+def token(north: Any, ingest_files: Any, token_of: Any) -> str:
+    ingest_files(north, make_instance(StudyInstanceUID="1.2", SeriesInstanceUID="1.2.3", PatientName="Åberg^Bo"))
+    text: str = token_of("radiologist")
+    return text
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("studies", ""),
+        ("studies", "PatientName=%C3%A5berg&includefield=all&fuzzymatching=true"),
+        ("studies", "PatientID=nobody"),
+        ("studies", "limit=0&KVP=1"),
+        ("series", "Modality=CT"),
+        ("instances", "StudyInstanceUID=1.2"),
+        ("studies/1.2/series", ""),
+        ("studies/1.2/instances", "limit=1"),
+        ("studies/1.2/series/1.2.3/instances", "includefield=ImageType"),
+    ],
+)
+def test_it_answers_as_the_views_do(path: str, query: str, token: str) -> None:
+    address = f"/dicom-web/{path}"
+    view = Client(HTTP_AUTHORIZATION=f"Bearer {token}").get(
+        f"{address}?{query}", headers={"X-Request-ID": "the-same-id"}
+    )
+    answer = shortcut(address, query, authorization=f"Bearer {token}", x_request_id="the-same-id")
+    assert (answer.status, answer.body) == (view.status_code, view.content)
+    headers = {name.decode().lower(): value.decode() for name, value in answer.headers}
+    assert headers["content-length"] == str(len(view.content))
+    assert headers["x-request-id"] == view["X-Request-ID"]
+    expected = {name.lower(): value for name, value in view.items()}
+    assert {n: v for n, v in headers.items() if n not in BESIDES} == {
+        n: v for n, v in expected.items() if n not in BESIDES
+    }
+    events = AuditEvent.objects.filter(action=AuditEvent.Action.SEARCH).order_by("sequence")
+    one, other = (list(events) or [None, None])[:2]
+    assert one is None or (one.details, one.username, one.request_id) == (
+        other.details,
+        other.username,
+        other.request_id,
+    )
+
+
+def test_a_session_searches_too(token: str, client_of: Any) -> None:
+    browser = client_of("radiologist")
+    cookie = f"atrium_session={browser.cookies['atrium_session'].value}"
+    assert shortcut("/dicom-web/studies", cookie=cookie).status == 200
+
+
+def test_whoever_may_not_and_whatever_is_wrong_is_left_to_the_views(token: str, people: Any) -> None:
+    assert shortcut("/dicom-web/studies") is None
+    assert shortcut("/dicom-web/studies", authorization="Bearer nonsense") is None
+    _, narrow = create_api_token(user=people["radiologist"], name="narrow", capabilities=[Capability.STUDY_UPLOAD])
+    assert shortcut("/dicom-web/studies", authorization=f"Bearer {narrow}") is None
+    for query in ("StudyDate=soon", "limit=x", "&".join(f"a{n}=1" for n in range(3000))):
+        assert shortcut("/dicom-web/studies", query, authorization=f"Bearer {token}") is None
+    assert shortcut("/dicom-web/studies", accept="text/html", authorization=f"Bearer {token}") is None
+    assert shortcut("/dicom-web/studies/1.2", authorization=f"Bearer {token}") is None
+    assert AuditEvent.objects.filter(action=AuditEvent.Action.SEARCH).count() == 0
+
+
+def test_another_sites_person_finds_nothing(token: str, token_of: Any) -> None:
+    answer = shortcut("/dicom-web/studies", authorization=f"Bearer {token_of('southradiologist')}")
+    assert (answer.status, answer.body) == (204, b"")

@@ -17,6 +17,7 @@ from accounts.credentials import credential_of, principal_of_credential
 from accounts.principals import Principal
 from portal.middleware import acceptable_request_id, request_id
 from portal.threads import Answer, Scope
+from studies.archive.errors import ObjectMissing
 from studies.dicomweb import qido
 from studies.dicomweb.errors import DicomWebError
 from studies.dicomweb.fast_path import headers_by_middleware
@@ -43,7 +44,7 @@ def answer(scope: Scope) -> Answer | None:
         if principal is None or not any(principal.may(capability) for capability in qido.MAY_SEARCH):
             return None
         return _searched(scope, path, headers, principal)
-    except (DicomWebError, SuspiciousOperation):
+    except (DicomWebError, ObjectMissing, SuspiciousOperation):
         return None
     finally:
         close_old_connections()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from accounts.gates import program_capability_required
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
+from studies.archive.metadata import series_metadata
 from studies.archive.native_model import MEDIA_TYPE as XML
 from studies.archive.native_model import to_native_xml
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty
@@ -38,6 +40,7 @@ from studies.matching import (
     matching_studies,
     series_attributes,
     study_attributes,
+    tag_of,
     tags_at,
 )
 from studies.matching.keywords import path_of, tags_of
@@ -84,6 +87,8 @@ class Search:
     limit: int
     offset: int
     tags: dict[Level, frozenset[str]]
+    # Attributes to return that no index holds, by tag: keywords.
+    beyond: dict[str, str]
     warnings: list[str]
 
     def selected(self, level: Level, content: Content) -> Content:
@@ -114,12 +119,20 @@ def parse(request: HttpRequest) -> Search:
     for level in _ALWAYS:
         asked = tags_of(path[0] for path in paths)
         tags[level] = tags_at(level) | tags_at(Level.PATIENT) if is_all else _DEFAULT_TAGS[level] | asked
-    warnings = []
-    missing = sorted({*criteria.unsupported, *unknown, *(path[0] for path in included if level_of(path[0]) is None)})
-    if missing:
-        warnings.append(f"These attributes are not supported and were ignored: {', '.join(missing)}.")
     limit = min(_natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
-    return Search(criteria, limit, _natural(request, "offset", 0), tags, warnings)
+    return Search(
+        criteria=criteria,
+        limit=limit,
+        offset=_natural(request, "offset", 0),
+        tags=tags,
+        beyond={tag_of(path[0]): path[0] for path in included if level_of(path[0]) is None},
+        warnings=_ignored([*criteria.unsupported, *unknown]),
+    )
+
+
+def _ignored(names: Iterable[str]) -> list[str]:
+    ordered = ", ".join(sorted(set(names)))
+    return [f"These attributes are not supported and were ignored: {ordered}."] if ordered else []
 
 
 def _included(request: HttpRequest) -> tuple[list[tuple[str, ...]], bool, list[str]]:
@@ -183,12 +196,14 @@ def search_instances(
 def find_studies(request: HttpRequest) -> HttpResponse:
     """Answer a search for studies by one who may search. Raises DicomWebError."""
     search = parse(request)
+    search.warnings += _ignored(search.beyond.values())
     return _answer(request, search, matching_studies(_principal(request), search.criteria), _study_results)
 
 
 def find_series(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Answer a search for series, of one study or of all, by one who may search. Raises DicomWebError."""
     search = parse(request)
+    search.warnings += _ignored(search.beyond.values())
     series = matching_series(_principal(request), search.criteria, study_instance_uid=study_instance_uid)
     return _answer(
         request,
@@ -201,6 +216,8 @@ def find_series(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 def find_instances(request: HttpRequest, study_instance_uid: str, series_instance_uid: str) -> HttpResponse:
     """Answer a search for instances, of a series, a study or all, by one who may search. Raises DicomWebError."""
     search = parse(request)
+    if not series_instance_uid:
+        search.warnings += _ignored(search.beyond.values())
     instances = matching_instances(
         _principal(request),
         search.criteria,
@@ -332,6 +349,7 @@ def _instance_results(
     studies = {series.study_id: series.study for series in all_series.values()}
     above = _above(root, search, studies.values(), is_whole=with_study)
     asked = search.tags[Level.INSTANCE] - _DEFAULT_TAGS[Level.INSTANCE]
+    read = {} if with_series or not search.beyond else _beyond_the_index(search, all_series.values())
     results = []
     for instance in rows:
         series = instance.series
@@ -341,6 +359,7 @@ def _instance_results(
             if with_series
             else {tag: value for tag, value in of_series.items() if tag in asked}
         )
+        content |= read.get(instance.sop_instance_uid, {})
         content |= search.selected(Level.INSTANCE, instance_attributes(instance))
         address = f"{root}studies/{series.study.study_instance_uid}/series/{series.series_instance_uid}"
         content.update(
@@ -351,6 +370,16 @@ def _instance_results(
         )
         results.append(dict(sorted(content.items())))
     return results
+
+
+def _beyond_the_index(search: Search, all_series: Iterable[Series]) -> dict[str, Content]:
+    """Give, by SOP Instance UID, what of the attributes asked for only the files hold: from their series' metadata."""
+    found = {}
+    for series in all_series:
+        for content in orjson.loads(gzip.decompress(bytes(series_metadata(series).content))):
+            uid = content["00080018"]["Value"][0]
+            found[uid] = {tag: value for tag, value in content.items() if tag in search.beyond}
+    return found
 
 
 def _above(root: str, search: Search, studies: Iterable[Study], *, is_whole: bool) -> dict[int, Content]:

@@ -47,6 +47,28 @@ def test_it_stores_finds_and_retrieves(client: DICOMwebClient) -> None:
     assert rendered.startswith(b"\x89PNG")
 
 
+def test_it_searches_with_all_that_the_client_can_ask(client: DICOMwebClient) -> None:
+    files = [
+        pydicom.dcmread(BytesIO(make_instance(StudyInstanceUID=f"1.9.8.{n}", PatientID=f"FIND{n}", PatientName=name)))
+        for n, name in enumerate(("Weiß^Günther", "Weiss^Gunter", "Schwarz^Anna"))
+    ]
+    client.store_instances(files)
+
+    def patients(**asked: Any) -> list[str]:
+        return sorted(found["00100020"]["Value"][0] for found in client.search_for_studies(**asked))
+
+    assert patients(search_filters={"PatientName": "Weis*"}) == ["FIND0", "FIND1"]
+    assert patients(search_filters={"PatientName": "Wise"}, fuzzymatching=True) == ["FIND0", "FIND1"]
+    assert patients(search_filters={"PatientID": "FIND?", "StudyDate": "20260901-"}) == ["FIND0", "FIND1", "FIND2"]
+    assert patients(search_filters={"PatientID": "nobody"}) == []
+    assert len(client.search_for_studies(search_filters={"PatientID": "FIND*"}, limit=2)) == 2
+    assert len(client.search_for_studies(search_filters={"PatientID": "FIND*"}, limit=2, offset=2)) == 1
+    (found,) = client.search_for_studies(search_filters={"PatientID": "FIND2"}, fields=["StudyDescription", "00101010"])
+    assert pydicom.Dataset.from_json(found).StudyDescription == "CT thorax"
+    assert len(client.search_for_series(search_filters={"PatientID": "FIND2"})) == 1
+    assert len(client.search_for_instances(search_filters={"PatientID": "FIND2", "Modality": "CT"})) == 1
+
+
 def test_every_readable_real_file_goes_in_by_stow_and_comes_back_bit_by_bit(
     shared: Path, atrium: Atrium, client: DICOMwebClient
 ) -> None:

@@ -110,6 +110,16 @@ def test_only_what_is_asked_for_is_added(browser: Client) -> None:
     assert value(study, "00201200") == [1]
 
 
+def test_below_a_series_what_only_the_files_hold_is_returned_too(browser: Client) -> None:
+    below = "studies/1.2.3/series/1.2.3.1/instances"
+    (instance,) = search(browser, f"{below}?includefield=PhotometricInterpretation,00280101")
+    assert value(instance, "00280004") == ["MONOCHROME2"]
+    assert value(instance, "00280101") == [16]
+    assert "00280004" not in search(browser, below)[0]
+    elsewhere = browser.get("/dicom-web/instances?includefield=PhotometricInterpretation")
+    assert "PhotometricInterpretation" in elsewhere["Warning"]
+
+
 def test_nothing_found_is_204_without_a_body(browser: Client) -> None:
     for path in (
         "studies?PatientID=none",

@@ -18,7 +18,8 @@ from studies.reports.critical import open_critical_results
 
 # Route name, label, icon, key, and the capabilities of which one is needed.
 ROOMS = (
-    ("worklist", "Worklist", "worklist", "w", (C.STUDY_VIEW, C.STUDY_VIEW_REFERRED)),
+    ("results", "Results", "report", "w", (C.STUDY_VIEW_REFERRED,)),
+    ("worklist", "Worklist", "worklist", "w", (C.STUDY_VIEW,)),
     ("orders", "Orders", "calendar", "o", (C.ORDER_MANAGE,)),
     ("mismatches", "Reconcile", "link", "m", (C.STUDY_CORRECT,)),
     ("reports", "Reports", "report", "r", (C.REPORT_WRITE,)),

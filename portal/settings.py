@@ -34,6 +34,7 @@ INSTALLED_APPS = [
     "studies.worklists",
     "studies.reports",
     "studies.viewer",
+    "studies.results",
     "studies.sharing",
     "studies.peer_review",
     "portal",

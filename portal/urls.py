@@ -19,6 +19,7 @@ urlpatterns = [
     path("", include("studies.dicomweb.urls")),
     path("", include("studies.dimse.urls")),
     path("", include("studies.viewer.urls")),
+    path("", include("studies.results.urls")),
     path("", include("studies.sharing.urls")),
     path("", include("studies.peer_review.urls")),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="api_schema"),

@@ -30,8 +30,10 @@ from studies.models import DomainEvent, Study
 def home(request: HttpRequest) -> HttpResponse:
     """Send the person to the room where their work is."""
     principal = request.principal  # type: ignore[attr-defined]
-    if principal.may(Capability.STUDY_VIEW) or principal.may(Capability.STUDY_VIEW_REFERRED):
+    if principal.may(Capability.STUDY_VIEW):
         return redirect("worklist")
+    if principal.may(Capability.STUDY_VIEW_REFERRED):
+        return redirect("results" if principal.may(Capability.REPORT_READ) else "worklist")
     if principal.may(Capability.AUDIT_VIEW):
         return redirect("audit")
     raise PermissionDenied

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db.models import QuerySet
 
 from accounts.capabilities import Capability
@@ -9,7 +11,7 @@ from accounts.principals import Principal
 from studies.findings.models import ImageFinding
 from studies.models import Study
 
-SIGNED = {Study.Status.PRELIMINARY, Study.Status.FINAL, Study.Status.ADDENDED}
+SIGNED = {Study.Status.FINAL, Study.Status.ADDENDED}
 
 
 def findings_of(principal: Principal, study: Study) -> QuerySet[ImageFinding]:
@@ -22,6 +24,11 @@ def findings_of(principal: Principal, study: Study) -> QuerySet[ImageFinding]:
     return findings.none()
 
 
-def key_images_of(study: Study) -> QuerySet[ImageFinding]:
-    """Give a study's key images with their pictures, for a report's document; the caller has passed the gate."""
-    return ImageFinding.objects.filter(study=study, kind=ImageFinding.Kind.KEY_IMAGE, picture__isnull=False)
+def key_images_of(study: Study, *, until: datetime) -> QuerySet[ImageFinding]:
+    """Give a study's key images marked up to a moment, with their pictures, for its signed report.
+
+    The caller has passed the gate.
+    """
+    return ImageFinding.objects.filter(
+        study=study, kind=ImageFinding.Kind.KEY_IMAGE, picture__isnull=False, created_at__lte=until
+    )

@@ -21,6 +21,7 @@ from portal.audit.services import record
 from studies.findings.documents import key_object_selection, presentation_state, presentation_state_file
 from studies.findings.errors import NoSuchImage, NotAllowed, Unusable
 from studies.findings.models import ImageFinding
+from studies.findings.selectors import SIGNED
 from studies.ingest.services import Source, WayIn, ingest, stage
 from studies.models import Instance, Study
 
@@ -138,8 +139,13 @@ def keep_key_image(
 
 @transaction.atomic
 def remove_finding(*, finding: ImageFinding, principal: Principal) -> None:
-    """Take a finding out of the report's list; objects in the archive stay. Raises NotAllowed."""
+    """Take a finding out of the report's list; objects in the archive stay.
+
+    Raises NotAllowed, also for a key image of a signed report: what was signed beside it stays.
+    """
     _author(principal, finding.study)
+    if finding.kind == ImageFinding.Kind.KEY_IMAGE and finding.study.status in SIGNED:
+        raise NotAllowed("The report beside this key image is signed.")
     _record(finding.study, principal, f"{finding.get_kind_display().lower()} removed", finding)
     finding.delete()
 

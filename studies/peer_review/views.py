@@ -76,10 +76,7 @@ def peer_review(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "review": review,
         "study": study,
-        "sections": [
-            {"title": name.capitalize(), "text": review.part.sections.get(name, "")}
-            for name in review.part.section_names
-        ],
+        "sections": review.part.section_texts,
         "scores": PeerReview.Score.choices,
         "score": request.POST.get("score", review.score),
         "comment": request.POST.get("comment", review.comment),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
 from accounts.capabilities import Capability
 from accounts.principals import Principal
@@ -10,7 +10,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
 from studies.access import studies_visible_to
 from studies.models import Study
-from studies.reports.models import OpenedPrior, PreliminarySignature, ReportPart, ReportVersion
+from studies.reports.models import OpenedPrior, PreliminarySignature, ReportPart, ReportReading, ReportVersion
 
 
 def may_read(principal: Principal, study: Study) -> bool:
@@ -96,7 +96,12 @@ def _visible(principal: Principal) -> QuerySet[ReportPart]:
 
 
 def record_reading(principal: Principal, study: Study) -> None:
-    """Record that the principal read the study's signed report."""
+    """Record that the principal read the study's signed report, in the trail and for their list of results."""
+    signed = ReportPart.objects.filter(report__study=study, signed_at__isnull=False)
+    report_id, parts = signed.order_by("report").values_list("report").annotate(count=Count("pk")).first() or (None, 0)
+    known = ReportReading.objects.filter(user=principal.user, report=report_id, parts_read=parts)
+    if report_id is not None and principal.user is not None and not known.exists():
+        ReportReading.objects.update_or_create(user=principal.user, report_id=report_id, defaults={"parts_read": parts})
     record_viewing(
         AuditEvent.Action.REPORT_READ,
         principal=principal,

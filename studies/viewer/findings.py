@@ -18,7 +18,7 @@ from accounts.principals import Principal
 from studies.access import visible_study
 from studies.findings.errors import FindingError, NotAllowed
 from studies.findings.models import ImageFinding
-from studies.findings.selectors import findings_of
+from studies.findings.selectors import SIGNED, findings_of
 from studies.findings.services import Place, Quantity, Viewport, keep_key_image, keep_measurement, remove_finding
 from studies.models import Study
 
@@ -60,6 +60,7 @@ def _context(request: HttpRequest, study: Study) -> dict[str, Any]:
     return {
         "study": study,
         "findings": findings_of(principal, study),
+        "is_signed": study.status in SIGNED,
         "may_write": principal.may(Capability.REPORT_WRITE, study.site_id),
     }
 

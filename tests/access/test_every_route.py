@@ -155,6 +155,8 @@ ALLOWED: dict[str, set[str]] = {
     "finding_picture": WRITERS,  # of an unsigned report
     "viewer_open": OF_NORTH,
     "viewer_preferences": set(),  # without a study it's 404 for everyone
+    "results": {*READERS, "southradiologist"},
+    "patient": OF_NORTH,
     "study_objects": OF_NORTH,
     "study_object": OF_NORTH,
     "discussion": OF_NORTH - {"referrer"},
@@ -307,6 +309,7 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         "prefetch/<int:pk>": f"prefetch/{PrefetchRule.objects.create(name=SECRET, site=north).pk}",
         "transfers/<int:pk>": f"transfers/{transfer.pk}",
         "quarantine/<int:pk>": f"quarantine/{QuarantinedFile.objects.get().pk}",
+        "patients/<int:pk>": f"patients/{instance.series.study.patient_id}",
         "discussion/<int:pk>": f"discussion/{consult.pk}",
         "teaching/<int:pk>": f"teaching/{case.pk}",
         "peer-review/<int:pk>": f"peer-review/{review.pk}",

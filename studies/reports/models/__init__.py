@@ -2,6 +2,7 @@
 
 from studies.reports.models.certificate import SiteCertificate
 from studies.reports.models.critical import CriticalRecipient, CriticalResult, CriticalStep
+from studies.reports.models.reading import ReportReading
 from studies.reports.models.report import (
     OpenedPrior,
     PreliminarySignature,
@@ -22,6 +23,7 @@ __all__ = [
     "PreliminarySignature",
     "Report",
     "ReportPart",
+    "ReportReading",
     "ReportTemplate",
     "ReportVersion",
     "Retraction",

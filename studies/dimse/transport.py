@@ -104,6 +104,8 @@ class TunedSocket(AssociationSocket):
             if not count:
                 break
             read += count
+            # Linux goes back to delayed ACKs by itself; a sender with Nagle's algorithm then waits 40 ms for ours.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return read
 
     def send(self, bytestream: bytes) -> None:

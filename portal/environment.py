@@ -96,6 +96,7 @@ class Environment:
     dicom_tls_certificate: str
     dicom_tls_key: str
     dicom_tls_ca: str
+    dicom_jwt_key: str
     dicom_storage_classes: tuple[str, ...]
     commitment_hash: bool
     database_url: str
@@ -156,6 +157,7 @@ def read_environment() -> Environment:
         dicom_tls_certificate=os.environ.get("ATRIUM_DICOM_TLS_CERTIFICATE", ""),
         dicom_tls_key=os.environ.get("ATRIUM_DICOM_TLS_KEY", ""),
         dicom_tls_ca=os.environ.get("ATRIUM_DICOM_TLS_CA", ""),
+        dicom_jwt_key=os.environ.get("ATRIUM_DICOM_JWT_KEY", ""),
         commitment_hash=_flag("ATRIUM_COMMITMENT_HASH", False),
         dicom_storage_classes=tuple(os.environ.get("ATRIUM_DICOM_STORAGE_CLASSES", "").replace(",", " ").split()),
         database_url=os.environ.get("ATRIUM_DATABASE_URL") or f"sqlite:///{data / 'atrium.sqlite3'}",

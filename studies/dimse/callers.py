@@ -16,6 +16,7 @@ from portal.audit.services import record
 from studies.dimse.models import Node
 
 logger = logging.getLogger("atrium.dimse")
+SEEING = (Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,19 @@ class Caller:
 
     @property
     def may_query(self) -> bool:
-        return self.node is not None and self.node.may_query
+        return self.node is not None and self.node.may_query and self._may_see
 
     @property
     def may_retrieve(self) -> bool:
-        return self.node is not None and self.node.may_retrieve
+        return self.node is not None and self.node.may_retrieve and self._may_see
 
     @property
     def may_worklist(self) -> bool:
-        return self.node is not None and self.node.may_worklist
+        return self.node is not None and self.node.may_worklist and (self.principal.user is None or self._may_see)
+
+    @property
+    def _may_see(self) -> bool:
+        return any(self.principal.may(capability, self.site.pk) for capability in SEEING)
 
     @property
     def may_perform(self) -> bool:
@@ -64,6 +69,23 @@ def caller_from(calling_ae_title: str, address: str) -> Caller | None:
         return None
     principal = principal_of_node(ae_title=title, site_id=site.pk, capabilities=_capabilities(node), ip_address=address)
     return Caller(site, principal, node)
+
+
+def narrowed(caller: Caller, user: Principal) -> Caller:
+    """Give the same caller with a user signed in at it: what both may, at the node's site."""
+    capabilities = set(_capabilities(caller.node))
+    if Capability.STUDY_VIEW in capabilities:
+        capabilities.update(SEEING)
+    principal = Principal(
+        grants=frozenset((c.value, caller.site.pk) for c in capabilities if user.may(c, caller.site.pk)),
+        user=user.user,
+        token_id=user.token_id,
+        ae_title=caller.principal.ae_title,
+        ip_address=caller.principal.ip_address,
+        user_agent=f"AE {caller.principal.ae_title}",
+        practice_ids=user.practice_ids,
+    )
+    return Caller(caller.site, principal, caller.node)
 
 
 def _capabilities(node: Node | None) -> list[Capability]:

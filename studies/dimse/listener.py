@@ -21,8 +21,10 @@ from pynetdicom.events import Event
 from accounts.principals import Principal
 from studies.dimse import associations
 from studies.dimse.callers import caller_from, refuse
+from studies.dimse.identity import on_user_identity
 from studies.dimse.registry import SERVICES
 from studies.dimse.scp import Session, bindings, negotiate, requests
+from studies.dimse.tls import server_context
 from studies.dimse.transport import LARGEST_PDU, TunedRequestHandler, TunedServer, listening_socket
 
 logger = logging.getLogger("atrium.dimse")
@@ -63,15 +65,20 @@ def on_requested(event: Event) -> None:
         if caller is None:
             refuse(Principal(ae_title=title, ip_address=address), "unknown calling AE title or address")
             return
+        if caller.node is not None and caller.node.uses_tls and not association.dul.socket.is_encrypted:
+            refuse(caller.principal, "the node must call by TLS", site_id=caller.site.pk)
+            return
         if caller.node is not None and associations.live_of(caller.node) >= caller.node.maximum_associations:
             refuse(caller.principal, "too many associations of this node", site_id=caller.site.pk)
             association.acse.send_reject(REJECTED_TRANSIENTLY, BY_PRESENTATION, LOCAL_LIMIT_EXCEEDED)
             association.kill()
             return
+        session = Session(caller)
+        _note(session, association)
     except DatabaseError:
         logger.exception("a caller can't be looked up")
         return
-    association.atrium_session = Session(caller)
+    association.atrium_session = session
     association.ae.callers.accepted = title
 
 
@@ -84,31 +91,23 @@ def on_extended(event: Event) -> dict[str, bytes]:
     return granted
 
 
-def on_established(event: Event) -> None:
-    """Note who is connected, for the network monitor."""
-    session: Session = event.assoc.atrium_session
-    principal = session.caller.principal
-    try:
-        row = associations.opened(
-            node=session.caller.node,
-            site=session.caller.site,
-            ae_title=principal.ae_title,
-            address=principal.ip_address or "",
-            uses_tls=event.assoc.dul.socket.is_encrypted,
-        )
-    except DatabaseError:
-        logger.exception("an association can't be noted")
-    else:
-        session.association_id = row.pk
+def _note(session: Session, association: Any) -> None:
+    """Note who is connected, for the network monitor and for the node's limit."""
+    row = associations.opened(
+        node=session.caller.node,
+        site=session.caller.site,
+        ae_title=session.caller.principal.ae_title,
+        address=session.caller.principal.ip_address or "",
+        uses_tls=association.dul.socket.is_encrypted,
+    )
+    session.association_id = row.pk
 
 
-def on_ended(event: Event) -> None:
+def end(association: Any) -> None:
     """Tell what came, remove what came in part only, and give the thread's database connection back."""
-    association = event.assoc
     unfinished = association.dimse.discard_unfinished()
     session: Session | None = getattr(association, "atrium_session", None)
-    if session is not None and session.association_id:
-        association.atrium_session = None
+    if session is not None:
         logger.info(
             "association ended",
             extra={
@@ -172,16 +171,14 @@ def serve(ae: ListeningAE, listening: socket.socket, tls: ssl.SSLContext | None 
     handlers = [
         (evt.EVT_REQUESTED, on_requested),
         (evt.EVT_SOP_EXTENDED, on_extended),
-        (evt.EVT_ESTABLISHED, on_established),
-        (evt.EVT_REJECTED, on_ended),
-        (evt.EVT_RELEASED, on_ended),
-        (evt.EVT_ABORTED, on_ended),
+        (evt.EVT_USER_ID, on_user_identity),
         *bindings(SERVICES),
     ]
     server = TunedServer(
         ae, listening, ae.ae_title, ae.supported_contexts, tls, handlers, request_handler=TunedRequestHandler
     )
     server.requests = requests(SERVICES)
+    server.ended = end
     ae._servers.append(server)
     threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
     return server
@@ -194,6 +191,9 @@ def run() -> None:
         (listening_socket(settings.ATRIUM.dicom_host, settings.ATRIUM.dicom_port), None)
     ]
     logger.info("listening", extra={"port": settings.ATRIUM.dicom_port})
+    if (tls := server_context()) is not None:
+        sockets.append((listening_socket(settings.ATRIUM.dicom_host, settings.ATRIUM.dicom_tls_port), tls))
+        logger.info("listening by TLS", extra={"port": settings.ATRIUM.dicom_tls_port})
     connections.close_all()
 
     def listen(is_over: Callable[[], bool]) -> None:

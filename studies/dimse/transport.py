@@ -550,6 +550,15 @@ class TunedAssociation(Association):
         self.wake()
         super().kill()
 
+    def run_reactor(self) -> None:
+        """Serve the association to its end, whatever that is, and then let the server know."""
+        try:
+            super().run_reactor()
+        finally:
+            ended = getattr(self._server, "ended", None)
+            if ended is not None:
+                ended(self)
+
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """Hand a request to the service that answers it by itself, others to the library's service classes."""
         context = self._accepted_cx.get(context_id)
@@ -655,6 +664,7 @@ class TunedServer(ThreadedAssociationServer):
     def __init__(self, ae: ApplicationEntity, listening: socket.socket, *arguments: Any, **options: Any) -> None:
         self.listening = listening
         self.requests: dict[tuple[type, str], Callable[[Request], None]] = {}
+        self.ended: Callable[[TunedAssociation], None] | None = None
         super().__init__(ae, listening.getsockname(), *arguments, **options)
 
     def server_bind(self) -> None:

@@ -144,7 +144,7 @@ def test_what_one_site_sends_is_not_seen_at_the_other(atrium: Atrium, tmp_path: 
     assert send(atrium, path, ae_title="CT_SOUTH").returncode == 0
     headers = {"Authorization": f"Bearer {atrium.token('technologist')}"}
     found = requests.get(f"{atrium.url}/dicom-web/studies?PatientID=SOUTHERNER", headers=headers, timeout=30)
-    assert found.json() == []
+    assert found.status_code == 204
 
 
 def test_peers_that_send_garbage_do_not_disturb_others(atrium: Atrium) -> None:
@@ -178,7 +178,7 @@ def test_a_peer_that_aborts_in_the_middle_leaves_nothing_visible(atrium: Atrium,
     test_echo_is_answered(atrium)
     headers = {"Authorization": f"Bearer {token}"}
     found = requests.get(f"{atrium.url}/dicom-web/studies?PatientID=ABORTED", headers=headers, timeout=30)
-    assert found.json() == []
+    assert found.status_code == 204
 
 
 def test_a_data_set_that_breaks_off_leaves_no_file(atrium: Atrium) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
+from pathlib import Path
 from typing import IO
 
 import av
@@ -21,8 +22,6 @@ from studies.archive.rendering import FORMATS, Look, annotated, picture, placed
 MOST_ANIMATED = 1000
 LARGEST_ANIMATION = 400_000_000
 USUAL_RATE = 10.0
-IN_MEMORY = 16 << 20
-CHUNK = 1 << 18
 # Constant rate factors of H.264: quality 100 is nearly lossless, 1 barely watchable.
 BEST_FACTOR, WORST_FACTOR = 14, 40
 
@@ -64,8 +63,9 @@ def animated(frames: Frames, numbers: list[int], media_type: str, look: Look) ->
 
 
 def _mp4(first: Image.Image, rest: Iterator[Image.Image], rate: float, quality: int) -> bytes:
-    output = BytesIO()
-    with av.open(output, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    # By its name: the index comes before the pictures, for which the file is opened again.
+    file = tempfile.NamedTemporaryFile(suffix=".mp4")  # noqa: SIM115  closed below
+    with file, av.open(file.name, "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
         # Chroma has half the size: sides are even.
         stream.width, stream.height = first.width + first.width % 2, first.height + first.height % 2
@@ -78,7 +78,8 @@ def _mp4(first: Image.Image, rest: Iterator[Image.Image], rate: float, quality: 
             canvas.paste(image)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(canvas), format="rgb24")))
         container.mux(stream.encode())
-    return output.getvalue()
+        container.close()
+        return Path(file.name).read_bytes()
 
 
 def _each(first: Image.Image, rest: Iterator[Image.Image]) -> Iterator[Image.Image]:
@@ -87,8 +88,8 @@ def _each(first: Image.Image, rest: Iterator[Image.Image]) -> Iterator[Image.Ima
 
 
 def _stream_file(frames: Frames) -> IO[bytes]:
-    """Give the video stream as a file, on disk when it's long."""
-    file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  closed by who takes it
+    """Give the video stream as a file."""
+    file: IO[bytes] = tempfile.NamedTemporaryFile()  # noqa: SIM115  closed by who takes it
     for chunk in frames.stream():
         file.write(chunk)
     file.seek(0)
@@ -124,8 +125,8 @@ def as_mp4(frames: Frames) -> IO[bytes]:
 
 
 def _in_mp4(source: IO[bytes], rate: float) -> IO[bytes]:
-    target: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  closed by who takes it
-    with av.open(source) as reader, av.open(target, "w", format="mp4", options={"movflags": "faststart"}) as writer:
+    target: IO[bytes] = tempfile.NamedTemporaryFile(suffix=".mp4")  # noqa: SIM115  closed by who takes it
+    with av.open(source) as reader, av.open(target.name, "w", options={"movflags": "faststart"}) as writer:
         video = reader.streams.video[0]
         if video.codec_context.name in {"h264", "hevc"} and video.average_rate:
             copied = writer.add_stream_from_template(video)
@@ -134,12 +135,13 @@ def _in_mp4(source: IO[bytes], rate: float) -> IO[bytes]:
                     packet.stream = copied
                     writer.mux(packet)
         else:
-            made = writer.add_stream("libx264", rate=video.average_rate or Fraction(rate).limit_denominator(1000))
+            pace = video.average_rate or Fraction(rate).limit_denominator(1000)
+            made = writer.add_stream("libx264", rate=pace)
             made.width, made.height, made.pix_fmt = video.width // 2 * 2, video.height // 2 * 2, "yuv420p"
             made.options = {"preset": "veryfast"}
             for number, frame in enumerate(reader.decode(video)):
                 plain = frame.reformat(made.width, made.height, "yuv420p")
-                plain.pts, plain.time_base = number, 1 / Fraction(made.rate or 1)
+                plain.pts, plain.time_base = number, 1 / pace
                 writer.mux(made.encode(plain))
             writer.mux(made.encode())
     target.seek(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -26,6 +25,7 @@ from studies.dimse.client import RETURNED, FoundStudy, Progress, Query, Receiver
 from studies.dimse.errors import BrokeOff, NodeRefuses, NodeUnavailable, NotSendable
 from studies.dimse.models import Node
 from studies.dimse.outgoing import Outgoing
+from studies.dimse.tls import client_context
 from studies.ingest.services import new_staging_path
 
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 120
@@ -42,13 +42,6 @@ def our_title(node: Node) -> str:
     return node.calling_ae_title or settings.ATRIUM.ae_title
 
 
-def tls_towards(node: Node) -> tuple[ssl.SSLContext, str] | None:
-    """Give the TLS context and host name to call the node with; None where it's called without TLS."""
-    if not node.uses_tls:
-        return None
-    return ssl.create_default_context(), node.host
-
-
 def calling_ae(node: Node) -> AE:
     """Give an AE with our title and time-outs for this node."""
     ae = AE(our_title(node))
@@ -62,7 +55,13 @@ def calling_ae(node: Node) -> AE:
 @contextmanager
 def associated(node: Node, ae: AE, **options: Any) -> Iterator[Association]:
     """Hold an association with the node. Raises NodeUnavailable with the reason in plain words."""
-    association = ae.associate(node.host, node.port, ae_title=node.ae_title, tls_args=tls_towards(node), **options)
+    try:
+        tls = client_context(node)
+    except OSError as error:
+        raise NodeUnavailable(
+            _("The certificate or key for TLS can't be read; see ATRIUM_DICOM_TLS_CERTIFICATE.")
+        ) from error
+    association = ae.associate(node.host, node.port, ae_title=node.ae_title, tls_args=tls, **options)
     if not association.is_established:
         raise NodeUnavailable(why_not_associated(node, association))
     connected = association.dul.socket

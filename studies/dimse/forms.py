@@ -164,7 +164,8 @@ class NodeForm(forms.ModelForm):
             "base_url": _("The root under which /studies lies."),
             "character_set": _("What it means where it doesn't say, or says it wrongly."),
             "calling_ae_title": _("Empty: the usual one."),
-            "wants_availability_notification": "",
+            **dict.fromkeys(("wants_availability_notification", "may_receive", "may_be_queried", "may_worklist"), ""),
+            "allows_lossy": "",
         }
         widgets = {"base_url": forms.URLInput(attrs={"placeholder": "https://pacs.example/dicom-web"})}
 

@@ -110,7 +110,12 @@ class RoutingRuleForm(forms.ModelForm):
             "set_priority": _("Set the priority"),
             "deidentify": _("De-identify what is sent (PS3.15 basic profile)"),
         }
-        help_texts = {"order": _("Small numbers are asked first.")}
+        help_texts = {
+            "order": _("Small numbers are asked first."),
+            "stops": "",
+            "conditions": "",
+            "reading_group": _("By its name, as on the department's page."),
+        }
         widgets = {"nodes": forms.CheckboxSelectMultiple}
 
     def __init__(self, data: Any = None, *, principal: Principal, instance: RoutingRule) -> None:

@@ -29,6 +29,8 @@ from studies.models import Study
 PAGE = 50
 MOST_ITEMS = 200
 MOST_FOUND = 200
+# htmx takes the answer and asks no more.
+STOP_POLLING = 286
 may_send = capability_required(Capability.STUDY_SEND)
 may_see_transfers = capability_required(Capability.STUDY_SEND, Capability.NODE_MANAGE)
 
@@ -126,8 +128,9 @@ def transfer(request: HttpRequest, pk: int) -> HttpResponse:
         "is_visible": bool(_visible_studies(principal, [one])),
         "ahead": Transfer.objects.filter(node=one.node, kind=one.kind, status__in=OPEN, pk__lt=one.pk).count(),
     }
-    template = "dimse/_transfer.html" if request.htmx else "dimse/transfer.html"  # type: ignore[attr-defined]
-    return _private(render(request, template, context))
+    if not request.htmx:  # type: ignore[attr-defined]
+        return _private(render(request, "dimse/transfer.html", context))
+    return _private(render(request, "dimse/_transfer.html", context, status=STOP_POLLING if one.is_over else 200))
 
 
 @require_POST

@@ -80,11 +80,13 @@ def make_pdf_object(pdf: bytes) -> bytes:
     return as_file(dataset, EncapsulatedPDFStorage)
 
 
-def make_video(pictures: int = 12) -> tuple[bytes, bytes]:
-    """Give an MP4 stream that turns from dark to bright, and the DICOM object that holds it."""
+def make_video(
+    pictures: int = 12, *, container_format: str = "mp4", codec: str = "libx264", syntax: str = MPEG4HP41
+) -> tuple[bytes, bytes]:
+    """Give a video stream that turns from dark to bright, and the DICOM object that holds it."""
     output = BytesIO()
-    with av.open(output, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=10)
+    with av.open(output, "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for number in range(pictures):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number * 20, np.uint8), format="rgb24")
@@ -99,7 +101,7 @@ def make_video(pictures: int = 12) -> tuple[bytes, bytes]:
     dataset.PixelData = encapsulate([mp4])
     dataset["PixelData"].is_undefined_length = True
     dataset["PixelData"].VR = "OB"
-    return mp4, as_file(dataset, VideoEndoscopicImageStorage, MPEG4HP41)
+    return mp4, as_file(dataset, VideoEndoscopicImageStorage, syntax)
 
 
 def make_presentation_state(image: Instance, **keywords: Any) -> bytes:

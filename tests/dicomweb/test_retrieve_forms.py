@@ -143,7 +143,7 @@ def test_a_study_comes_as_a_zip_with_its_directory(
     assert len(found) == 3
     assert found.find_values("SeriesNumber") == [1, 2]
     assert {i.load().SOPInstanceUID for i in found} == set(Instance.objects.values_list("sop_instance_uid", flat=True))
-    found._tmp.cleanup()  # type: ignore[union-attr]
+    found._stage["t"].cleanup()
 
 
 @pytest.mark.skipif(which("dcmdump") is None, reason="dcmtk isn't installed")

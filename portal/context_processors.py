@@ -21,6 +21,7 @@ ROOMS = (
     ("results", "Results", "report", "w", (C.STUDY_VIEW_REFERRED,)),
     ("worklist", "Worklist", "worklist", "w", (C.STUDY_VIEW,)),
     ("orders", "Orders", "calendar", "o", (C.ORDER_MANAGE,)),
+    ("dashboard", "Dashboard", "activity", "b", (C.CASE_ASSIGN,)),
     ("mismatches", "Reconcile", "link", "m", (C.STUDY_CORRECT,)),
     ("reports", "Reports", "report", "r", (C.REPORT_WRITE,)),
     ("critical_results", "Critical", "flag", "c", (C.REPORT_READ, C.REPORT_WRITE)),

@@ -336,6 +336,7 @@ class StatusChange(models.Model):
 
     class Meta:
         ordering = ["pk"]
+        indexes = [models.Index(fields=["status", "changed_at"], name="status_change_by_time")]
 
     def __str__(self) -> str:
         return f"{self.study_id} {self.status}"

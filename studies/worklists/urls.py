@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from studies.worklists import api, cases, rejections, uploads, views
+from studies.worklists import api, cases, dashboard, rejections, sharing, uploads, views
 
 urlpatterns = [
     path("api/v1/studies/", api.studies, name="api_studies"),
@@ -23,6 +23,11 @@ urlpatterns = [
     path("studies/<uid:study_instance_uid>/reject/", rejections.reject, name="reject"),
     path("rejected/", rejections.rejected, name="rejected"),
     path("rejected/restore/", rejections.restore, name="restore_rejected"),
+    path("dashboard/", dashboard.dashboard, name="dashboard"),
+    path("worklist/sharing/", sharing.sharing, name="case_sharing"),
+    path("worklist/sharing/<slug:kind>/new/", sharing.new, name="new_sharing"),
+    path("worklist/sharing/<slug:kind>/<int:pk>/", sharing.change, name="change_sharing"),
+    path("worklist/sharing/<slug:kind>/<int:pk>/delete/", sharing.delete, name="delete_sharing"),
     path("upload/", uploads.upload, name="upload"),
     path("upload/files/", uploads.upload_file, name="upload_file"),
     path("quarantine/", uploads.quarantine, name="quarantine"),

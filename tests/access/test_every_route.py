@@ -23,6 +23,7 @@ from studies.reports.certificates import certificate_of
 from studies.reports.models import CriticalResult, Macro, Report, ReportPart, ReportTemplate, ReportVersion
 from studies.sharing.models import Comment, TeachingCase
 from studies.workitems.services import create_workitem
+from studies.worklists.models import ReadingGroup
 from tests.factories import PEOPLE, make_instance, principal_of
 from tests.workitems.workitem_data import scheduled
 
@@ -57,6 +58,11 @@ ALLOWED: dict[str, set[str]] = {
     "audit_verify": {"compliance", "admin"},
     "audit_export": {"compliance", "admin"},
     "worklist": IMAGES,
+    "dashboard": {"radiologist", "admin"},
+    "case_sharing": {"radiologist", "admin"},
+    "new_sharing": {"radiologist", "admin"},
+    "change_sharing": {"radiologist", "admin"},
+    "delete_sharing": {"radiologist", "admin"},
     "worklist_rows": IMAGES,
     "worklist_bulk": {*OF_SITE, "southradiologist"},  # what isn't theirs is left alone
     "save_columns": IMAGES,
@@ -238,6 +244,7 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         details=OrderDetails(description="CT", modality="CT", scheduled_at=timezone.now()),
         principal=principal_of(User.objects.get(username="admin")),
     )
+    group, doomed = (ReadingGroup.objects.create(site=north, name=f"{SECRET} {n}") for n in (1, 2))
     now = snapshot(instance.series.study, None)
     step = Reconciliation.objects.create(study=instance.series.study, kind="moved", before=now, after=now)
     report = Report.objects.create(study=instance.series.study)
@@ -316,6 +323,9 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         "peer-review/programmes/<int:pk>": f"peer-review/programmes/{north.pk}",
         "findings/<int:pk>": f"findings/{finding.pk}",
         "orders/<int:pk>": f"orders/{order.pk}",
+        "<slug:kind>/<int:pk>/delete": f"group/{doomed.pk}/delete",
+        "<slug:kind>/<int:pk>": f"group/{group.pk}",
+        "<slug:kind>": "group",
         "undo/<int:pk>": f"undo/{step.pk}",
         "<int:pk>": "1",
     }

@@ -1,0 +1,203 @@
+"""Cases shared out by rule and by hand, clocks, filters shared, and the lead's figures."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from studies import events, reading
+from studies.models import DomainEvent, Priority, StatusChange, Study
+from studies.worklists import figures, turnaround
+from studies.worklists.models import (
+    AssignmentRule,
+    CaseClock,
+    ReadingGroup,
+    SavedFilter,
+    Shift,
+    TurnaroundTarget,
+    WorklistPreference,
+)
+from tests.factories import make_instance, principal_of
+from tests.worklists.test_worklist import make_study
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture
+def neuro(north: Any, people: Any) -> ReadingGroup:
+    group = ReadingGroup.objects.create(site=north, name="Neuro", modalities=["CT", "MR"], words=["head"])
+    group.members.set([people["radiologist"], people["resident"]])
+    return group
+
+
+def on_duty(site: Any, user: Any) -> None:
+    now = timezone.now()
+    Shift.objects.create(site=site, user=user, starts_at=now - timedelta(hours=1), ends_at=now + timedelta(hours=1))
+
+
+def arrived(ingest_files: Any, site: Any, **values: Any) -> Study:
+    ingest_files(site, make_instance(**values))
+    events.deliver_due()
+    return Study.objects.latest("pk")
+
+
+def test_a_case_goes_to_the_member_on_duty_with_the_fewest_open_cases(
+    north: Any, people: Any, neuro: ReadingGroup, ingest_files: Any
+) -> None:
+    AssignmentRule.objects.create(group=neuro)
+    assert arrived(ingest_files, north, StudyDescription="CT head").assigned_to is None, "nobody is on duty"
+    on_duty(north, people["resident"])
+    assert arrived(ingest_files, north, StudyDescription="CT head").assigned_to == people["resident"]
+    on_duty(north, people["radiologist"])
+    assert arrived(ingest_files, north, StudyDescription="CT head").assigned_to == people["radiologist"]
+    assert arrived(ingest_files, north, StudyDescription="CT knee").assigned_to is None
+    assert arrived(ingest_files, north, StudyDescription="US head", Modality="US").assigned_to is None
+
+
+def test_a_member_who_may_not_write_there_gets_nothing(
+    north: Any, people: Any, neuro: ReadingGroup, ingest_files: Any
+) -> None:
+    neuro.members.set([people["southradiologist"]])
+    AssignmentRule.objects.create(group=neuro, only_on_shift=False)
+    assert arrived(ingest_files, north, StudyDescription="CT head").assigned_to is None
+
+
+def test_the_narrowest_target_sets_the_clock_and_another_priority_moves_it(
+    north: Any, people: Any, ingest_files: Any
+) -> None:
+    TurnaroundTarget.objects.create(site=north, priority=Priority.STAT, minutes=45)
+    TurnaroundTarget.objects.create(site=north, priority=Priority.STAT, modality="CT", minutes=20)
+    study = arrived(ingest_files, north)
+    assert study.clock.due_at - study.received_at == timedelta(hours=24)
+    reading.set_priority(study=study, priority="STAT", principal=principal_of(people["admin"]))
+    events.deliver_due()
+    study.clock.refresh_from_db()
+    assert study.clock.due_at - study.received_at == timedelta(minutes=20)
+
+
+def test_a_late_case_is_told_once(north: Any, ingest_files: Any) -> None:
+    late, read = arrived(ingest_files, north), arrived(ingest_files, north)
+    reading.set_status(read, Study.Status.FINAL, None)
+    CaseClock.objects.update(due_at=timezone.now() - timedelta(minutes=1))
+    assert (turnaround.escalate_overdue(), turnaround.escalate_overdue()) == (1, 0)
+    assert [e.payload for e in DomainEvent.objects.filter(name="case.overdue")] == [{"study": late.pk}]
+
+
+def test_next_case_claims_and_passes_over_what_others_hold_or_have(north: Any, people: Any, client_of: Any) -> None:
+    held, assigned, free = (make_study(north, n, study_date=datetime(2026, 1, n, tzinfo=UTC)) for n in (1, 2, 3))
+    reading.claim_study(study=held, principal=principal_of(people["resident"]))
+    reading.assign_by_rule(study=assigned, reader=people["resident"])
+    reader = client_of("radiologist")
+    assert reader.get("/worklist/upcoming/").json() == {"studies": [free.study_instance_uid]}
+    opened = reader.post("/worklist/next/", {"query": "status=arrived&sort=priority,date"})
+    assert opened["Location"].startswith(f"/studies/{free.study_instance_uid}/?list=")
+    claim = reading.claim_of(free)
+    assert claim is not None
+    assert claim.holder == people["radiologist"]
+    assert b"No unread case is left" in reader.post("/worklist/next/", {"beside": "1.2.3"}, follow=True).content
+
+
+def test_going_on_gives_an_untouched_case_back(north: Any, people: Any, client_of: Any) -> None:
+    first, _second = (make_study(north, n, study_date=datetime(2026, 1, n, tzinfo=UTC)) for n in (1, 2))
+    reader = client_of("radiologist")
+    reader.post("/worklist/next/")
+    reader.post("/worklist/next/", {"beside": first.study_instance_uid})
+    assert reading.claim_of(first) is None
+
+
+def test_a_colleague_is_told_and_may_take_over(north: Any, people: Any, client_of: Any) -> None:
+    study = make_study(north, 1)
+    client_of("radiologist").post(f"/studies/{study.study_instance_uid}/claim/")
+    resident = client_of("resident")
+    refused = resident.post(f"/studies/{study.study_instance_uid}/claim/")
+    assert refused.status_code == 409
+    assert b"has this case open until" in refused.content
+    taken = resident.post(f"/studies/{study.study_instance_uid}/claim/", {"take_over": "1"})
+    assert b"You have this case open" in taken.content
+
+
+def test_many_cases_are_assigned_and_prioritised_at_once(north: Any, south: Any, people: Any, client_of: Any) -> None:
+    studies = [make_study(north, 1), make_study(north, 2), make_study(south, 3)]
+    pks = [s.pk for s in studies]
+    lead = client_of("radiologist")
+    answer = lead.post("/worklist/bulk/", {"study": pks, "reader": people["resident"].pk})
+    assert "2 cases changed. 1 was refused" in answer["HX-Trigger"], "the resident doesn't read at south"
+    lead.post("/worklist/bulk/", {"study": pks, "priority": "STAT"})
+    assert set(Study.objects.values_list("priority", flat=True)) == {"STAT"}
+    client_of("southradiologist").post("/worklist/bulk/", {"study": pks, "priority": "LOW"})
+    assert Study.objects.filter(priority="LOW").get().site == south
+
+
+def test_a_shared_filter_is_seen_by_its_group_only(people: Any, neuro: ReadingGroup, client_of: Any) -> None:
+    neuro.members.set([people["resident"]])
+    query = "status=arrived&modality=CT&description=head&sort=priority%2Cdate"
+    body = {"name": "Heads of ours", "query": query, "share": f"group:{neuro.pk}"}
+    client_of("radiologist").post("/worklist/filters/", body)
+    assert b"Heads of ours" in client_of("resident").get("/worklist/").content
+    assert b"Heads of ours" not in client_of("technologist").get("/worklist/").content
+    outsider = client_of("southradiologist").post("/worklist/filters/", {**body, "name": "x"})
+    assert outsider.status_code == 404
+    assert SavedFilter.objects.count() == 1
+
+
+def test_columns_and_sort_are_remembered(north: Any, people: Any, client_of: Any) -> None:
+    make_study(north, 1, accession_number="ACC1", institution_name="x")
+    reader = client_of("radiologist")
+    reader.post("/worklist/columns/", {"column": ["images", "study", "nonsense"]})
+    page = reader.get("/worklist/?sort=name").content
+    assert b"ACC1" not in page
+    kept = WorklistPreference.objects.get(user=people["radiologist"])
+    assert (kept.columns, kept.sort) == (["images", "study"], "name")
+    assert b'data-sort="name"' in reader.get("/worklist/").content
+
+
+def test_rows_follow_what_the_list_holds(north: Any, client_of: Any) -> None:
+    shown, left = make_study(north, 1), make_study(north, 2, status=Study.Status.FINAL)
+    rows = client_of("radiologist").get(f"/worklist/rows/?ids={shown.pk},{left.pk}&status=arrived").content
+    assert f'data-study="{shown.pk}"'.encode() in rows
+    assert f'data-study="{left.pk}"'.encode() not in rows
+
+
+def test_the_figures_are_what_happened(north: Any, people: Any, client_of: Any) -> None:
+    now = timezone.now()
+    for number, minutes in enumerate((10, 20, 30, 40)):
+        study = make_study(north, number, modalities_in_study="CT\\SR", priority="STAT")
+        Study.objects.filter(pk=study.pk).update(received_at=now - timedelta(minutes=minutes))
+        reading.set_status(study, Study.Status.FINAL, people["radiologist"])
+        StatusChange.objects.filter(study=study).update(changed_at=now)
+    waiting = make_study(north, 9, modalities_in_study="MR")
+    Study.objects.filter(pk=waiting.pk).update(received_at=now - timedelta(hours=2), assigned_to=people["resident"])
+    studies = figures.department(principal_of(people["radiologist"]), [north])
+    (stat,), (ct,) = figures.turnaround(studies, 7)
+    assert (stat.label, stat.count, stat.p50, stat.p90) == ("STAT", 4, 25, 37)
+    assert ct.label == "CT"
+    assert figures.backlog(studies, now) == {"Routine": [0, 1, 0, 0, 0]}
+    _days, volume = figures.volume(studies, 7)
+    assert {modality: sum(counts) for modality, counts in volume.items()} == {"CT": 4, "MR": 1}
+    load = {row.reader.username: row for row in figures.load(people.values(), studies, 7)}
+    assert (load["resident"].assigned, load["radiologist"].finished) == (1, 4)
+    page = client_of("radiologist").get("/dashboard/?days=30").content
+    assert b"Turnaround by priority" in page
+    assert client_of("resident").get("/dashboard/").status_code == 403
+
+
+def test_the_lead_sets_up_groups_rules_shifts_and_targets(north: Any, people: Any, client_of: Any) -> None:
+    lead = client_of("radiologist")
+    body = {"site": north.pk, "name": "Chest", "modalities": "ct, dx", "members": [people["resident"].pk]}
+    assert lead.post("/worklist/sharing/group/new/", body).status_code == 302
+    group = ReadingGroup.objects.get()
+    assert group.modalities == ["CT", "DX"]
+    assert (
+        lead.post("/worklist/sharing/rule/new/", {"group": group.pk, "rank": 1, "is_active": "on"}).status_code == 302
+    )
+    shift = {"site": north.pk, "user": people["resident"].pk, "starts_at": "2027-01-01T08:00"}
+    assert lead.post("/worklist/sharing/shift/new/", {**shift, "ends_at": "2027-01-01T07:00"}).status_code == 422
+    assert lead.post("/worklist/sharing/shift/new/", {**shift, "ends_at": "2027-01-01T17:00"}).status_code == 302
+    target = {"site": north.pk, "priority": "STAT", "minutes": 30}
+    assert lead.post("/worklist/sharing/target/new/", target).status_code == 302
+    assert b"Chest" in lead.get("/worklist/sharing/").content
+    lead.post(f"/worklist/sharing/group/{group.pk}/delete/")
+    assert not AssignmentRule.objects.exists()

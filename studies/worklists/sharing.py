@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -24,7 +23,7 @@ from studies.worklists.models import AssignmentRule, ReadingGroup, Shift, Turnar
 from studies.worklists.views import principal_of, private
 
 may_share_out = capability_required(Capability.CASE_ASSIGN)
-KINDS: dict[str, tuple[Any, type[ModelForm], Any]] = {
+KINDS: dict[str, tuple[Any, Any, Any]] = {
     "group": (ReadingGroup, ReadingGroupForm, gettext_lazy("Reading group")),
     "rule": (AssignmentRule, AssignmentRuleForm, gettext_lazy("Assignment rule")),
     "shift": (Shift, ShiftForm, gettext_lazy("Shift")),

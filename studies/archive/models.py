@@ -79,3 +79,24 @@ class ObjectRemoval(models.Model):
 
     def __str__(self) -> str:
         return self.object_key
+
+
+class NonPatientInstance(models.Model):
+    """An object of no patient that a site keeps: a colour palette, a hanging protocol (PS3.4 Annex GG)."""
+
+    site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="non_patient_instances")
+    category = models.CharField(max_length=32, help_text="The resource of PS3.18 §12 that holds it.")
+    sop_instance_uid = models.CharField(max_length=UID_LENGTH)
+    sop_class_uid = models.CharField(max_length=UID_LENGTH)
+    object_key = models.CharField(max_length=400)
+    object_length = models.BigIntegerField()
+    sha256 = models.BinaryField(max_length=32)
+    attributes = models.JSONField(default=dict, help_text="DICOM JSON.")
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["sop_instance_uid", "site"], name="non_patient_uid_unique")]
+        indexes = [models.Index(fields=["site", "category", "-id"], name="non_patient_by_category")]
+
+    def __str__(self) -> str:
+        return self.sop_instance_uid

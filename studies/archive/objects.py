@@ -80,6 +80,18 @@ def read_range(instance: Instance, offset: int, length: int) -> bytes:
         raise ObjectMissing(instance.sop_instance_uid) from error
 
 
+def stream_object(key: str, length: int) -> Iterator[bytes]:
+    """Give an object in chunks, so that memory stays flat. Raises ObjectMissing."""
+    position = 0
+    while position < length:
+        size = min(CHUNK * 4, length - position)
+        try:
+            yield _storage().read_range(key, position, size)
+        except (OSError, EOFError) as error:
+            raise ObjectMissing(key) from error
+        position += size
+
+
 def read_instance(instance: Instance) -> bytes:
     """Give the whole Part 10 file as received. Raises ObjectMissing."""
     return read_range(instance, 0, instance.object_length)

@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import path
 
-from studies.dicomweb import qido, rendered, stow, wado, wado_metadata, workitems
+from studies.dicomweb import capabilities, non_patient, qido, rendered, stow, wado, wado_metadata, workitems
 from studies.dicomweb.delete import delete
 from studies.dicomweb.wado_uri import wado_uri
 
@@ -68,4 +68,14 @@ urlpatterns = [
     path(f"{WORKITEM}/cancelrequest", workitems.cancel_request, name="dicomweb_workitem_cancel"),
     path(SUBSCRIBER, workitems.subscriber, name="dicomweb_subscriber"),
     path(f"{SUBSCRIBER}/suspend", workitems.suspend, name="dicomweb_suspend"),
+    path("dicom-web/<category:category>", non_patient.instances, name="dicomweb_non_patient"),
+    path(
+        "dicom-web/<category:category>/<uid:sop_instance_uid>",
+        non_patient.instance,
+        name="dicomweb_non_patient_instance",
+    ),
+    path("dicom-web/", capabilities.root, name="dicomweb_root"),
+    path("dicom-web/conformance", capabilities.conformance, name="dicomweb_conformance"),
+    path("dicom-web/openapi.json", capabilities.openapi, name="dicomweb_openapi"),
 ]
+urlpatterns = [capabilities.answering_options(pattern) for pattern in urlpatterns]

@@ -17,13 +17,12 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from accounts.capabilities import Capability
 from accounts.gates import problem, program_capability_required
-from accounts.models import Site
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
-from studies.access import sites_where
 from studies.dicomweb.datasets import answer_with, dataset_from
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty
+from studies.dicomweb.sites import site_for
 from studies.workitems import errors, matching, selectors, services, subscriptions
 from studies.workitems.attributes import values
 
@@ -85,16 +84,6 @@ def _only(request: HttpRequest, *methods: str) -> None:
         raise DicomWebError(405, "That method isn't for this resource.", allow=list(methods))
 
 
-def _site(request: HttpRequest, capability: Capability) -> Site:
-    """Give the site to work at: named by ``?site=`` or ``X-Atrium-Site``, else the first where one may."""
-    sites = sites_where(_principal(request), capability).order_by("pk")
-    slug = request.GET.get("site") or request.headers.get("X-Atrium-Site")
-    site = sites.filter(slug=slug).first() if slug else sites.first()
-    if site is None:
-        raise errors.NotAuthorised
-    return site
-
-
 def _done(done: services.Done, status: int) -> HttpResponse:
     response = empty(status)
     return _warn(response, WARNINGS[done.warning]) if done.warning in WARNINGS else response
@@ -110,7 +99,7 @@ def workitems(request: HttpRequest) -> HttpResponseBase:
     uid = request.GET.get("workitem") or request.GET.get("AffectedSOPInstanceUID") or ""
     # The form of the standard before 2019: the UID alone is the query.
     uid = uid or next((name for name in request.GET if re.fullmatch(r"[0-9.]+", name)), "")
-    site = _site(request, Capability.WORKITEM_PERFORM)
+    site = site_for(request, Capability.WORKITEM_PERFORM)
     done = services.create_workitem(
         site=site, dataset=dataset_from(request), principal=_principal(request), sop_instance_uid=uid
     )
@@ -232,7 +221,7 @@ def subscriber(request: HttpRequest, workitem_uid: str, ae_title: str) -> HttpRe
     principal = _principal(request)
     deletion_lock = request.GET.get("deletionlock", "false").lower() == "true"
     if workitem_uid in GLOBAL:
-        site = _site(request, Capability.WORKITEM_VIEW)
+        site = site_for(request, Capability.WORKITEM_VIEW)
         if request.method == "DELETE":
             subscriptions.unsubscribe_globally(site=site, ae_title=ae_title, principal=principal)
             return empty(200)
@@ -278,7 +267,7 @@ def suspend(request: HttpRequest, workitem_uid: str, ae_title: str) -> HttpRespo
     _only(request, "POST")
     if workitem_uid not in GLOBAL:
         raise errors.InvalidWorkitem("Only a global subscription can be suspended.")
-    site = _site(request, Capability.WORKITEM_VIEW)
+    site = site_for(request, Capability.WORKITEM_VIEW)
     subscriptions.suspend_globally(site=site, ae_title=ae_title, principal=_principal(request))
     return empty(200)
 

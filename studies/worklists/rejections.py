@@ -109,12 +109,13 @@ def _choices(study: Study) -> list[dict[str, Any]]:
     return [{"series": series, "instances": instances[series.pk]} for series in all_series]
 
 
+def _ids(texts: list[str]) -> list[int]:
+    return [int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < 19]
+
+
 def _reject(request: HttpRequest, study: Study) -> str:
     """Reject what was chosen; give what is wrong with the choice, if anything is."""
-    series, chosen = (
-        [int(pk) for pk in request.POST.getlist(name) if pk.isdigit() and len(pk) < 19]
-        for name in ("series", "instance")
-    )
+    series, chosen = (_ids(request.POST.getlist(name)) for name in ("series", "instance"))
     instances = Instance.objects.filter(
         Q(series_id__in=series) | Q(pk__in=chosen), series__study=study, is_current=True
     )
@@ -178,8 +179,7 @@ def _reason(code: str) -> str:
 def restore(request: HttpRequest) -> HttpResponse:
     """Take back what one note rejected in one study."""
     principal = _principal(request)
-    pk = request.POST.get("study", "")
-    study = studies_visible_to(principal).filter(pk=int(pk) if pk.isdigit() and len(pk) < 19 else 0).first()
+    study = studies_visible_to(principal).filter(pk__in=_ids([request.POST.get("study", "")])).first()
     if study is None:
         raise Http404
     uids = Rejection.objects.filter(

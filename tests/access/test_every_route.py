@@ -11,6 +11,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from accounts.models import User
+from studies.archive.models import NonPatientInstance
 from studies.dimse.models import Node, PrefetchRule, RoutingRule, Transfer
 from studies.findings.models import ImageFinding
 from studies.ingest.models import QuarantinedFile
@@ -206,6 +207,11 @@ ALLOWED: dict[str, set[str]] = {
     "reject": {"radiologist", "technologist", "admin"},
     "rejected": UPLOADERS,
     "restore_rejected": set(),  # without a study there's nothing to restore; see the rejection's tests
+    "dicomweb_root": EVERYONE,
+    "dicomweb_conformance": EVERYONE,
+    "dicomweb_openapi": EVERYONE,
+    "dicomweb_non_patient": {*IMAGES} - {"referrer"},
+    "dicomweb_non_patient_instance": {"radiologist", "resident", "technologist", "admin"},
     "dicomweb_workitems": UPLOADERS,
     "dicomweb_workitem": {"radiologist", "technologist", "admin"},
     "dicomweb_workitem_state": {"radiologist", "technologist", "admin"},
@@ -287,6 +293,15 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         label=SECRET,
         picture=b"jpeg",
     )
+    palette = NonPatientInstance.objects.create(
+        site=north,
+        category="color-palettes",
+        sop_instance_uid="1.2.3",
+        sop_class_uid="1.2.840.10008.5.1.4.39.1",
+        object_key=instance.object_key,
+        object_length=instance.object_length,
+        sha256=b"",
+    )
     workitem = create_workitem(
         site=north, dataset=scheduled(PatientName=f"{SECRET}^Eva"), principal=principal_of(author)
     ).workitem
@@ -303,6 +318,8 @@ def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
         "certificates/<int:pk>": f"certificates/{certificate_of(north).pk}",
         "history/<int:pk>": f"history/{version.pk}",
         "notifications/<int:pk>": "notifications/9999",
+        "<category:category>/<uid:sop_instance_uid>": f"color-palettes/{palette.sop_instance_uid}",
+        "<category:category>": "color-palettes",
         "<uid:workitem_uid>": workitem.sop_instance_uid,
         "<str:ae_title>": "WATCH",
         "<uid:study_instance_uid>": instance.series.study.study_instance_uid,

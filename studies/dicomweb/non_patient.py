@@ -1,0 +1,194 @@
+"""The non-patient instance service (PS3.18 §12): store, retrieve, search."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import register_converter
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+
+from accounts.capabilities import Capability
+from accounts.gates import program_capability_required
+from accounts.principals import Principal
+from portal.audit.models import AuditEvent
+from portal.audit.services import record
+from studies.archive import non_patient as kept
+from studies.archive.models import NonPatientInstance
+from studies.dicomweb.datasets import answer_with
+from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found
+from studies.dicomweb.media_types import accepted
+from studies.dicomweb.multipart import BrokenBody
+from studies.dicomweb.sites import site_for
+from studies.dicomweb.store_body import TooLarge, received
+from studies.ingest.errors import CANNOT_UNDERSTAND, Refusal
+from studies.ingest.non_patient import CATEGORIES, store_non_patient_instance
+from studies.ingest.services import Outcome
+
+DICOM, MOST_RESULTS = "application/dicom", 1000
+NOT_KEYS = {"limit", "offset", "includefield", "fuzzymatching", "accept", "site"}
+may_see = program_capability_required(Capability.STUDY_VIEW)
+may_store = program_capability_required(Capability.STUDY_UPLOAD)
+
+
+class CategoryConverter:
+    """``<category:name>`` takes the names of the service's resources only."""
+
+    regex = "|".join(sorted(CATEGORIES))
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value
+
+
+register_converter(CategoryConverter, "category")
+
+
+def _principal(request: HttpRequest) -> Principal:
+    principal: Principal = request.principal  # type: ignore[attr-defined]
+    return principal
+
+
+def instances(request: HttpRequest, category: str) -> HttpResponseBase:
+    """Search or store."""
+    return (_store if request.method == "POST" else _search)(request, category)
+
+
+def instance(request: HttpRequest, category: str, sop_instance_uid: str) -> HttpResponseBase:
+    """Retrieve or store one."""
+    return (_store if request.method == "POST" else _retrieve)(request, category, sop_instance_uid)
+
+
+@may_store
+@answers_errors
+def _store(request: HttpRequest, category: str, sop_instance_uid: str = "") -> HttpResponseBase:
+    """Store the body's objects; give which were kept and which refused (PS3.18 §12.4.3)."""
+    site = site_for(request, Capability.STUDY_UPLOAD)
+    stored: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    try:
+        for file in received(request):
+            if isinstance(file, Outcome):
+                failed.append(_failed(file.dicom_status, file.reason))
+                continue
+            try:
+                one, _ = store_non_patient_instance(
+                    staged=file, category=category, site=site, principal=_principal(request), only_uid=sop_instance_uid
+                )
+                stored.append(_stored(request, one))
+            except Refusal as refusal:
+                failed.append(_failed(refusal.status, refusal.reason))
+    except TooLarge as error:
+        raise DicomWebError(413, str(error)) from error
+    except BrokenBody as error:
+        if not stored:
+            raise DicomWebError(400, str(error)) from error
+        failed.append(_failed(CANNOT_UNDERSTAND, str(error)))
+    except OSError as error:
+        raise DicomWebError(503, "The archive has no room to take this now; try again later.") from error
+    content: dict[str, Any] = {}
+    if failed:
+        content["00081198"] = {"vr": "SQ", "Value": failed}
+    if stored:
+        content["00081199"] = {"vr": "SQ", "Value": stored}
+    if not content:
+        raise DicomWebError(400, "The body has no part.")
+    status = 200 if not failed else 202 if stored else 409
+    return JsonResponse(content, status=status, content_type="application/dicom+json")
+
+
+def _failed(status: int, reason: str) -> dict[str, Any]:
+    return {"00081197": {"vr": "US", "Value": [status]}, "00000902": {"vr": "LO", "Value": [reason[:64]]}}
+
+
+def _stored(request: HttpRequest, one: NonPatientInstance) -> dict[str, Any]:
+    address = request.build_absolute_uri(f"/dicom-web/{one.category}/{one.sop_instance_uid}")
+    return {
+        "00081150": {"vr": "UI", "Value": [one.sop_class_uid]},
+        "00081155": {"vr": "UI", "Value": [one.sop_instance_uid]},
+        "00081190": {"vr": "UR", "Value": [address]},
+    }
+
+
+@may_see
+@answers_errors
+def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> HttpResponseBase:
+    """Give one object as DICOM, or its attributes as JSON or XML."""
+    if request.method not in {"GET", "HEAD"}:
+        raise DicomWebError(405, "That method isn't for this resource.")
+    visible = kept.non_patient_instances_visible_to(_principal(request), category)
+    one = visible.filter(sop_instance_uid=sop_instance_uid).first()
+    if one is None:
+        raise not_found()
+    record(
+        AuditEvent.Action.RETRIEVE,
+        principal=_principal(request),
+        site_id=one.site_id,
+        details={"way": "wado", "category": category, "uid": one.sop_instance_uid},
+    )
+    for wanted in accepted(request):
+        if wanted.matches(DICOM) and not wanted.is_multipart:
+            response = StreamingHttpResponse(kept.stream(one), content_type=DICOM)
+            response["Content-Length"] = str(one.object_length)
+            return response
+        if wanted.matches(DICOM):
+            head = f"--part\r\nContent-Type: {DICOM}\r\n\r\n".encode()
+            parts = [head, *kept.stream(one), b"\r\n--part--\r\n"]
+            return HttpResponse(b"".join(parts), content_type=f'multipart/related; type="{DICOM}"; boundary=part')
+        if wanted.media_type.startswith("application/dicom+") or wanted.media_type == "application/json":
+            return answer_with(request, [one.attributes])
+    raise DicomWebError(406, "Objects are given as DICOM, JSON or XML.", available=[DICOM, "application/dicom+json"])
+
+
+@may_see
+@answers_errors
+def _search(request: HttpRequest, category: str) -> HttpResponseBase:
+    """Search by any attribute of the objects' own level, single value or wildcard (PS3.18 §12.6)."""
+    if request.method not in {"GET", "HEAD"}:
+        raise DicomWebError(405, "That method isn't for this resource.")
+    keys = {}
+    for name, found in request.GET.lists():
+        if name.lower() not in NOT_KEYS:
+            keys[_tag(name)] = _pattern(found[-1])
+    limit, offset = (_natural(request, name, default) for name, default in (("limit", MOST_RESULTS), ("offset", 0)))
+    visible = kept.non_patient_instances_visible_to(_principal(request), category)
+    # A site has tens of these, not thousands: they're compared one by one.
+    matches = [one for one in visible.iterator() if all(p is None or _has(one, tag, p) for tag, p in keys.items())]
+    page = matches[offset : offset + min(limit, MOST_RESULTS)]
+    if not page:
+        return empty(204)
+    results = [{**one.attributes, "00081190": _stored(request, one)["00081190"]} for one in page]
+    return answer_with(request, [dict(sorted(result.items())) for result in results])
+
+
+def _tag(name: str) -> str:
+    if re.fullmatch(r"[0-9A-Fa-f]{8}", name) and keyword_for_tag(int(name, 16)):
+        return name.upper()
+    tag = tag_for_keyword(name)
+    if tag is None:
+        raise DicomWebError(400, f"«{name[:60]}» is no attribute.")
+    return f"{tag:08X}"
+
+
+def _pattern(value: str) -> re.Pattern[str] | None:
+    if not value.strip("*"):
+        return None
+    expression = "".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in re.sub(r"\*+", "*", value[:200]))
+    return re.compile(expression, re.IGNORECASE | re.DOTALL)
+
+
+def _has(one: NonPatientInstance, tag: str, pattern: re.Pattern[str]) -> bool:
+    values = one.attributes.get(tag, {}).get("Value", [])
+    texts = (v.get("Alphabetic", "") if isinstance(v, dict) else str(v) for v in values)
+    return any(pattern.fullmatch(text) for text in texts)
+
+
+def _natural(request: HttpRequest, name: str, default: int) -> int:
+    value = request.GET.get(name, "")
+    if value and not re.fullmatch(r"[0-9]{1,9}", value):
+        raise DicomWebError(400, f"{name} must be a natural number.")
+    return int(value) if value else default

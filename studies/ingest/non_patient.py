@@ -1,0 +1,113 @@
+"""The way in for objects of no patient (PS3.18 §12.4): checked, durable, then indexed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import pydicom
+from django.db import transaction
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import (
+    ColorPaletteStorage,
+    CTDefinedProcedureProtocolStorage,
+    GenericImplantTemplateStorage,
+    HangingProtocolStorage,
+    ImplantAssemblyTemplateStorage,
+    ImplantTemplateGroupStorage,
+    InventoryStorage,
+    ProtocolApprovalStorage,
+    XADefinedProcedureProtocolStorage,
+)
+
+from accounts.capabilities import Capability
+from accounts.models import Site
+from accounts.principals import Principal
+from portal.audit.models import AuditEvent
+from portal.audit.services import record
+from studies.archive import objects
+from studies.archive.models import NonPatientInstance
+from studies.ingest.errors import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, NOT_AUTHORISED, Refusal
+from studies.ingest.services import StagedFile
+
+# The resources of PS3.18 Table 12.1.1-1 and the classes that each holds (PS3.4 Table GG.3-1).
+CATEGORIES: dict[str, frozenset[str]] = {
+    "color-palettes": frozenset({ColorPaletteStorage}),
+    "defined-procedure-protocols": frozenset({CTDefinedProcedureProtocolStorage, XADefinedProcedureProtocolStorage}),
+    "hanging-protocols": frozenset({HangingProtocolStorage}),
+    "implant-templates": frozenset(
+        {GenericImplantTemplateStorage, ImplantAssemblyTemplateStorage, ImplantTemplateGroupStorage}
+    ),
+    "inventories": frozenset({InventoryStorage}),
+    "protocol-approvals": frozenset({ProtocolApprovalStorage}),
+}
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+LARGEST = 64 << 20
+
+
+def store_non_patient_instance(
+    *, staged: StagedFile, category: str, site: Site, principal: Principal, only_uid: str = ""
+) -> tuple[NonPatientInstance, bool]:
+    """Keep a staged object and give its row and whether it's new; the staged file is consumed.
+
+    One that is there already is left as it is. Raises Refusal, OSError when storage can't take it.
+    """
+    try:
+        if not principal.may(Capability.STUDY_UPLOAD, site.pk):
+            raise Refusal("This account may not store at that site.", NOT_AUTHORISED)
+        if staged.size > LARGEST:
+            raise Refusal("The object is too large for one of no patient.")
+        dataset = _read(staged)
+        uid, sop_class = str(dataset.get("SOPInstanceUID", "")), str(dataset.get("SOPClassUID", ""))
+        if sop_class not in CATEGORIES[category]:
+            raise Refusal("The object is of another kind than this resource.", DATASET_DOES_NOT_MATCH)
+        if len(uid) > 64 or not _UID.fullmatch(uid) or (only_uid and uid != only_uid):
+            raise Refusal("The SOP Instance UID is missing, invalid or another one.", DATASET_DOES_NOT_MATCH)
+        existing = NonPatientInstance.objects.filter(site=site, sop_instance_uid=uid).first()
+        if existing is not None:
+            return existing, False
+        digest = hashlib.sha256(staged.path.read_bytes())
+        key = f"{site.slug}/non-patient/{category}/{uid}-{digest.hexdigest()[:16]}.dcm"
+        content = _json(dataset)
+        objects.place(key, staged.path)
+    finally:
+        staged.path.unlink(missing_ok=True)
+    with transaction.atomic():
+        kept, is_new = NonPatientInstance.objects.get_or_create(
+            site=site,
+            sop_instance_uid=uid,
+            defaults={
+                "category": category,
+                "sop_class_uid": sop_class,
+                "object_key": key,
+                "object_length": staged.size,
+                "sha256": digest.digest(),
+                "attributes": content,
+            },
+        )
+        record(
+            AuditEvent.Action.IMPORT,
+            principal=principal,
+            site_id=site.pk,
+            details={"what": "non-patient instance", "category": category, "uid": uid},
+        )
+    return kept, is_new
+
+
+def _read(staged: StagedFile) -> Dataset:
+    try:
+        return pydicom.dcmread(staged.path)
+    except (InvalidDicomError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
+        raise Refusal("The data set can't be parsed.", CANNOT_UNDERSTAND) from error
+
+
+def _json(dataset: Dataset) -> dict[str, Any]:
+    try:
+        text = json.dumps(dataset.to_json_dict(), allow_nan=False)
+    except Exception as error:  # pydicom raises what it will on hostile values
+        raise Refusal("The data set has values that can't be read.", CANNOT_UNDERSTAND) from error
+    content: dict[str, Any] = json.loads(text.replace("\\u0000", ""))
+    return content

@@ -1,0 +1,99 @@
+"""The non-patient instance service (PS3.18 §12): stored for a site, found, given back as they were."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import pydicom
+import pytest
+from django.test import Client
+from pydicom import Dataset, FileDataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from studies.archive.models import NonPatientInstance
+from tests.factories import make_instance
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+PALETTES = "/dicom-web/color-palettes"
+DICOM = "application/dicom"
+
+
+def palette(uid: str = "1.2.3.1", label: str = "HOT_IRON", sop_class: str = "1.2.840.10008.5.1.4.39.1") -> bytes:
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, uid
+    dataset.ContentLabel, dataset.ContentDescription = label, "Heiß"
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.ContentCreatorName = "Müller^Jörg"
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, uid
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = BytesIO()
+    file = FileDataset(None, dataset, file_meta=meta, preamble=b"\0" * 128)  # type: ignore[arg-type]
+    pydicom.dcmwrite(buffer, file, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def technologist(client_of: Any) -> Client:
+    browser: Client = client_of("technologist")
+    return browser
+
+
+def test_it_is_stored_once_found_and_given_back_as_it_was(technologist: Client) -> None:
+    content = palette()
+    answer = technologist.post(PALETTES, content, content_type=DICOM)
+    assert answer.status_code == 200
+    (stored,) = answer.json()["00081199"]["Value"]
+    assert stored["00081155"]["Value"] == ["1.2.3.1"]
+    assert technologist.post(f"{PALETTES}/1.2.3.1", content, content_type=DICOM).status_code == 200
+    assert NonPatientInstance.objects.count() == 1
+    given = technologist.get(f"{PALETTES}/1.2.3.1", HTTP_ACCEPT=DICOM)
+    assert b"".join(given.streaming_content) == content
+    described = technologist.get(f"{PALETTES}/1.2.3.1", HTTP_ACCEPT="application/dicom+json").json()
+    assert described[0]["00700080"]["Value"] == ["HOT_IRON"]
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("", 2),
+        ("ContentLabel=PET", 1),
+        ("00700080=hot*", 1),
+        ("ContentCreatorName=M?ller*", 2),
+        ("ContentLabel=NONE", 0),
+        ("limit=1", 1),
+        ("offset=1", 1),
+    ],
+)
+def test_a_search_finds_what_matches(query: str, count: int, technologist: Client) -> None:
+    technologist.post(PALETTES, palette(), content_type=DICOM)
+    technologist.post(PALETTES, palette("1.2.3.2", "PET"), content_type=DICOM)
+    answer = technologist.get(f"{PALETTES}?{query}")
+    assert (len(answer.json()) if answer.status_code == 200 else 0) == count
+    assert technologist.get(f"{PALETTES}?NoSuchThing=1").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status"),
+    [
+        (PALETTES, b"no dicom", 409),
+        (PALETTES, make_instance(), 409),
+        ("/dicom-web/hanging-protocols", palette(), 409),
+        (f"{PALETTES}/1.2.9", palette(), 409),
+        ("/dicom-web/wallpapers", palette(), 404),
+    ],
+)
+def test_what_does_not_belong_there_is_refused(path: str, content: bytes, status: int, technologist: Client) -> None:
+    assert technologist.post(path, content, content_type=DICOM).status_code == status
+    assert not NonPatientInstance.objects.exists()
+
+
+def test_it_is_the_sites_own(technologist: Client, client_of: Any) -> None:
+    technologist.post(PALETTES, palette(), content_type=DICOM)
+    assert client_of("southradiologist").get(f"{PALETTES}/1.2.3.1").status_code == 404
+    assert client_of("southradiologist").get(PALETTES).status_code == 204
+    assert client_of("referrer").get(PALETTES).status_code == 403
+    assert client_of("resident").post(PALETTES, palette(), content_type=DICOM).status_code == 403
+    assert Client().get(PALETTES).status_code == 401

@@ -60,7 +60,7 @@ class Caller:
 def caller_from(calling_ae_title: str, address: str) -> Caller | None:
     """Give the caller; None for one who may not call. Unknown ones, where the listener is open, may only store."""
     title = calling_ae_title.strip()
-    node = Node.objects.select_related("site").filter(ae_title=title).first()
+    node = Node.objects.select_related("site").filter(ae_title=title, kind=Node.Kind.DIMSE).first()
     if node is None:
         site = Site.objects.order_by("pk").first() if settings.ATRIUM.dicom_open else None
     else:

@@ -31,18 +31,39 @@ def assign_on_arrival(*, study_id: int) -> User | None:
         return None
     rules = AssignmentRule.objects.filter(is_active=True, group__site=study.site_id).select_related("group")
     for rule in rules:
-        if Study.objects.filter(cases_of(rule.group), pk=study.pk).exists() and (reader := _reader(rule)) is not None:
+        if (
+            Study.objects.filter(cases_of(rule.group), pk=study.pk).exists()
+            and (reader := _reader(rule.group, only_on_shift=rule.only_on_shift)) is not None
+        ):
             assign_by_rule(study=study, reader=reader)
             return reader
     return None
 
 
-def _reader(rule: AssignmentRule) -> User | None:
+@transaction.atomic
+def assign_to_group(*, study_id: int, name: str) -> User | None:
+    """Give a case that a routing rule sent to a reading group to one of its members, those on duty first.
+
+    A case that somebody is writing, and one of a group that its site doesn't have, stays as it is: None.
+    """
+    study = Study.objects.select_for_update(of=("self",)).filter(pk=study_id).first()
+    if study is None or study.status not in OPEN_STATUSES or study.claimed_by_id is not None:
+        return None
+    group = ReadingGroup.objects.filter(site=study.site_id, name__iexact=name).first()
+    if group is None:
+        return None
+    reader = _reader(group, only_on_shift=True) or _reader(group, only_on_shift=False)
+    if reader is not None:
+        assign_by_rule(study=study, reader=reader)
+    return reader
+
+
+def _reader(group: ReadingGroup, *, only_on_shift: bool) -> User | None:
     """Give the group's member with the fewest open cases."""
-    members = readers_at([rule.group.site_id]).filter(reading_groups=rule.group)
-    if rule.only_on_shift:
+    members = readers_at([group.site_id]).filter(reading_groups=group)
+    if only_on_shift:
         now = timezone.now()
-        on_duty = Shift.objects.filter(site=rule.group.site_id, starts_at__lte=now, ends_at__gt=now)
+        on_duty = Shift.objects.filter(site=group.site_id, starts_at__lte=now, ends_at__gt=now)
         members = members.filter(pk__in=on_duty.values("user"))
     load = Count("assigned_studies", filter=Q(assigned_studies__status__in=OPEN_STATUSES))
     return members.annotate(load=load).order_by("load", "pk").first()

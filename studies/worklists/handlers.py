@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studies.events import handle
-from studies.worklists.assignment import assign_on_arrival
+from studies.worklists.assignment import assign_on_arrival, assign_to_group
 from studies.worklists.turnaround import set_clock
 
 
@@ -20,3 +20,9 @@ def begin(payload: dict[str, Any]) -> None:
 def follow(payload: dict[str, Any]) -> None:
     """Correct the clock after another priority."""
     set_clock(study_id=payload["study"])
+
+
+@handle("study.routed_to_group")
+def give_to_group(payload: dict[str, Any]) -> None:
+    """Find a reader in the group that a routing rule named."""
+    assign_to_group(study_id=payload["study"], name=payload["group"])

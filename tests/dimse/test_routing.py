@@ -23,6 +23,7 @@ from studies.dimse.coercion import Coercion, InvalidCoercion, coerce
 from studies.dimse.conditions import Condition, InvalidCondition
 from studies.dimse.models import Node, RoutingRule, Transfer
 from studies.models import DomainEvent, Study
+from studies.worklists.models import ReadingGroup
 from tests.factories import ingest_as, make_instance
 from tests.services.dicom_peers import storescp
 from tests.services.ports import free_port
@@ -193,6 +194,17 @@ def test_a_rule_sets_priority_and_reader_and_names_the_group(
     assert (study.priority, study.assigned_to) == ("STAT", people["radiologist"])
     event = DomainEvent.objects.get(name="study.routed_to_group")
     assert event.payload == {"study": study.pk, "group": "Neuro"}
+
+
+def test_a_rule_gives_the_case_to_a_reader_of_the_group(
+    north: Site, people: dict[str, Any], ingest_files: Any, clock: Any
+) -> None:
+    group = ReadingGroup.objects.create(site=north, name="Neuro")
+    group.members.set([people["radiologist"]])
+    rule(north, reading_group="neuro")
+    ingest_files(north, make_instance())
+    settle(clock)
+    assert Study.objects.get().assigned_to == people["radiologist"]
 
 
 def test_coercion_on_the_way_out_leaves_its_trace_and_the_archive_alone(

@@ -18,9 +18,17 @@ from studies.reports.models import ReportPart
 class SignedPartSerializer(serializers.ModelSerializer[ReportPart]):
     """A signed part: the report or an addendum."""
 
+    is_retracted = serializers.BooleanField(read_only=True)
+    retracted_reason = serializers.CharField(source="retraction.reason", default="", read_only=True)
+    retracted_at = serializers.DateTimeField(source="retraction.retracted_at", default=None, read_only=True)
+    template = serializers.CharField(source="template.name", default="", read_only=True)
+
     class Meta:
         model = ReportPart
-        fields = ["kind", "ordinal", "sections", "signer_name", "signed_at", "sha256", "sop_instance_uid"]
+        fields = [
+            *("kind", "ordinal", "template", "values", "sections", "signer_name", "signed_at", "sha256"),
+            *("sop_instance_uid", "sr_instance_uid", "is_retracted", "retracted_reason", "retracted_at"),
+        ]
 
 
 @extend_schema(operation_id="reports_retrieve", responses=SignedPartSerializer(many=True))

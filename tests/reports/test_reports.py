@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from io import BytesIO
@@ -22,10 +21,9 @@ from studies.reports import signing
 from studies.reports.distribution import archive_document
 from studies.reports.models import ReportPart, SignedPartIsFrozen
 from tests.factories import PASSWORD, make_instance
+from tests.reports.desk import DESK, UID, sign, write
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
-UID = "1.2.3"
-DESK = f"/reports/{UID}"
 
 
 @pytest.fixture
@@ -33,16 +31,6 @@ def radiologist(north: Any, ingest_files: Any, client_of: Any) -> Client:
     ingest_files(north, make_instance(StudyInstanceUID=UID, PatientName="Müller^Jürgen"))
     browser: Client = client_of("radiologist")
     return browser
-
-
-def write(browser: Client, revision: int = 0, **sections: str) -> Any:
-    return browser.post(f"{DESK}/save/", {"revision": revision, **sections})
-
-
-def sign(browser: Client, revision: int = 1, step: str = "sign", **more: Any) -> Any:
-    """Sign as the desk does: with the warnings that it showed."""
-    seen = re.findall(r'name="accepted" value="([^"]+)"', browser.get(f"{DESK}/checks/").content.decode())
-    return browser.post(f"{DESK}/{step}/", {"revision": revision, "password": PASSWORD, "accepted": seen, **more})
 
 
 def write_and_sign(browser: Client) -> ReportPart:

@@ -107,10 +107,6 @@ class ReportPart(models.Model):
         return Outline.of(self.template.content) if self.template is not None else GENERIC
 
     @property
-    def section_names(self) -> tuple[str, ...]:
-        return tuple(section.id for section in self.outline.sections)
-
-    @property
     def section_texts(self) -> list[SectionText]:
         """Give the sections that have text, in the outline's order, with their titles."""
         return self.outline.section_texts(self.sections)

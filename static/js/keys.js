@@ -1,5 +1,6 @@
 // The keyboard. An element with data-key="n" (or a sequence, "g w") is focused when it is a field and
-// clicked otherwise. data-key-label says what it does in the help that "?" opens.
+// clicked otherwise. data-key-label says what it does in the help that "?" opens; data-help-key names a key that
+// another script answers.
 // Inside [data-rows], j and k walk over the .row-link of each row, and Enter opens it.
 (() => {
   const PAUSE = 1000;
@@ -11,7 +12,8 @@
 
   const isShown = (element) => element.checkVisibility ? element.checkVisibility() : element.offsetParent !== null;
 
-  const keyed = () => [...document.querySelectorAll("[data-key]")];
+  // A page's own keys come before those of the bar above it.
+  const keyed = () => [...document.querySelectorAll("[data-key]")].reverse();
 
   const act = (element) => {
     if (element.matches("input:not([type=checkbox], [type=radio]), textarea, select")) {
@@ -57,6 +59,7 @@
       seen.add(key);
       rows.push(...row(key, element.dataset.keyLabel || element.getAttribute("aria-label") || element.textContent.trim()));
     }
+    for (const note of document.querySelectorAll("[data-help-key]")) rows.push(...row(note.dataset.helpKey, note.dataset.keyLabel));
     if (document.querySelector("[data-rows]")) {
       rows.push(...row("j", list.dataset.next), ...row("k", list.dataset.previous), ...row("Enter", list.dataset.open));
     }
@@ -68,7 +71,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (isTyping(event.target)) {
-      if (event.key === "Escape" && event.target.matches("[data-key]")) event.target.blur();
+      if (event.key === "Escape" && event.target.matches("[data-key], .entry")) event.target.blur();
       return;
     }
     if (document.querySelector("dialog[open], .modal.show")) return;

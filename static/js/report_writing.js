@@ -125,7 +125,8 @@
   };
   document.addEventListener("click", (event) => { if (event.target.closest?.("#dictate")) toggleDictation(); });
 
-  // The keys of the desk, for the help that "?" opens.
+  document.addEventListener("toggle", (event) => { if (event.target.matches?.(".critical-form[open]")) event.target.querySelector("input[name=finding]").focus(); }, true);
+
   document.addEventListener("htmx:afterSwap", showDictation);
   document.addEventListener("DOMContentLoaded", showDictation);
 })();

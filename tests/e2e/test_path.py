@@ -94,7 +94,7 @@ def _radiologist_reads_and_signs(atrium: Atrium, browser: Browser, study: str) -
         page.click("#begin-signing")
         page.fill("#sign-password", "not the password")
         page.press("#sign-password", "Enter")
-        page.wait_for_selector("text=The password isn't right")
+        page.wait_for_selector("text=passkey isn't right")
         page.fill("#sign-password", PASSWORD)
         page.press("#sign-password", "Enter")
         page.wait_for_selector(".report-signature")

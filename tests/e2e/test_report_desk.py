@@ -1,0 +1,270 @@
+"""The report desk in a real browser: nothing typed is lost, everything has a key, two people and one report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.browser import chromium, needs_chromium, signed_in
+from tests.factories import PASSWORD, make_instance
+from tests.services.atrium import Atrium, running_atrium
+
+pytestmark = needs_chromium
+SAVED = "#save-state[data-state=saved]:has-text('Saved')"
+PICTURES = os.environ.get("ATRIUM_PICTURES", "")
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
+    with running_atrium(tmp_path_factory.mktemp("desk") / "atrium", "web", "worker", "scheduler") as atrium:
+        yield atrium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def desk(installation: Atrium, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Give the address of the desk of a new study, of its own patient."""
+    uid = f"1.2.826.0.1.{abs(hash(request.node.name)) % 10**9}"
+    file = make_instance(
+        StudyInstanceUID=uid, PatientID=uid[-8:], AccessionNumber=uid[-8:], StudyDescription="CT thorax right"
+    )
+    (tmp_path / "ct.dcm").write_bytes(file)
+    installation.manage("import", str(tmp_path / "ct.dcm"), "--site", "north")
+    return f"{installation.url}/reports/{uid}/desk/"
+
+
+def picture(page: Page, name: str) -> None:
+    """Assert that the page is accessible; keep a picture of it, when asked for, in both themes, wide and narrow."""
+    assert_accessible(page)
+    if not PICTURES:
+        return
+    for theme in ("dark", "light"):
+        page.evaluate("theme => document.documentElement.setAttribute('data-bs-theme', theme)", theme)
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.screenshot(path=Path(PICTURES) / f"{name}-{theme}-{width}.png", full_page=True)
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
+def assert_accessible(page: Page) -> None:
+    """Assert that axe-core finds nothing serious."""
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in {"serious", "critical"}] == []
+
+
+def begin(page: Page, desk: str) -> None:
+    page.goto(desk)
+    page.click("text=Write the report")
+    page.wait_for_selector("#draft")
+
+
+def sign(page: Page) -> None:
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#checks-seen")
+    page.fill("#sign-password", PASSWORD)
+    page.keyboard.press("Enter")
+
+
+def test_words_typed_without_a_network_are_there_again(installation: Atrium, browser: Browser, desk: str) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        begin(page, desk)
+        page.fill("#section-findings", "before the cut")
+        page.wait_for_selector(SAVED)
+        page.context.set_offline(True)
+        page.fill("#section-impression", "typed on the train")
+        page.wait_for_selector("#save-state[data-state=failed]")
+        locked = page.evaluate("() => Object.entries(localStorage).filter(([k]) => k.startsWith('atrium.draft'))")
+        assert len(locked) == 1
+        assert "train" not in locked[0][1]
+        page.context.set_offline(False)
+        page.wait_for_selector(SAVED)
+        assert page.evaluate("() => Object.keys(localStorage).filter(k => k.startsWith('atrium.draft')).length") == 0
+        page.reload()
+        assert page.input_value("#section-impression") == "typed on the train"
+
+
+def test_words_typed_while_the_server_is_dead_survive_a_closed_page(
+    installation: Atrium, browser: Browser, desk: str
+) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        begin(page, desk)
+        installation.kill("web")
+        page.fill("#section-findings", "nobody listens")
+        page.wait_for_selector("#save-state[data-state=failed]")
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.close(run_before_unload=False)
+        installation.start("web")
+        again = page.context.new_page()
+        again.goto(desk)
+        again.wait_for_selector(SAVED)
+        assert again.input_value("#section-findings") == "nobody listens"
+
+
+def test_two_tabs_merge_what_they_can_and_show_what_they_cannot(
+    installation: Atrium, browser: Browser, desk: str
+) -> None:
+    with signed_in(browser, installation, "radiologist") as one:
+        begin(one, desk)
+        two = one.context.new_page()
+        two.goto(desk)
+        one.fill("#section-findings", "from the first tab")
+        one.wait_for_selector(SAVED)
+        two.fill("#section-impression", "from the second tab")
+        two.wait_for_selector(SAVED)
+        expect(two.locator("#section-findings")).to_have_value("from the first tab")
+        one.fill("#section-impression", "another impression")
+        one.wait_for_selector("#conflict:not([hidden])")
+        assert one.inner_text("#field-impression .other-version") == "from the second tab"
+        assert one.input_value("#section-impression") == "another impression"
+        picture(one, "conflict")
+        one.click("#keep-mine")
+        one.wait_for_selector(SAVED)
+        one.reload()
+        assert one.input_value("#section-impression") == "another impression"
+        assert one.input_value("#section-findings") == "from the first tab"
+
+
+def test_a_macro_and_its_places_by_keyboard_alone(installation: Atrium, browser: Browser, desk: str) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        page.goto(f"{installation.url}/reports/macros/")
+        page.fill("#macro-trigger", ".normalchest")
+        page.fill("#macro-text", "Lungs clear. Heart [size] mm. Effusion: [none].")
+        page.press("#macro-trigger", "Enter")
+        page.wait_for_selector("td:has-text('.normalchest')")
+        page.fill("#heard", "pneu")
+        page.fill("#written", "pneumothorax")
+        page.press("#written", "Enter")
+        page.wait_for_selector("li:has-text('pneumothorax')")
+        picture(page, "macros")
+        begin(page, desk)
+        page.focus("#section-findings")
+        page.keyboard.type(".normalchest")
+        page.keyboard.press("Tab")
+        page.keyboard.type("120")
+        page.keyboard.press("Tab")
+        page.keyboard.type("no")
+        assert page.input_value("#section-findings") == "Lungs clear. Heart 120 mm. Effusion: no."
+        page.keyboard.press("F2")
+        assert page.evaluate("() => document.activeElement.name") == "impression"
+        page.keyboard.press("Shift+F2")
+        assert page.evaluate("() => document.activeElement.name") == "findings"
+        page.keyboard.press("Control+End")
+        page.keyboard.type(" No pneu.")
+        assert page.input_value("#section-findings").endswith("No pneumothorax.")
+        page.select_option("#section-nodule", "Solid")
+        expect(page.locator("#section-nodule_size")).to_be_visible()
+        page.fill("#section-nodule_size", "900")
+        page.fill("#section-impression", "Nodule in the left lung.")
+        page.wait_for_selector("#checks :text('the study is of the right side')")
+        page.wait_for_selector("#checks :text('expected 1 to 200')")
+        picture(page, "desk")
+        page.select_option("#desk-template", label="Plain")
+        page.wait_for_selector("#section-nodule_size", state="detached")
+        assert "Nodule, mean diameter: 900 mm" in page.input_value("#section-findings")
+        assert "Lungs clear." in page.input_value("#section-findings")
+
+
+def test_the_resident_writes_and_the_attending_confirms(installation: Atrium, browser: Browser, desk: str) -> None:
+    with signed_in(browser, installation, "resident") as page:
+        begin(page, desk)
+        page.fill("#section-findings", "A nodule of 8 mm.")
+        page.fill("#section-impression", "Follow-up in 6 months.")
+        page.wait_for_selector(SAVED)
+        sign(page)
+        page.wait_for_selector(".status-preliminary, #show-history")
+    with signed_in(browser, installation, "referrer") as page:
+        page.goto(desk.replace("/desk/", "/"))
+        assert "Preliminary" in page.inner_text("article.report")
+        picture(page, "preliminary")
+    with signed_in(browser, installation, "radiologist") as page:
+        page.goto(f"{installation.url}/reports/")
+        page.wait_for_selector("text=to be co-signed")
+        picture(page, "reports")
+        page.goto(desk)
+        page.click("text=Review and co-sign")
+        page.wait_for_selector("#draft")
+        page.fill("#section-impression", "Follow-up in 3 months.")
+        page.wait_for_selector(SAVED)
+        sign(page)
+        page.wait_for_selector(".report-signature")
+        assert "written by resident" in page.inner_text(".report-signature")
+    with signed_in(browser, installation, "resident") as page:
+        page.goto(f"{installation.url}/reports/")
+        page.wait_for_selector("text=see in History what was changed")
+        uid = desk.split("/")[-3]
+        page.goto(f"{installation.url}/reports/{uid}/history/")
+        assert page.text_content("ins") == "3"
+        assert page.text_content("del") == "6"
+
+
+def test_a_critical_result_reaches_the_referrers_phone(installation: Atrium, browser: Browser, desk: str) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        begin(page, desk)
+        page.fill("#section-findings", "Tension pneumothorax.")
+        page.click("text=Flag a critical finding")
+        page.fill("#critical-finding", "Tension pneumothorax, right")
+        page.check("input[name=category][value='1']")
+        picture(page, "flag")
+        page.click("text=Tell them now")
+        page.wait_for_selector(".critical-line")
+        assert page.input_value("#section-findings") == "Tension pneumothorax."
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with signed_in(browser, installation, "referrer", **phone) as page:
+        assert page.inner_text("#bell .bubble") == "1"
+        page.click("#bell")
+        page.click("text=waits for your acknowledgement")
+        page.wait_for_selector(".btn-acknowledge")
+        picture(page, "critical")
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.click(".btn-acknowledge")
+        page.wait_for_selector("text=Acknowledged by")
+        assert page.locator("#bell .bubble").count() == 0
+    with signed_in(browser, installation, "radiologist") as page:
+        page.goto(f"{installation.url}/reports/critical/")
+        page.wait_for_selector("text=Closed lately")
+        page.wait_for_selector("td:has-text('Tension pneumothorax')")
+        picture(page, "critical-list")
+        page.click("#bell")
+        page.wait_for_selector("text=was acknowledged")
+        picture(page, "notices")
+
+
+def test_a_report_is_retracted(installation: Atrium, browser: Browser, desk: str) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        begin(page, desk)
+        page.fill("#section-findings", "Clear.")
+        page.fill("#section-impression", "Normal.")
+        page.wait_for_selector(SAVED)
+        sign(page)
+        page.wait_for_selector(".report-signature")
+        picture(page, "signed")
+        page.click("text=Retract…")
+        page.fill("#retract-reason", "Another patient's images.")
+        page.fill("#retract-password", PASSWORD)
+        page.click("#retract button[type=submit]")
+        page.wait_for_selector(".retracted-note")
+        page.wait_for_selector("text=Write the report")
+        picture(page, "retracted")
+        page.goto(desk.replace("/desk/", "/"))
+        assert "Another patient's images." in page.inner_text("article.report")
+
+
+def test_the_help_names_the_desks_keys(installation: Atrium, browser: Browser, desk: str) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        begin(page, desk)
+        page.evaluate("() => document.activeElement.blur()")
+        page.keyboard.press("?")
+        page.wait_for_selector("#key-help[open]")
+        listed = page.inner_text("#key-help")
+        for words in ("Next field or place", "Previous field", "Sign", "Dictate", "Flag a critical finding"):
+            assert words in listed

@@ -60,6 +60,7 @@ def reports(request: HttpRequest) -> HttpResponse:
         "waiting": selectors.awaiting_cosign(principal)[:RECENT] if principal.may(Capability.REPORT_SIGN) else [],
         "cosigned": selectors.cosigned_of(principal)[:RECENT],
         "signed": selectors.signed_by(principal)[:RECENT],
+        "may_manage_accounts": principal.may(Capability.ACCOUNT_MANAGE),
     }
     return render(request, "reports/reports.html", context)
 

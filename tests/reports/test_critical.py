@@ -1,0 +1,113 @@
+"""Critical results: told, acknowledged, escalated; nobody can miss one and all is traced."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.utils import timezone
+
+from accounts.models import Notification
+from accounts.notifications import send_due_emails
+from portal.audit.models import AuditEvent
+from studies.reports import critical
+from studies.reports.models import CriticalResult
+from tests.factories import make_instance, principal_of
+from tests.reports.desk import DESK, UID
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture
+def flagged(north: Any, ingest_files: Any, client_of: Any, people: Any) -> CriticalResult:
+    people["referrer"].email = "referrer@example.org"
+    people["referrer"].save()
+    ingest_files(north, make_instance(StudyInstanceUID=UID, PatientName="Geheim^Eva"))
+    answer = client_of("radiologist").post(
+        f"{DESK}/critical/",
+        {"finding": "Pneumothorax", "category": "1", "recipient": f"user:{people['referrer'].pk}"},
+        headers={"HX-Request": "true"},
+    )
+    assert b"Pneumothorax" in answer.content
+    return CriticalResult.objects.get()
+
+
+def test_who_must_know_is_told_at_once_and_by_an_email_that_names_nobody(
+    flagged: CriticalResult, client_of: Any
+) -> None:
+    assert flagged.due_at - flagged.flagged_at == timedelta(minutes=60)
+    page = client_of("referrer").get("/reports/critical/")
+    assert b"Pneumothorax" in page.content
+    assert b'<span class="bubble">1</span>' in page.content
+    assert send_due_emails() == 1
+    (message,) = mail.outbox
+    assert message.to == ["referrer@example.org"]
+    for secret in ("Geheim", "Eva", "Pneumothorax", UID, "P1"):
+        assert secret not in message.subject + message.body
+    assert send_due_emails() == 0
+
+
+def test_acknowledging_closes_it_with_who_and_when(flagged: CriticalResult, client_of: Any) -> None:
+    assert client_of("referrer").post(f"/reports/critical/{flagged.pk}/acknowledge/").status_code == 302
+    flagged.refresh_from_db()
+    assert flagged.acknowledged_by is not None
+    assert flagged.acknowledged_by.username == "referrer"
+    assert not flagged.is_open
+    assert not Notification.objects.filter(key=f"critical:{flagged.pk}:0", read_at=None).exists()
+    assert b"was acknowledged" in client_of("radiologist").get("/notifications/").content
+    again = client_of("referrer").post(f"/reports/critical/{flagged.pk}/acknowledge/")
+    assert again.status_code == 422
+    steps = AuditEvent.objects.filter(action="critical_result").order_by("sequence").values_list("details", flat=True)
+    assert [d["step"] for d in steps] == ["flagged", "acknowledged"]
+
+
+def test_others_can_not_acknowledge_and_strangers_can_not_see(flagged: CriticalResult, client_of: Any) -> None:
+    for person in ("resident", "radiologist"):
+        client_of(person).post(f"/reports/critical/{flagged.pk}/acknowledge/")
+    flagged.refresh_from_db()
+    assert flagged.is_open
+    for person in ("southradiologist", "technologist", "compliance"):
+        assert client_of(person).get(f"/reports/critical/{flagged.pk}/").status_code in {403, 404}
+
+
+def test_a_late_one_goes_to_the_next_and_then_to_everyone(flagged: CriticalResult, people: Any) -> None:
+    assert critical.escalate_late() == 0
+    for level, who in ((1, {"radiologist"}), (2, {"radiologist"})):
+        CriticalResult.objects.update(escalates_at=timezone.now() - timedelta(seconds=1))
+        assert critical.escalate_late() == 1
+        told = Notification.objects.filter(key=f"critical:{flagged.pk}:{level}", is_urgent=True)
+        assert {n.user.username for n in told} >= who | {"referrer"}
+    flagged.refresh_from_db()
+    assert flagged.level == 2
+    assert [s.text for s in flagged.steps.all()][1].startswith("Late; escalated to")
+    critical.acknowledge(result=flagged, principal=principal_of(people["referrer"]))
+    CriticalResult.objects.filter(acknowledged_at=None).update(escalates_at=timezone.now())
+    assert critical.escalate_late() == 0
+
+
+def test_a_ward_is_told_by_telephone(flagged: CriticalResult, client_of: Any) -> None:
+    browser = client_of("radiologist")
+    browser.post(f"/reports/critical/{flagged.pk}/acknowledge/", {"told_to": "Nurse Ito, ward 5"})
+    flagged.refresh_from_db()
+    assert flagged.told_to == "Nurse Ito, ward 5"
+    assert b"Nurse Ito" in browser.get(f"/reports/critical/{flagged.pk}/").content
+
+
+def test_a_flag_by_mistake_is_withdrawn_with_a_reason(flagged: CriticalResult, client_of: Any) -> None:
+    browser = client_of("radiologist")
+    assert browser.post(f"/reports/critical/{flagged.pk}/withdraw/", {"reason_for": ""}).status_code == 422
+    browser.post(f"/reports/critical/{flagged.pk}/withdraw/", {"reason_for": "another study"})
+    flagged.refresh_from_db()
+    assert flagged.withdrawn_reason == "another study"
+
+
+@pytest.mark.parametrize("bad", [{"category": "9"}, {"finding": " "}, {"recipient": "user:999999"}])
+def test_a_flag_needs_a_finding_a_category_and_someone_to_tell(
+    bad: dict[str, str], north: Any, ingest_files: Any, client_of: Any, people: Any
+) -> None:
+    ingest_files(north, make_instance(StudyInstanceUID=UID))
+    good = {"finding": "x", "category": "1", "recipient": f"user:{people['referrer'].pk}"}
+    client_of("radiologist").post(f"{DESK}/critical/", {**good, **bad})
+    assert not CriticalResult.objects.exists()

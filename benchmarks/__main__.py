@@ -23,6 +23,7 @@ from pathlib import Path
 import pydicom
 import requests
 
+from benchmarks import dimse
 from portal.demo.studies import demo_studies
 from tests.services.atrium import running_atrium
 from tests.services.ports import free_port
@@ -201,7 +202,10 @@ def run(peer: Peer, files: list[bytes], folders: list[Path]) -> dict[str, Figure
 
 
 def main() -> None:
-    """Measure both and print a table."""
+    """Measure both and print a table; with ``dimse`` the DICOM network instead."""
+    if sys.argv[1:2] == ["dimse"]:
+        dimse.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slices", type=int, default=300)
     options = parser.parse_args()

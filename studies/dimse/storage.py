@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 
+from django.conf import settings
 from django.db import DatabaseError
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pynetdicom import AllStoragePresentationContexts, evt
+from pynetdicom import AllStoragePresentationContexts, evt, register_uid
 from pynetdicom.events import Event
+from pynetdicom.service_class import StorageServiceClass
 
 from studies.dimse.messages import IncomingObject
 from studies.dimse.scp import NOT_AUTHORISED, SUCCESS, Service, caller_of, session_of, status
@@ -23,7 +25,31 @@ TRANSFER_SYNTAXES = [
     *(s for s in uid.AllTransferSyntaxes if s not in {uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian}),
     uid.ImplicitVRLittleEndian,
 ]
+FULL_LEVEL = 2
+# Retired classes that old devices and archives still send (PS3.6 Annex A).
+RETIRED = {
+    "1.2.840.10008.5.1.4.1.1.3": "RetiredUltrasoundMultiFrameImageStorage",
+    "1.2.840.10008.5.1.4.1.1.5": "RetiredNuclearMedicineImageStorage",
+    "1.2.840.10008.5.1.4.1.1.6": "RetiredUltrasoundImageStorage",
+    "1.2.840.10008.5.1.4.1.1.8": "RetiredStandaloneOverlayStorage",
+    "1.2.840.10008.5.1.4.1.1.9": "RetiredStandaloneCurveStorage",
+    "1.2.840.10008.5.1.4.1.1.10": "RetiredStandaloneModalityLUTStorage",
+    "1.2.840.10008.5.1.4.1.1.11": "RetiredStandaloneVOILUTStorage",
+    "1.2.840.10008.5.1.4.1.1.12.3": "RetiredXRayAngiographicBiPlaneImageStorage",
+    "1.2.840.10008.5.1.4.1.1.77.1": "RetiredVLImageStorage",
+    "1.2.840.10008.5.1.4.1.1.77.2": "RetiredVLMultiFrameImageStorage",
+    "1.2.840.10008.5.1.4.1.1.129": "RetiredStandalonePETCurveStorage",
+    "1.2.840.10008.5.1.1.27": "RetiredStoredPrintStorage",
+    "1.2.840.10008.5.1.1.29": "RetiredHardcopyGrayscaleImageStorage",
+    "1.2.840.10008.5.1.1.30": "RetiredHardcopyColorImageStorage",
+}
+# Private ones are configured: ATRIUM_DICOM_STORAGE_CLASSES.
+_MORE = {**RETIRED, **{u: f"PrivateStorage{n}" for n, u in enumerate(settings.ATRIUM.dicom_storage_classes)}}
 SOP_CLASSES = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+for _uid, _keyword in _MORE.items():
+    if _uid not in SOP_CLASSES:
+        register_uid(_uid, _keyword, StorageServiceClass)
+        SOP_CLASSES.append(_uid)
 
 
 def on_store(event: Event) -> int | Dataset:
@@ -60,4 +86,16 @@ def _store(event: Event, incoming: IncomingObject) -> int | Dataset:
     return SUCCESS if outcome.is_in else status(outcome.dicom_status, outcome.reason)
 
 
-SERVICE = Service("Storage", SOP_CLASSES, {evt.EVT_C_STORE: on_store}, TRANSFER_SYNTAXES, roles_reversible=True)
+def negotiate(sop_class: str, asked: bytes) -> bytes:
+    """Say that all attributes are kept (level 2) and none is coerced (PS3.4 Table B.3-2)."""
+    return bytes((FULL_LEVEL, 0, 0, 0, 0, 0))[: len(asked)]
+
+
+SERVICE = Service(
+    "Storage",
+    SOP_CLASSES,
+    {evt.EVT_C_STORE: on_store},
+    TRANSFER_SYNTAXES,
+    roles_reversible=True,
+    negotiate=negotiate,
+)

@@ -21,6 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 
 from accounts.capabilities import Capability
 from accounts.models import User
+from studies.dimse.models import AssociationLog, NodeState, Transfer
 from studies.ingest.models import QuarantinedFile
 from studies.models import DomainEvent, Study
 
@@ -114,4 +115,11 @@ def metrics(request: HttpRequest) -> HttpResponse:
     oldest = waiting.order_by("created_at").values_list("created_at", flat=True).first()
     age = (timezone.now() - oldest).total_seconds() if oldest else 0
     Gauge("atrium_oldest_event_seconds", "Age of the oldest event in the outbox", registry=registry).set(age)
+    transfers = Gauge("atrium_transfers", "Transfers to and from nodes by state", ["status"], registry=registry)
+    for status, count in Transfer.objects.values_list("status").annotate(Count("pk")).order_by():
+        transfers.labels(status).set(count)
+    down = NodeState.objects.filter(down_since__isnull=False).values("node").distinct().count()
+    Gauge("atrium_nodes_down", "Nodes that don't answer", registry=registry).set(down)
+    live = AssociationLog.objects.filter(closed_at__isnull=True).count()
+    Gauge("atrium_associations", "Associations open now", registry=registry).set(live)
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +25,9 @@ from studies.archive.deidentification import Profile
 from studies.dimse import queue, transfers
 from studies.dimse.errors import NotAllowed
 from studies.dimse.models import Node, NodeState, Transfer, TransferItem
+from studies.dimse.verification import verify_node
 from studies.models import Instance, Study
+from tests.dimse.test_tls_and_identity import certificate
 from tests.factories import make_instance, principal_of
 from tests.services.dicom_peers import Orthanc, orthanc, storescp
 from tests.services.ports import free_port
@@ -389,6 +392,44 @@ def test_orthanc_gets_the_same_by_dimse_and_by_dicomweb(
         files = [real_orthanc.file(i) for i in real_orthanc.instances()]
         assert len(files) == 5
         assert {pydicom.dcmread(BytesIO(f)).StudyInstanceUID for f in files} == {study.study_instance_uid}
+
+
+def test_by_tls_it_goes_to_a_node_of_our_authority_and_to_no_other(
+    study: Study, north: Site, sender: Any, tmp_path: Path, settings: Any
+) -> None:
+    authority = certificate(tmp_path, "authority")
+    for name, issuer in (("peer", authority), ("us", authority), ("stranger", None)):
+        certificate(tmp_path, name, issuer)
+    settings.ATRIUM = replace(
+        settings.ATRIUM,
+        dicom_tls_ca=str(tmp_path / "authority.pem"),
+        dicom_tls_certificate=str(tmp_path / "us.pem"),
+        dicom_tls_key=str(tmp_path / "us.key"),
+    )
+    for name, is_trusted in (("peer", True), ("stranger", False)):
+        keys = ("+tls", str(tmp_path / f"{name}.key"), str(tmp_path / f"{name}.pem"))
+        with storescp(tmp_path / name / "in", *keys, "+cf", str(tmp_path / "authority.pem")) as port:
+            node = node_at(north, port, name.upper(), uses_tls=True)
+            node.host = "localhost"
+            node.save()
+            steps = verify_node(node)
+            transfer = transfers.send_study(study=study, node=node, principal=sender)
+            queue.work_off(node.pk, SEND)
+        transfer.refresh_from_db()
+        assert steps[-1].is_ok is is_trusted, steps[-1].text
+        assert (transfer.status == "done") is is_trusted, transfer.last_error
+        assert len(list((tmp_path / name / "in").iterdir())) == (5 if is_trusted else 0)
+        if not is_trusted:
+            assert "isn't trusted" in steps[-1].text
+
+
+def test_a_dicomweb_node_is_verified_by_a_search(north: Site, real_orthanc: Orthanc) -> None:
+    node = Node(ae_title="WEB", site=north, kind=Node.Kind.DICOMWEB, base_url=real_orthanc.dicomweb)
+    assert [step.is_ok for step in verify_node(node)] == [True, True, True]
+    node.base_url = f"{real_orthanc.url}/no-such-root"
+    last = verify_node(node)[-1]
+    assert not last.is_ok
+    assert "404" in last.text
 
 
 def test_real_files_go_to_orthanc_in_every_syntax(

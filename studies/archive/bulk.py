@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from pydicom.uid import ExplicitVRBigEndian
+
 from studies.archive import objects
 from studies.archive.frames import PIXEL_KEYWORDS, Frames
 from studies.models import Instance
@@ -29,14 +31,9 @@ def bulk_value(instance: Instance, path: str) -> BulkValue:
     ObjectMissing.
     """
     frames = Frames(instance)
-    if (
-        path == PIXELS
-        and instance.number_of_frames
-        and objects.has_places(instance)
-        and not frames.syntax.is_compressed
-    ):
+    if path == PIXELS and instance.number_of_frames and objects.has_places(instance) and not frames.is_compressed:
         start, length = instance.pixel_data_offset or 0, frames.native_length
-        if frames.syntax.is_little_endian:
+        if frames.syntax != ExplicitVRBigEndian:
             return BulkValue(OCTETS, length, lambda offset, size: objects.stream_range(instance, start + offset, size))
     value = _element(instance, path)
     media_type = OCTETS

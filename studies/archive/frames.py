@@ -16,7 +16,7 @@ from pydicom.filereader import read_dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from studies.archive import objects
-from studies.archive.codecs import DECODING_ERRORS, PixelForm, decode, native
+from studies.archive.codecs import DECODING_ERRORS, UNCOMPRESSED, PixelForm, decode, native
 from studies.archive.errors import NotTranscodable
 from studies.models import Instance
 
@@ -46,6 +46,11 @@ class Frames:
         keyword, vr = self._pixel_element
         return PixelForm.of(self.header, keyword=keyword, vr=vr)
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the pixels are encapsulated, in a syntax known here or not."""
+        return self.syntax not in UNCOMPRESSED
+
     def __len__(self) -> int:
         return self.instance.number_of_frames
 
@@ -53,7 +58,7 @@ class Frames:
     def _has_no_places(self) -> bool:
         """Say whether frames can only be told apart by reading the whole object."""
         i = self.instance
-        return i.pixel_data_offset is None or (self.syntax.is_compressed and i.frame_offsets is None)
+        return i.pixel_data_offset is None or (self.is_compressed and i.frame_offsets is None)
 
     @cached_property
     def _whole(self) -> Dataset:
@@ -105,7 +110,7 @@ class Frames:
         """What follows the pixels, padding left out: digital signatures, mostly."""
         if self._has_no_places:
             return Dataset()
-        if self.syntax.is_compressed:
+        if self.is_compressed:
             offset, length = self.instance.frame_span(len(self))
             end = offset + length + len(SEQUENCE_END)
         else:
@@ -150,7 +155,7 @@ class Frames:
     def _from_whole(self, number: int) -> bytes:
         try:
             data: bytes = self._whole[self._pixel_element[0]].value
-            if self.syntax.is_compressed:
+            if self.is_compressed:
                 for place, frame in enumerate(generate_frames(data, number_of_frames=len(self)), start=1):
                     if place == number:
                         found: bytes = frame
@@ -193,7 +198,7 @@ class Frames:
         data = self.stored(number)
         if self.syntax == ExplicitVRBigEndian:
             return decode(self._turned(number), ExplicitVRLittleEndian, self.form)
-        if self.form.bits_allocated == 1 and not self.syntax.is_compressed:
+        if self.form.bits_allocated == 1 and not self.is_compressed:
             bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: self._frame_bits]
             return bits.reshape(self.form.rows, self.form.columns), self.form
         return decode(data, self.syntax, self.form)
@@ -202,7 +207,7 @@ class Frames:
         """Give a frame as uncompressed little-endian samples. Raises IndexError, NotTranscodable, ObjectMissing."""
         if self.syntax == ExplicitVRBigEndian:
             return self._turned(number)
-        if not self.syntax.is_compressed:
+        if not self.is_compressed:
             return self.stored(number)
         return native(*self.samples(number))
 

@@ -82,7 +82,7 @@ def transcoded_frame(frames: Frames, number: int, transfer_syntax_uid: str, *, a
     Raises IndexError where there's no such frame, NotTranscodable, ObjectMissing.
     """
     target = UID(transfer_syntax_uid)
-    if target in NATIVE_TARGETS and not frames.syntax.is_compressed:
+    if target in NATIVE_TARGETS and not frames.is_compressed:
         return frames.little_endian(number)
     if target == frames.syntax:
         return frames.stored(number)
@@ -109,7 +109,7 @@ def _without_frames(instance: Instance, target: UID, *, original: bool) -> Itera
 
 def _uncompressed_file(frames: Frames, target: UID) -> Iterator[bytes]:
     # The first frame, decoded ahead of the rest, says in which form all come.
-    if frames.syntax.is_compressed:
+    if frames.is_compressed:
         _, form = frames.samples(1)
         bits = form.rows * form.columns * form.samples_per_pixel * form.bits_allocated
         length = (bits * len(frames) + 7) // 8

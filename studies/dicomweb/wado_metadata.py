@@ -142,14 +142,19 @@ def retrieve_bulkdata(request: HttpRequest, path: str, **uids: str) -> HttpRespo
 
 def _bulk(request: HttpRequest, value: BulkValue, wanted: MediaRange, etag: str) -> HttpResponseBase:
     content_type = value.media_type if wanted.matches(value.media_type) else OCTETS
-    if wanted.is_multipart:
-        return multipart(content_type, [Part(content_type, value.read(0, value.length))])
     span = None
     if request.headers.get("If-Range", etag) == etag:
         span = _range(request.headers.get("Range", ""), value.length)
     first, last = span or (0, value.length - 1)
     content = value.read(first, last - first + 1)
     response: HttpResponseBase
+    if wanted.is_multipart:
+        # The range is one of the value, not of the message around it.
+        response = multipart(content_type, [Part(content_type, content)])
+        if span:
+            response.status_code = 206
+            response["Content-Range"] = f"bytes {first}-{last}/{value.length}"
+        return response
     if last - first < SMALL:
         response = HttpResponse(b"".join(content), content_type=content_type, status=206 if span else 200)
     else:

@@ -233,6 +233,29 @@ def test_a_corrected_instance_has_another_validator(instance: Instance, radiolog
     assert radiologist.get(address(instance, "/frames/1"), HTTP_IF_NONE_MATCH=frame["ETag"]).status_code == 304
 
 
+def test_a_transfer_syntax_that_isnt_known_here_is_passed_through(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    dataset = pydicom.dcmread(BytesIO(make_instance()))
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.PixelData = pydicom.encaps.encapsulate([b"some codec's words"])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    content, jpeg_xl = buffer.getvalue(), "1.2.840.10008.1.2.4.110"
+    (outcome,) = ingest_files(north, content)
+    assert outcome.is_in, outcome.reason
+    Instance.objects.update(transfer_syntax_uid=jpeg_xl)
+    url = address(Instance.objects.get())
+    assert body_of(radiologist.get(url, HTTP_ACCEPT="application/dicom")) == content
+    frame = radiologist.get(f"{url}/frames/1", HTTP_ACCEPT="image/jxl")
+    assert frame.content == b"some codec's words"
+    plain = {"HTTP_ACCEPT": f"application/octet-stream; transfer-syntax={ExplicitVRLittleEndian}"}
+    for below in ("/frames/1", "/rendered", "/thumbnail"):
+        assert radiologist.get(f"{url}{below}", **plain).status_code == 406
+
+
 def test_a_video_comes_as_one_stream(north: Any, ingest_files: Any, radiologist: Client) -> None:
     mp4, content = make_video()
     (outcome,) = ingest_files(north, content)

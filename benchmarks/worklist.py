@@ -8,7 +8,9 @@ percentile of wall and CPU time. ``--explain`` prints the plan of each list's qu
 from __future__ import annotations
 
 import argparse
+import html
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -171,11 +173,11 @@ def _filtered(client: Any, address: str) -> Callable[[], Any]:
 def _deep(client: Any, address: str, windows: int) -> str:
     """Follow the list's own continuation so many times."""
     for _ in range(windows):
-        page = client.get(address, HTTP_HX_REQUEST="true")
-        following = page.context["next_url"]
-        if not following:
+        page = client.get(address, HTTP_HX_REQUEST="true").content.decode()
+        following = re.search(r'class="more-rows" hx-get="([^"]+)"', page)
+        if following is None:
             break
-        address = following
+        address = html.unescape(following[1])
     return address
 
 

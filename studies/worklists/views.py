@@ -104,6 +104,7 @@ def _row_context(principal: Principal, studies: list[Study]) -> dict[str, Any]:
     chosen = columns.chosen(selectors.preference_of(principal.user).columns, is_referrer=is_referrer)
     return {
         "columns": chosen,
+        "cells": columns.cells(tuple(column.name for column in chosen)),
         "is_referrer": is_referrer,
         "me": principal.user,
         "may_select": principal.may(Capability.CASE_ASSIGN) or principal.may(Capability.REPORT_WRITE),

@@ -6,7 +6,7 @@ from typing import Any
 
 from studies.events import handle
 from studies.worklists.assignment import assign_on_arrival, assign_to_group
-from studies.worklists.turnaround import set_clock
+from studies.worklists.turnaround import set_clock, tell_of_late_case
 
 
 @handle("study.arrived")
@@ -26,3 +26,9 @@ def follow(payload: dict[str, Any]) -> None:
 def give_to_group(payload: dict[str, Any]) -> None:
     """Find a reader in the group that a routing rule named."""
     assign_to_group(study_id=payload["study"], name=payload["group"])
+
+
+@handle("case.overdue")
+def escalate(payload: dict[str, Any]) -> None:
+    """Tell those who must know that the case is late."""
+    tell_of_late_case(study_id=payload["study"])

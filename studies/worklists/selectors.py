@@ -160,13 +160,14 @@ def preference_of(user: User | None) -> WorklistPreference:
 
 def readers_at(site_ids: Iterable[int]) -> QuerySet[User]:
     """Give those who may write reports at one of the sites."""
-    roles = [
-        pk
-        for pk, capabilities in Role.objects.values_list("pk", "capabilities")
-        if Capability.REPORT_WRITE in capabilities
-    ]
-    held = Membership.objects.filter(Q(site__in=list(site_ids)) | Q(site__isnull=True), role__in=roles)
-    return User.objects.filter(is_active=True, pk__in=held.values("user")).order_by("last_name", "username")
+    return holders_at(site_ids, Capability.REPORT_WRITE)
+
+
+def holders_at(site_ids: Iterable[int], capability: Capability) -> QuerySet[User]:
+    """Give those who hold the capability at one of the sites."""
+    roles = [pk for pk, held in Role.objects.values_list("pk", "capabilities") if capability in held]
+    there = Membership.objects.filter(Q(site__in=list(site_ids)) | Q(site__isnull=True), role__in=roles)
+    return User.objects.filter(is_active=True, pk__in=there.values("user")).order_by("last_name", "username")
 
 
 def groups_seen_by(principal: Principal) -> QuerySet[ReadingGroup]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import transaction
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext
 
+from accounts.capabilities import Capability
+from accounts.notifications import notify
 from studies import events
 from studies.models import Priority, Study
 from studies.reading import OPEN_STATUSES
 from studies.worklists.models import CaseClock, TurnaroundTarget
+from studies.worklists.selectors import holders_at
 
 # Where a site has set none.
 DEFAULT_MINUTES = {
@@ -62,3 +67,23 @@ def escalate_overdue() -> int:
                 events.emit("study.changed", study=clock.study_id)
                 told += 1
     return told
+
+
+def tell_of_late_case(*, study_id: int) -> None:
+    """Tell the case's reader that it's late; of an urgent one, and of one that is nobody's, the site's leads too."""
+    study = Study.objects.select_related("assigned_to").filter(pk=study_id, status__in=OPEN_STATUSES).first()
+    if study is None:
+        return
+    is_urgent = study.priority in {Priority.STAT, Priority.HIGH}
+    people = {study.assigned_to} if study.assigned_to is not None else set()
+    if is_urgent or not people:
+        people |= set(holders_at([study.site_id], Capability.CASE_ASSIGN))
+    notify(
+        people,
+        key=f"overdue:{study.pk}:{study.priority}",
+        text=gettext("A case is overdue: %(modality)s, %(priority)s")
+        % {"modality": ", ".join(study.modalities) or "—", "priority": study.get_priority_display()},
+        url=reverse("study", kwargs={"study_instance_uid": study.study_instance_uid}),
+        is_urgent=is_urgent,
+        by_email=is_urgent,
+    )

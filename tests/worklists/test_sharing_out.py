@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from accounts.models import Notification
 from studies import events, reading
 from studies.models import DomainEvent, Priority, StatusChange, Study
 from studies.worklists import figures, turnaround
@@ -84,6 +85,10 @@ def test_a_late_case_is_told_once(north: Any, ingest_files: Any) -> None:
     CaseClock.objects.update(due_at=timezone.now() - timedelta(minutes=1))
     assert (turnaround.escalate_overdue(), turnaround.escalate_overdue()) == (1, 0)
     assert [e.payload for e in DomainEvent.objects.filter(name="case.overdue")] == [{"study": late.pk}]
+    events.deliver_due()
+    told = Notification.objects.all()
+    assert {n.user.username for n in told} == {"radiologist", "admin"}, "nobody's case: its site's leads are told"
+    assert all(late.patient_name not in n.text and late.patient_id_value not in n.text for n in told)
 
 
 def test_next_case_claims_and_passes_over_what_others_hold_or_have(north: Any, people: Any, client_of: Any) -> None:

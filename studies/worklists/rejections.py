@@ -88,7 +88,8 @@ def reject(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "study": study,
         "series": _choices(study),
         "reasons": [(code, *texts) for code, texts in REASONS.items()],
-        "chosen": set(request.POST.getlist("series") + request.POST.getlist("instance")),
+        "chosen_series": _ids(request.POST.getlist("series")),
+        "chosen_instances": _ids(request.POST.getlist("instance")),
         "reason": request.POST.get("reason", ""),
         "error": error,
     }

@@ -79,6 +79,12 @@ def test_a_choice_that_lacks_something_is_told(choice: Any, words: str, study: S
     assert not Rejection.objects.exists()
 
 
+def test_a_choice_is_kept_when_it_lacks_a_reason(study: Study, technologist: Client) -> None:
+    series = instance(f"{STUDY}.2.1").series_id
+    answer = technologist.post(PAGE, {"series": [series]})
+    assert f'name="series" value="{series}" checked' in answer.content.decode()
+
+
 def test_images_of_another_study_cannot_be_slipped_in(
     study: Study, technologist: Client, ingest_files: Any, south: Any
 ) -> None:

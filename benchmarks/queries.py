@@ -26,7 +26,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from benchmarks.__main__ import Peer, orthanc
+from benchmarks.peers import Peer, orthanc
 from benchmarks.synthetic_archive import FAMILIES, FIRST_DAY, SyntheticStudy, all_studies
 from tests.services.atrium import ROOT, Atrium, running_atrium
 from tests.services.postgresql import NotAvailable, postgresql
@@ -185,7 +185,7 @@ def our_archive(folder: Path, count: int, name: str, **environment: str) -> Iter
         _fill(atrium, count)
         atrium.start("web")
         pids = [process.pid for process in atrium.processes.values()]
-        peer = Peer(name, f"{atrium.url}/dicom-web", atrium.dicom_port, "ATRIUM", pids)
+        peer = Peer(name, f"{atrium.url}/dicom-web", pids)
         peer.session.headers["Authorization"] = f"Bearer {atrium.token('radiologist')}"
         yield peer
 

@@ -1,6 +1,7 @@
 """Runs Django, which blocks, in threads below an ASGI server, which must not.
 
-One thread answers a request from its first byte to its last, so that cursors and locks stay where they were made.
+A view runs in one thread, and a body that's made piece by piece in one of another pool, so that cursors stay where they
+were made and clients that read slowly hold no view up.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ Headers = list[tuple[bytes, bytes]]
 GATHERED = 1 << 18
 # How long a client may take for the next piece of a body before its thread is taken back.
 PATIENCE = 60.0
+MOST_STREAMS = 128
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,25 @@ class RequestBody:
         self._buffer = b""
         self._place = 0
         self._is_at_end = False
+        self._is_gone = False
 
     async def _gather(self) -> tuple[bytes, bool]:
         pieces, size, more = [], 0, True
-        while more and size < GATHERED:
-            message = await asyncio.wait_for(self._receive(), PATIENCE)
+        while more and size < GATHERED and not self._is_gone:
+            try:
+                message = await asyncio.wait_for(self._receive(), PATIENCE)
+            except TimeoutError:
+                message = {"type": "http.disconnect"}
             if message["type"] == "http.disconnect":
-                raise ClientGone("The client went away before its request was whole.")
+                # What came before is given first.
+                self._is_gone = True
+                break
             piece = message.get("body", b"")
             pieces.append(piece)
             size += len(piece)
             more = message.get("more_body", False)
+        if self._is_gone and not pieces:
+            raise ClientGone("The client went away, or stopped sending, before its request was whole.")
         return b"".join(pieces), more
 
     def _fetch(self) -> Future[tuple[bytes, bool]]:
@@ -80,10 +90,7 @@ class RequestBody:
         """Get the next piece. Raises ClientGone."""
         if self._is_at_end:
             return False
-        try:
-            self._buffer, more = (self._ahead or self._fetch()).result()
-        except TimeoutError as error:
-            raise ClientGone("The client stopped sending.") from error
+        self._buffer, more = (self._ahead or self._fetch()).result()
         self._place, self._is_at_end = 0, not more
         self._ahead = self._fetch() if more else None
         return bool(self._buffer) or self._fill()
@@ -142,11 +149,13 @@ class ThreadedDjango(BaseHandler):
         self.load_middleware()
         self.shortcuts = list(shortcuts)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self.streams = ThreadPoolExecutor(MOST_STREAMS, thread_name_prefix="stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self.pool, self._answer, scope, receive, send, loop)
-        if answer is None:
+        answer = await loop.run_in_executor(self.pool, self._answer, scope, receive, loop)
+        if not isinstance(answer, Answer):
+            await loop.run_in_executor(self.streams, _stream, answer, receive, send, loop)
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         if answer.path:
@@ -154,8 +163,8 @@ class ThreadedDjango(BaseHandler):
         else:
             await send({"type": "http.response.body", "body": answer.body})
 
-    def _answer(self, scope: Scope, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop) -> Answer | None:
-        """Give the answer, or None when it was sent piece by piece."""
+    def _answer(self, scope: Scope, receive: Receive, loop: asyncio.AbstractEventLoop) -> Answer | HttpResponseBase:
+        """Give the answer, or the response whose body is yet to be made."""
         for shortcut in self.shortcuts:
             try:
                 answer = shortcut(scope)
@@ -168,15 +177,13 @@ class ThreadedDjango(BaseHandler):
         set_script_prefix("/")
         signals.request_started.send(sender=self.__class__, scope=scope)
         response = self.get_response(ASGIRequest(scope, body))  # type: ignore[arg-type]
+        body.close()
+        if response.streaming:
+            return response
         try:
-            headers = _headers_of(response)
-            if response.streaming:
-                _stream(response, headers, receive, send, loop)
-                return None
-            return Answer(response.status_code, headers, response.content)  # type: ignore[attr-defined]
+            return Answer(response.status_code, _headers_of(response), response.content)  # type: ignore[attr-defined]
         finally:
             response.close()
-            body.close()
 
 
 def _headers_of(response: HttpResponseBase) -> Headers:
@@ -185,9 +192,7 @@ def _headers_of(response: HttpResponseBase) -> Headers:
     return headers
 
 
-def _stream(
-    response: HttpResponseBase, headers: Headers, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop
-) -> None:
+def _stream(response: HttpResponseBase, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop) -> None:
     """Send pieces as they come, one on its way while the next is made: memory holds two, however slow the client."""
     if isinstance(response, FileResponse):
         response.block_size = max(response.block_size, GATHERED)
@@ -205,7 +210,7 @@ def _stream(
 
     # The server swallows what is sent to a closed connection; only this tells.
     departure = asyncio.run_coroutine_threadsafe(disconnected(), loop)
-    under_way = begin({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    under_way = begin({"type": "http.response.start", "status": response.status_code, "headers": _headers_of(response)})
     try:
         for piece in _gathered(chunks):
             under_way.result(PATIENCE)
@@ -219,6 +224,7 @@ def _stream(
         logger.info("a client went away before its answer was whole")
     finally:
         departure.cancel()
+        response.close()
 
 
 def _gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,206 @@
+"""``python -m benchmarks plane``: the DICOMweb data plane of Atrium beside Orthanc's, and how far nginx is.
+
+The same generated data for both: a CT of 300 slices of 512×512, 50 small studies, an ultrasound of 60 frames. What
+comes back is compared with what was sent. Authentication, audit and fsync are on for us and off for Orthanc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pydicom
+from pydicom.uid import UltrasoundMultiFrameImageStorage
+
+from benchmarks.peers import Figure, Peer, atrium, measure, nginx, orthanc, wrk
+from tests.factories import make_instance
+
+BATCH = 20
+BOUNDARY = "bench"
+FRAMES = {"Accept": "multipart/related; type=application/octet-stream; transfer-syntax=*"}
+DICOM = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+US_FRAMES = 60
+CONNECTIONS = (1, 8, 25)
+CT_STUDY = "1.2.826.0.1.3680043.10.1.1"
+
+
+def ct_series(slices: int, study: str) -> list[bytes]:
+    """Give a CT of 512×512 slices, 16 bit: a bright cylinder in noise, with the geometry that a viewer needs."""
+    noise = np.random.default_rng(1)
+    y, x = np.mgrid[-256:256, -256:256]
+    files = []
+    for number in range(1, slices + 1):
+        inside = (x**2 + y**2) < (90 + 60 * np.sin(number / 50)) ** 2
+        pixels = (inside * 1040 + 24 + noise.integers(0, 60, (512, 512))).astype(np.uint16)
+        files.append(
+            make_instance(
+                pixels=pixels,
+                StudyInstanceUID=study,
+                SeriesInstanceUID=f"{study}.1",
+                SOPInstanceUID=f"{study}.1.{number}",
+                FrameOfReferenceUID=f"{study}.2",
+                PatientID="BENCH",
+                InstanceNumber=number,
+                ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
+                ImagePositionPatient=[-180, -180, number],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                PixelSpacing=[0.7, 0.7],
+                SliceThickness=1,
+                SliceLocation=number,
+                RescaleIntercept=-1024,
+                RescaleSlope=1,
+                WindowCenter=40,
+                WindowWidth=400,
+                KVP=120,
+                Manufacturer="Bench",
+                AcquisitionNumber=1,
+                ContentDate="20260901",
+                ContentTime=f"1015{number % 60:02}",
+                PatientPosition="HFS",
+            )
+        )
+    return files
+
+
+def message_of(files: list[bytes]) -> bytes:
+    """Give a STOW-RS body of the files."""
+    parts = [f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode() + f + b"\r\n" for f in files]
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def store(peer: Peer, files: list[bytes], clients: int, batch: int = BATCH) -> Callable[[], None]:
+    """Give the work of storing the files, the bodies made beforehand."""
+    bodies = [message_of(files[n : n + batch]) for n in range(0, len(files), batch)]
+    kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+
+    def send(body: bytes) -> None:
+        answer = peer.session.post(f"{peer.root}/studies", body, headers={"Content-Type": kind}, timeout=300)
+        assert answer.status_code == 200, answer.text[:500]
+
+    def work() -> None:
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(send, bodies))
+
+    return work
+
+
+def fetch_all(peer: Peer, paths: list[str], wanted: list[bytes], connections: int) -> None:
+    """Fetch each frame by a Python client and compare its bytes."""
+
+    def fetch(job: tuple[str, bytes]) -> None:
+        answer = peer.session.get(f"{peer.root}{job[0]}", headers=FRAMES, timeout=120)
+        assert job[1] in answer.content
+
+    with ThreadPoolExecutor(connections) as pool:
+        list(pool.map(fetch, zip(paths, wanted, strict=True)))
+
+
+def run(peer: Peer, folder: Path, ct: list[bytes], small: list[bytes], us: bytes, seconds: int) -> dict[str, Figure]:
+    """Do all the work with one peer."""
+    figures: dict[str, Figure] = {}
+    headers = [pydicom.dcmread(BytesIO(f)) for f in ct]
+    study, series = headers[0].StudyInstanceUID, headers[0].SeriesInstanceUID
+    series_path = f"/studies/{study}/series/{series}"
+    paths = [f"{series_path}/instances/{h.SOPInstanceUID}/frames/1" for h in headers]
+    pixels = [h.PixelData for h in headers]
+    count = len(ct)
+    again = ct_series(count, f"{study}.9")
+
+    figures["STOW-RS, 1 client, instances"] = measure(peer, count, store(peer, ct, 1))
+    figures["STOW-RS, 4 clients, instances"] = measure(peer, count, store(peer, again, 4))
+    figures["STOW-RS, 50 small studies, 4 clients"] = measure(peer, len(small), store(peer, small, 4, batch=1))
+    store(peer, [us], 1)()
+
+    def metadata(times: int) -> None:
+        for _ in range(times):
+            answer = peer.session.get(
+                f"{peer.root}{series_path}/metadata", headers={"Accept": "application/dicom+json"}, timeout=120
+            )
+            assert len(answer.content) > 1000
+
+    # Once the series has been quiet for a few seconds, as when a person comes to read it.
+    threading.Event().wait(12)
+    answer = peer.session.get(f"{peer.root}{series_path}/metadata", timeout=120).json()
+    assert sorted(i["00080018"]["Value"][0] for i in answer) == sorted(str(h.SOPInstanceUID) for h in headers)
+    figures["series metadata, 300 instances"] = measure(peer, 5, lambda: metadata(5))
+
+    root, port = urlsplit(peer.root).path, urlsplit(peer.root).port
+    assert port is not None
+    given = {name: str(value) for name, value in peer.session.headers.items() if name == "Authorization"}
+    figures["frames, Python client, 8 connections"] = measure(peer, count, lambda: fetch_all(peer, paths, pixels, 8))
+    for connections in CONNECTIONS:
+        cpu = peer.cpu_seconds()
+        done = wrk(folder, port, [root + p for p in paths], FRAMES | given, connections, seconds)
+        figures[f"frames, wrk, {connections} connections"] = Figure(
+            done / seconds, (peer.cpu_seconds() - cpu) * 1000 / max(done, 1)
+        )
+    movie = pydicom.dcmread(BytesIO(us))
+    movie_path = (
+        f"/studies/{movie.StudyInstanceUID}/series/{movie.SeriesInstanceUID}/instances/{movie.SOPInstanceUID}/frames/"
+    )
+    length = len(movie.PixelData) // US_FRAMES
+    wanted = [movie.PixelData[n * length : (n + 1) * length] for n in range(US_FRAMES)]
+    numbers = [f"{movie_path}{n + 1}" for n in range(US_FRAMES)]
+    figures["ultrasound frames, Python client, 8 connections"] = measure(
+        peer, US_FRAMES, lambda: fetch_all(peer, numbers, wanted, 8)
+    )
+    before = peer.resident_megabytes()
+    figures["whole study, MB"] = measure(peer, sum(map(len, ct)) // 1_000_000, lambda: _whole(peer, study, pixels))
+    for title, figure in figures.items():
+        print(f"  {peer.name}: {title}: {figure.per_second:.1f}/s, {figure.cpu_ms:.2f} ms", flush=True)
+    print(f"  {peer.name}: {peer.resident_megabytes() - before:+.0f} MB of memory for the whole study", flush=True)
+    return figures
+
+
+def _whole(peer: Peer, study: str, pixels: list[bytes]) -> None:
+    with peer.session.get(f"{peer.root}/studies/{study}", headers=DICOM, timeout=300, stream=True) as answer:
+        size = sum(len(chunk) for chunk in answer.iter_content(1 << 20))
+    assert size > sum(map(len, pixels))
+
+
+def limit(folder: Path, ct: list[bytes], seconds: int) -> dict[str, float]:
+    """Let nginx send the same frames as files; give requests a second."""
+    (folder / "www").mkdir(parents=True)
+    for number, content in enumerate(ct):
+        (folder / "www" / f"{number}").write_bytes(content[-512 * 512 * 2 :] + b"-" * 200)
+    paths = [f"/{n}" for n in range(len(ct))]
+    with nginx(folder, f"root {folder}/www;") as port:
+        return {
+            f"frames, wrk, {n} connections": wrk(folder, port, paths, {}, n, seconds) / seconds for n in CONNECTIONS
+        }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure both and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks plane", description=__doc__)
+    parser.add_argument("--slices", type=int, default=300)
+    parser.add_argument("--seconds", type=int, default=5, help="of each run of wrk")
+    options = parser.parse_args(arguments)
+    ct = ct_series(options.slices, CT_STUDY)
+    small = [make_instance(PatientID=f"S{n}") for n in range(50)]
+    movie = np.random.default_rng(1).integers(0, 255, (US_FRAMES, 480, 320), dtype=np.uint16)
+    us = make_instance(pixels=movie, Modality="US", SOPClassUID=UltrasoundMultiFrameImageStorage, PatientID="US")
+    with tempfile.TemporaryDirectory(prefix="atrium-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        theirs_peer = stack.enter_context(orthanc(folder / "orthanc"))
+        theirs = run(theirs_peer, folder, ct, small, us, options.seconds)
+        ours_peer = stack.enter_context(atrium(folder / "atrium"))
+        ours = run(ours_peer, folder, ct, small, us, options.seconds)
+        most = limit(folder / "nginx", ct, options.seconds)
+    print(f"| {options.slices} slices, units/s | Orthanc | Atrium | ratio | CPU ms/unit Orthanc | Atrium | nginx |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for title, figure in theirs.items():
+        our = ours[title]
+        physical = f"{most[title]:.0f} ({our.per_second / most[title]:.2f})" if title in most else ""
+        print(
+            f"| {title} | {figure.per_second:.1f} | {our.per_second:.1f} | {our.per_second / figure.per_second:.1f} "
+            f"| {figure.cpu_ms:.2f} | {our.cpu_ms:.2f} | {physical} |"
+        )

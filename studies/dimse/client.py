@@ -68,6 +68,12 @@ class FoundStudy:
     modalities: list[str] = field(default_factory=list)
     number_of_instances: int | None = None
 
+    @property
+    def shown_date(self) -> str:
+        """Give the date as 2026-09-01; what is no DA, as it came."""
+        text = self.study_date.replace(".", "")
+        return f"{text[:4]}-{text[4:6]}-{text[6:8]}" if len(text) == 8 and text.isdigit() else self.study_date
+
     @classmethod
     def of(cls, dataset: Dataset) -> FoundStudy:
         """Read an answer; what a node leaves out or mangles stays empty."""

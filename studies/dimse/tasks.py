@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import current_app, shared_task
 
-from studies.dimse import associations, queue
+from studies.dimse import associations, queue, transfers
 
 
 @shared_task
@@ -22,5 +22,5 @@ def start_due_queues() -> int:
 
 @shared_task
 def forget_old() -> int:
-    """Forget associations of long ago."""
-    return associations.forget_old()
+    """Forget associations and transfers of long ago."""
+    return associations.forget_old() + transfers.forget_old()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from celery import current_app
@@ -20,6 +21,7 @@ from studies.dimse.errors import NotAllowed
 from studies.dimse.models import Node, NodeState, RoutingRule, Transfer, TransferItem
 from studies.models import Instance, Study
 
+KEPT_DAYS, BATCH = 90, 200
 OPEN = (Transfer.Status.QUEUED, Transfer.Status.RUNNING)
 
 
@@ -174,6 +176,19 @@ def run_again(*, transfer: Transfer, principal: Principal) -> None:
     NodeState.objects.filter(node_id=transfer.node_id, kind=transfer.kind).update(next_attempt_at=timezone.now())
     _record("transfer run again", transfer, principal)
     wake(transfer.node_id, transfer.kind)
+
+
+def forget_old() -> int:
+    """Remove transfers that were done or cancelled long ago, a batch at a time; the trail keeps that they were."""
+    oldest = timezone.now() - timedelta(days=KEPT_DAYS)
+    over = Transfer.objects.filter(
+        status__in=(Transfer.Status.DONE, Transfer.Status.CANCELLED), ended_at__lt=oldest
+    ).order_by("pk")
+    forgotten = 0
+    while batch := list(over.values_list("pk", flat=True)[:BATCH]):
+        Transfer.objects.filter(pk__in=batch).delete()
+        forgotten += len(batch)
+    return forgotten
 
 
 def wake(node_id: int, kind: str) -> None:

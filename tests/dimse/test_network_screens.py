@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pydicom.uid import generate_uid
 
 from accounts.models import Site
 from portal.audit.models import AuditEvent
 from portal.sealing import unseal
-from studies.dimse import associations, queue
+from studies.dimse import associations, queue, transfers
 from studies.dimse.models import Node, PrefetchRule, RoutingRule, Transfer
 from studies.models import Study
 from tests.factories import make_instance
@@ -195,6 +197,17 @@ def test_the_monitor_shows_who_is_connected_what_waits_and_what_went_wrong(
         assert words in shown or words.replace("&#x27;", "'") in shown, words
     associations.closed(association_id=live.pk)
     assert "Nobody." in client_of("admin").get(reverse("network")).content.decode()
+
+
+def test_transfers_of_long_ago_are_forgotten_but_not_those_that_failed_or_wait(study: Study, north: Site) -> None:
+    node = node_at(north, 104)
+    long_ago = timezone.now() - timedelta(days=91)
+    for status in Transfer.Status.values:
+        ended = long_ago if status in {"done", "failed", "cancelled"} else None
+        Transfer.objects.create(kind="send", node=node, site=north, study=study, status=status, ended_at=ended)
+    Transfer.objects.create(kind="send", node=node, site=north, study=study, status="done", ended_at=timezone.now())
+    assert transfers.forget_old() == 2
+    assert sorted(Transfer.objects.values_list("status", flat=True)) == ["done", "failed", "queued", "running"]
 
 
 def test_what_a_killed_listener_left_open_is_closed(north: Site) -> None:

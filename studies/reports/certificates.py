@@ -51,6 +51,12 @@ def sign_pdf(pdf: bytes, site: Site, *, reason: str) -> bytes:
     B-B, or B-T where ``ATRIUM_TSA_URL`` names a timestamp authority (RFC 3161).
     """
     kept = certificate_of(site)
+    try:
+        signer = _signer(kept)
+    except ValueError:
+        # The secret key was changed: the old signing key can't be opened any more.
+        kept = _make(site)
+        signer = _signer(kept)
     metadata = signers.PdfSignatureMetadata(
         field_name=SIGNATURE_FIELD,
         md_algorithm="sha256",
@@ -61,9 +67,7 @@ def sign_pdf(pdf: bytes, site: Site, *, reason: str) -> bytes:
     )
     timestamper = HTTPTimeStamper(settings.ATRIUM.tsa_url) if settings.ATRIUM.tsa_url else None
     output = BytesIO()
-    signers.sign_pdf(
-        IncrementalPdfFileWriter(BytesIO(pdf)), metadata, _signer(kept), timestamper=timestamper, output=output
-    )
+    signers.sign_pdf(IncrementalPdfFileWriter(BytesIO(pdf)), metadata, signer, timestamper=timestamper, output=output)
     return output.getvalue()
 
 

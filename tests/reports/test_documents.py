@@ -21,7 +21,9 @@ from studies import events
 from studies.archive import objects
 from studies.models import Instance, Study
 from studies.reports import certificates
+from studies.reports.documents import report_pdf
 from studies.reports.models import ReportPart, SiteCertificate
+from studies.reports.selectors import signed_parts
 from tests.factories import PASSWORD, make_instance
 from tests.reports.desk import DESK, UID, sign, write
 
@@ -103,6 +105,15 @@ def test_the_pdf_that_is_shown_is_the_one_that_is_archived(signed: Client) -> No
 def test_the_sites_key_is_never_kept_in_clear(signed: Client) -> None:
     kept = SiteCertificate.objects.get()
     assert "ENCRYPTED PRIVATE KEY" in kept.encrypted_key
+
+
+def test_after_a_change_of_the_secret_key_the_site_signs_with_a_new_certificate(
+    signed: Client, north: Any, settings: Any
+) -> None:
+    settings.SECRET_KEY = "another"
+    study = Study.objects.get()
+    assert pdf_status(report_pdf(study, signed_parts(study)), north).bottom_line
+    assert SiteCertificate.objects.filter(site=north).count() == 2
 
 
 def test_an_uploaded_certificate_signs_from_now_on(signed: Client, client_of: Any, north: Any, tmp_path: Path) -> None:

@@ -12,14 +12,19 @@ from studies.models import Instance, ReferringPhysician, Series, Study
 
 def studies_visible_to(principal: Principal) -> QuerySet[Study]:
     """Give the studies that the principal may see: their sites', and those that they or their practice referred."""
+    return Study.objects.filter(_visible(principal))
+
+
+def _visible(principal: Principal, path: str = "") -> Q:
+    """Give the condition on a study, or on what leads to one by ``path``: a join is cheaper than a list of studies."""
     sites = principal.sites_with(Capability.STUDY_VIEW)
     if sites is None:
-        return Study.objects.all()
-    visible = Q(site_id__in=sorted(sites)) if sites else Q(pk__in=[])
+        return Q()
+    visible = Q(**{f"{path}site_id__in": sorted(sites)}) if sites else Q(pk__in=[])
     referring = _referring_physicians(principal)
     if referring:
-        visible |= Q(referring_physician_id__in=referring)
-    return Study.objects.filter(visible)
+        visible |= Q(**{f"{path}referring_physician_id__in": referring})
+    return visible
 
 
 def _referring_physicians(principal: Principal) -> list[int]:
@@ -51,12 +56,12 @@ def visible_study(principal: Principal, study_instance_uid: str) -> Study:
 
 def series_visible_to(principal: Principal) -> QuerySet[Series]:
     """Give the series of the studies that the principal may see."""
-    return Series.objects.filter(study__in=studies_visible_to(principal))
+    return Series.objects.filter(_visible(principal, "study__"))
 
 
 def instances_visible_to(principal: Principal) -> QuerySet[Instance]:
     """Give the current versions of the instances of the studies that the principal may see."""
-    return Instance.objects.filter(is_current=True, series__study__in=studies_visible_to(principal))
+    return Instance.objects.filter(_visible(principal, "series__study__"), is_current=True)
 
 
 def sites_where(principal: Principal, capability: Capability) -> QuerySet[Site]:

@@ -39,3 +39,16 @@ class Holds(Lookup):
         column, column_params = self.process_lhs(compiler, connection)
         position = "strpos" if connection.vendor == "postgresql" else "instr"
         return f"{position}('\\' || {column} || '\\', %s) > 0", (*column_params, f"\\{self.rhs}\\")
+
+
+@CharField.register_lookup
+class Has(Lookup):
+    """``field__has="TEXT"``: the text stands anywhere in the column, in the same case on both databases."""
+
+    lookup_name = "has"
+    prepare_rhs = True
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        column, column_params = self.process_lhs(compiler, connection)
+        position = "strpos" if connection.vendor == "postgresql" else "instr"
+        return f"{position}({column}, %s) > 0", (*column_params, str(self.rhs))

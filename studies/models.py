@@ -247,6 +247,7 @@ class Series(models.Model):
         ]
         indexes = [
             models.Index(fields=["series_instance_uid"], name="series_by_uid"),
+            models.Index(fields=["study", "series_number", "id"], name="series_in_order"),
             models.Index(
                 fields=["metadata_due_at"],
                 name="series_metadata_due",

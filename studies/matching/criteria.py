@@ -15,8 +15,8 @@ from studies.matching.elements import ElementText, Items, Leaf, element_matches,
 from studies.matching.errors import InvalidKeyValue, MatchingError
 from studies.matching.keywords import Level, level_of, path_of, tag_of
 from studies.matching.moments import Moments, Range, combined, date_range, offset_of, time_range
-from studies.matching.names import name_matches
-from studies.matching.wildcards import has_wildcards, is_universal, literal_start, pattern
+from studies.matching.names import name_matches, walking_its_index
+from studies.matching.wildcards import has_wildcards, is_universal, literal_start, longest_literal, pattern
 from studies.models import Instance, Study
 
 LONGEST_VALUE = 5000
@@ -183,9 +183,15 @@ def _code(column: str, value: str, options: Options) -> Q:
 def _one_text(column: str, value: str) -> Q:
     if not has_wildcards(value):
         return Q(**{column: value})
-    start = literal_start(value)
+    start, literal = literal_start(value), longest_literal(value)
     cut = Q(**{f"{column}__prefix": start}) if start else Q()
-    return cut if value == f"{start}*" else cut & Q(**{f"{column}__regex": rf"(?s)\A{pattern(value)}\Z"})
+    if value == f"{start}*":
+        return cut
+    if literal:
+        cut &= Q(**{f"{column}__has": literal})
+    if value != f"*{literal}*":
+        cut &= Q(**{f"{column}__regex": rf"(?s)\A{pattern(value)}\Z"})
+    return cut if start else walking_its_index(column, cut)
 
 
 def _name(column: str, value: str, options: Options) -> Q:

@@ -12,13 +12,15 @@ import jellyfish
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from studies.matching.wildcards import has_wildcards, is_universal, literal_start, pattern
-from studies.models import PN_LENGTH, NameForm
+from studies.matching.wildcards import has_wildcards, is_universal, literal_start, longest_literal, pattern
+from studies.models import PN_LENGTH, NameForm, Study
 from studies.person_names import searchable
 
 # More names than this are left to the database as a subquery; fewer are named, so that an index finds each.
 MOST_NAMED = 500
 _KNOWN_MOST = 50_000
+# Columns of studies that stand first in an index.
+_INDEXED = {"patient_name_search", "patient_id_value", "accession_number", "study_id"}
 _known: OrderedDict[str, None] = OrderedDict()
 _known_lock = Lock()
 _BETWEEN_WORDS = re.compile(r"[\s,.'’-]+")
@@ -99,6 +101,13 @@ def name_matches(column: str, value: str, *, is_fuzzy: bool = False) -> Q:
     return matching
 
 
+def walking_its_index(column: str, condition: Q) -> Q:
+    """Give a condition that no range of an index serves as one walk of its column's index, not of the whole rows."""
+    if column not in _INDEXED:
+        return condition
+    return Q(pk__in=Study.objects.filter(condition).order_by().values("pk"))
+
+
 def _first_group(column: str, wanted: str) -> Q:
     start = literal_start(wanted)
     cut = Q(**{f"{column}__prefix": start}) if start else Q()
@@ -109,7 +118,11 @@ def _first_group(column: str, wanted: str) -> Q:
         return cut & ends
     if wanted == f"{start}*":
         return cut
-    return cut & Q(**{f"{column}__regex": rf"(?s)\A{pattern(wanted, '[^=]')}(\^[^=]*)?(=.*)?\Z"})
+    literal = longest_literal(wanted)
+    if literal:
+        cut &= Q(**{f"{column}__has": literal})
+    cut &= Q(**{f"{column}__regex": rf"(?s)\A{pattern(wanted, '[^=]')}(\^[^=]*)?(=.*)?\Z"})
+    return cut if start else walking_its_index(column, cut)
 
 
 def _names_by_group(wanted: str, number: int | None = None) -> QuerySet[NameForm]:
@@ -140,7 +153,7 @@ def _sounding(column: str, group: str) -> Q:
     for component, text in enumerate(group.split("^")):
         for word in _words(text.replace("*", " ").replace("?", " ")):
             if len(word) == 1 and word.isascii():
-                initials &= Q(**{f"{column}__regex": rf"(\A|[\^ =-]){re.escape(word)}"})
+                initials &= Q(**{f"{column}__regex": rf"(\A|[\^ =,.'’-]){re.escape(word)}"})
                 continue
             if "*" in text and len(word) < 3:
                 return Q()

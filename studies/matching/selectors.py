@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts.principals import Principal
 from studies.access import instances_visible_to, series_visible_to, studies_visible_to
 from studies.matching.criteria import Criteria
 from studies.models import Instance, Patient, Series, Study
+
+_NAMES_ONE = {"SeriesInstanceUID", "SOPInstanceUID"}
 
 
 def matching_patients(principal: Principal, criteria: Criteria) -> QuerySet[Patient]:
@@ -19,16 +21,28 @@ def matching_patients(principal: Principal, criteria: Criteria) -> QuerySet[Pati
 def matching_studies(principal: Principal, criteria: Criteria) -> QuerySet[Study]:
     """Give the matching studies, the newest first. A study whose instances are all rejected isn't there."""
     studies = studies_visible_to(principal).filter(criteria.study, number_of_instances__gt=0)
-    if criteria.instance:
-        instances = Instance.objects.filter(criteria.instance, is_current=True)
-        if criteria.series:
-            instances = instances.filter(series__in=Series.objects.filter(criteria.series))
-        studies = studies.filter(pk__in=instances.values("series__study"))
-    elif criteria.series:
-        studies = studies.filter(
-            pk__in=Series.objects.filter(criteria.series, number_of_instances__gt=0).values("study")
-        )
+    below = _studies_by_what_lies_below(criteria)
+    if below is not None:
+        studies = studies.filter(below)
     return studies.order_by("-sort_date", "-pk")
+
+
+def _studies_by_what_lies_below(criteria: Criteria) -> Q | None:
+    """Give the condition that a study holds a matching series or instance."""
+    of_study = OuterRef("pk")
+    series = Series.objects.filter(criteria.series, number_of_instances__gt=0)
+    instances = Instance.objects.filter(criteria.instance, is_current=True)
+    if criteria.series:
+        instances = instances.filter(series__in=Series.objects.filter(criteria.series))
+    if not _NAMES_ONE.isdisjoint(criteria.used):
+        # One or few rows: from them to their studies.
+        if criteria.instance:
+            return Q(pk__in=instances.values("series__study"))
+        return Q(pk__in=series.values("study"))
+    # Many rows: from each study, in the order of the list, to its own.
+    if criteria.instance:
+        return Q(Exists(instances.filter(series__study=of_study)))
+    return Q(Exists(series.filter(study=of_study))) if criteria.series else None
 
 
 def matching_series(principal: Principal, criteria: Criteria, *, study_instance_uid: str = "") -> QuerySet[Series]:

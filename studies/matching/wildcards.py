@@ -20,6 +20,11 @@ def literal_start(value: str) -> str:
     return re.split(r"[*?]", value, maxsplit=1)[0]
 
 
+def longest_literal(value: str) -> str:
+    """Give the longest piece between wildcards: what matches has it, and looking for it is cheap."""
+    return max(re.split(r"[*?]+", value), key=len)
+
+
 def pattern(value: str, any_character: str = ".") -> str:
     """Give the regular expression of a value with wildcards, without anchors; it means the same to both databases."""
     value = re.sub(r"\*+", "*", value)

@@ -21,7 +21,7 @@ from tests.factories import principal_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 SETTINGS = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 TEXT = st.text(
     st.characters(codec="utf-8", exclude_characters="\x00\\*?", exclude_categories=("Cs", "Cc")), max_size=16
@@ -82,8 +82,8 @@ def test_a_study_is_found_by_its_patients_name_in_every_group(
         assert found(principal, PatientName=key) == [study], key
         assert found(principal, fuzzy, PatientName=key) == [study], key
     for word in (family, *given):
-        # The parts of a name with hyphens or blanks are words of their own.
-        if searchable(word).strip("'-") and len(searchable(word)) > 1:
+        # What stands between hyphens is a word of its own; a letter alone is an initial, and no sound.
+        if any(len(part) > 1 for part in re.split("['-]", searchable(word))):
             assert found(principal, fuzzy, PatientName=word) == [study], word
 
 

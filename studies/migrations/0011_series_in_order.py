@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("studies", "0009_status_change_index"),
+        ("studies", "0010_name_order"),
     ]
 
     operations = [

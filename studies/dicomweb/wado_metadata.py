@@ -44,7 +44,7 @@ def retrieve_study_metadata(request: HttpRequest, study_instance_uid: str) -> Ht
     """Retrieve the metadata of all series of a study."""
     study = study_for(request, study_instance_uid, "metadata")
     kept = []
-    for series in study.series.order_by("series_number", "pk"):
+    for series in study.series.filter(number_of_instances__gt=0).order_by("series_number", "pk"):
         series.study = study
         kept.append(archive_metadata.series_metadata(series))
     if not kept:
@@ -61,7 +61,9 @@ def retrieve_series_metadata(
 ) -> HttpResponseBase:
     """Retrieve a series' metadata, compressed as it is kept."""
     study = study_for(request, study_instance_uid, "metadata")
-    series = Series.objects.filter(study=study, series_instance_uid=series_instance_uid).first()
+    series = Series.objects.filter(
+        study=study, series_instance_uid=series_instance_uid, number_of_instances__gt=0
+    ).first()
     if series is None:
         raise not_found()
     series.study = study

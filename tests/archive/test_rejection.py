@@ -86,6 +86,9 @@ def test_counts_and_modalities_follow(study: Study, north: Any, client_of: Any) 
     found = client_of("radiologist").get(f"/dicom-web/studies?StudyInstanceUID={STUDY}").json()
     assert found[0]["00201208"]["Value"] == [1]
     assert client_of("radiologist").get(f"/dicom-web/studies/{STUDY}/series?Modality=MR").status_code == 204
+    for below in ("", "/metadata", "/thumbnail"):
+        assert client_of("radiologist").get(f"/dicom-web/studies/{STUDY}/series/{TWO}{below}").status_code == 404
+    assert len(client_of("radiologist").get(f"/dicom-web/studies/{STUDY}/metadata").json()) == 1
 
 
 def test_a_study_of_nothing_but_rejected_instances_is_not_found(study: Study, north: Any, client_of: Any) -> None:

@@ -204,7 +204,8 @@ def _explain(group: int) -> None:
 
     principal = principal_of_user(_reader())
     for title, query in LISTS.items():
-        _form, criteria, order = asked(QueryDict(query.replace("GROUP", str(group))), principal)
+        data = QueryDict(query.replace("GROUP", str(group)))
+        _form, criteria, order = asked(data, principal, selectors.preference_of(principal.user))
         rows = selectors.worklist(principal, criteria).order_by(*order.order)[: selectors.PAGE + 1]
         print(f"\n### {title}\n{rows.explain(analyze=True)}")
 

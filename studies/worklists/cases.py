@@ -25,7 +25,7 @@ from studies.models import Priority, Study
 from studies.orders.selectors import order_of
 from studies.worklists import selectors
 from studies.worklists.ages import age
-from studies.worklists.sorting import Sorting, sorting
+from studies.worklists.sorting import sorting
 from studies.worklists.views import asked, may_see_studies, principal_of, private
 
 may_write_reports = capability_required(Capability.REPORT_WRITE)
@@ -133,12 +133,10 @@ def _release(study: Study, principal: Principal) -> None:
 
 
 def _waiting(principal: Principal, query: QueryDict, beside: Study | None) -> list[Study]:
-    _form, criteria, _order = asked(query, principal)
-    return list(selectors.waiting(principal, criteria, _own_order(principal, query), beside=beside))
-
-
-def _own_order(principal: Principal, query: QueryDict) -> Sorting:
-    return sorting(query.get("sort") or selectors.preference_of(principal.user).sort or BY_URGENCY)
+    preference = selectors.preference_of(principal.user)
+    _form, criteria, _order = asked(query, principal, preference)
+    order = sorting(query.get("sort") or preference.sort or BY_URGENCY)
+    return list(selectors.waiting(principal, criteria, order, beside=beside))
 
 
 def _case_url(study: Study, query: QueryDict) -> str:

@@ -26,6 +26,7 @@ from studies.reading import OPEN_STATUSES
 from studies.worklists import assignment, columns, selectors, services
 from studies.worklists.ages import age
 from studies.worklists.forms import WorklistFilterForm
+from studies.worklists.models import WorklistPreference
 from studies.worklists.sorting import Sorting, sorting, toggled
 
 MOST_CHANGED = 200
@@ -51,12 +52,13 @@ def private(response: HttpResponse) -> HttpResponse:
 def worklist(request: HttpRequest) -> HttpResponse:
     """Show the studies that match the filter; to htmx only the list, or what follows after a row."""
     principal = principal_of(request)
-    form, criteria, order = asked(request.GET, principal)
+    preference = selectors.preference_of(principal.user)
+    form, criteria, order = asked(request.GET, principal, preference)
     studies = selectors.worklist(principal, criteria)
     after = request.GET.get("after", "")
     page = selectors.page_of(studies, order, after=after)
     query = form.query() if form.is_valid() else QueryDict()
-    context = _row_context(principal, page.studies)
+    context = _row_context(principal, page.studies, preference)
     context |= _list_context(principal, form, query, order, context["columns"])
     context |= {"page": page, "next_url": _url(query, sort=str(order), after=page.after) if page.after else ""}
     if after:
@@ -75,11 +77,13 @@ def worklist(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def asked(data: QueryDict, principal: Principal) -> tuple[WorklistFilterForm, dict[str, Any], Sorting]:
+def asked(
+    data: QueryDict, principal: Principal, preference: WorklistPreference
+) -> tuple[WorklistFilterForm, dict[str, Any], Sorting]:
     """Give the filter's form, its cleaned values, and the sort: the one asked for, else the one used last."""
     form = WorklistFilterForm(data, principal=principal)
     criteria = form.cleaned_data if form.is_valid() else {}
-    return form, criteria, sorting(data.get("sort") or selectors.preference_of(principal.user).sort)
+    return form, criteria, sorting(data.get("sort") or preference.sort)
 
 
 @require_GET
@@ -87,21 +91,22 @@ def asked(data: QueryDict, principal: Principal) -> tuple[WorklistFilterForm, di
 def rows(request: HttpRequest) -> HttpResponse:
     """Give the rows of those of the studies in ``?ids=`` that the list holds now; lists follow changes by it."""
     principal = principal_of(request)
-    _form, criteria, _order = asked(request.GET, principal)
+    preference = selectors.preference_of(principal.user)
+    _form, criteria, _order = asked(request.GET, principal, preference)
     pks = [int(word) for word in request.GET.get("ids", "").split(",") if word.isdigit() and len(word) < 19]
     found = selectors.rows_of(selectors.worklist(principal, criteria), pks[:MOST_CHANGED])
-    context = {**_row_context(principal, found), "page": selectors.Page(found, ""), "next_url": ""}
+    context = {**_row_context(principal, found, preference), "page": selectors.Page(found, ""), "next_url": ""}
     return private(render(request, "worklists/_rows.html", context))
 
 
-def _row_context(principal: Principal, studies: list[Study]) -> dict[str, Any]:
+def _row_context(principal: Principal, studies: list[Study], preference: WorklistPreference) -> dict[str, Any]:
     now = timezone.now()
     for study in studies:
         study.age = age(study.patient.patient_birth_date, study.study_date)  # type: ignore[attr-defined]
         is_claimed = study.claimed_by is not None and study.claimed_until is not None and study.claimed_until > now
         study.holder = study.claimed_by if is_claimed else None  # type: ignore[attr-defined]
     is_referrer = not principal.may(Capability.STUDY_VIEW)
-    chosen = columns.chosen(selectors.preference_of(principal.user).columns, is_referrer=is_referrer)
+    chosen = columns.chosen(preference.columns, is_referrer=is_referrer)
     return {
         "columns": chosen,
         "cells": columns.cells(tuple(column.name for column in chosen)),

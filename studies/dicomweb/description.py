@@ -11,7 +11,9 @@ RELATED_DICOM = 'multipart/related; type="application/dicom"'
 RELATED_XML = 'multipart/related; type="application/dicom+xml"'
 RELATED_OCTETS = 'multipart/related; type="application/octet-stream"'
 WADL = "application/vnd.sun.wadl+xml"
-PICTURES = ("image/jpeg", "image/png")
+PICTURES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+SHOWN = (*PICTURES, "video/mp4", "image/svg+xml", "text/html", "text/plain", "application/pdf")
+RELATED_PICTURES = 'multipart/related; type="image/jpeg"'
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Resource:
 
 
 _SEARCH = ("limit", "offset", "includefield", "fuzzymatching")
-_PICTURE = ("accept", "quality", "viewport", "window")
+_PICTURE = ("accept", "quality", "viewport", "window", "annotation", "iccprofile")
 _STUDY, _SERIES = "studies/{study}", "studies/{study}/series/{series}"
 _INSTANCE = f"{_SERIES}/instances/{{instance}}"
 
@@ -63,6 +65,10 @@ def _picture(what: str) -> Operation:
     return Operation("GET", f"Retrieve {what} as a picture", _PICTURE, gives=PICTURES)
 
 
+def _rendered(what: str, *forms: str) -> Operation:
+    return Operation("GET", f"Retrieve {what} as people see it", _PICTURE, gives=forms)
+
+
 def _store(what: str) -> Operation:
     return Operation(
         "POST", f"Store {what}", ("site",), takes=(RELATED_DICOM, DICOM), gives=(JSON,), codes=(200, 202, 409)
@@ -81,16 +87,16 @@ _STUDIES = (
     Resource("Studies", f"{_STUDY}/series", (_search("a study's series"),)),
     Resource("Studies", f"{_STUDY}/instances", (_search("a study's instances"),)),
     Resource("Studies", f"{_STUDY}/metadata", (_metadata("a study"),)),
-    Resource("Studies", f"{_STUDY}/rendered", (_picture("a study"),)),
+    Resource("Studies", f"{_STUDY}/rendered", (_rendered("a study", RELATED_PICTURES),)),
     Resource("Studies", f"{_STUDY}/thumbnail", (_picture("a study, small,"),)),
     Resource("Studies", _SERIES, (_retrieve("a series"), _delete("a series"))),
     Resource("Studies", f"{_SERIES}/instances", (_search("a series' instances"),)),
     Resource("Studies", f"{_SERIES}/metadata", (_metadata("a series"),)),
-    Resource("Studies", f"{_SERIES}/rendered", (_picture("a series"),)),
+    Resource("Studies", f"{_SERIES}/rendered", (_rendered("a series", RELATED_PICTURES),)),
     Resource("Studies", f"{_SERIES}/thumbnail", (_picture("a series, small,"),)),
     Resource("Studies", _INSTANCE, (_retrieve("an instance"), _delete("an instance"))),
     Resource("Studies", f"{_INSTANCE}/metadata", (_metadata("an instance"),)),
-    Resource("Studies", f"{_INSTANCE}/rendered", (_picture("an instance"),)),
+    Resource("Studies", f"{_INSTANCE}/rendered", (_rendered("an instance", *SHOWN),)),
     Resource("Studies", f"{_INSTANCE}/thumbnail", (_picture("an instance, small,"),)),
     Resource(
         "Studies",
@@ -102,7 +108,11 @@ _STUDIES = (
         f"{_INSTANCE}/frames/{{frames}}",
         (Operation("GET", "Retrieve frames, in the order asked for", ("accept",), gives=(RELATED_OCTETS, OCTETS)),),
     ),
-    Resource("Studies", f"{_INSTANCE}/frames/{{frames}}/rendered", (_picture("a frame"),)),
+    Resource(
+        "Studies",
+        f"{_INSTANCE}/frames/{{frames}}/rendered",
+        (_rendered("frames", *PICTURES, "video/mp4", RELATED_PICTURES),),
+    ),
     Resource("Studies", f"{_INSTANCE}/frames/{{frames}}/thumbnail", (_picture("a frame, small,"),)),
 )
 

@@ -48,7 +48,7 @@ TO_COMPRESSED = [RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless,
 MAY_LOSE = [JPEGLSNearLossless, JPEG2000, HTJ2K, HTJ2KLossless]
 # What the samples of these mean isn't decided by their transfer syntax; no codec takes them.
 UNCOMPRESSIBLE_BITS = {1, 32, 64}
-LARGEST = 3 << 20
+LARGEST = 600_000
 
 
 def real_files() -> list[Path]:

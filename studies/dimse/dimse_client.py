@@ -113,6 +113,8 @@ class DimseClient:
             setattr(identifier, keyword, None)
         for keyword, value in query.as_keywords().items():
             setattr(identifier, keyword, value)
+            if not value.isascii() and not self.node.character_set:
+                identifier.SpecificCharacterSet = "ISO_IR 192"
         found: list[FoundStudy] = []
         with associated(self.node, ae) as association:
             for status, answer in association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind):

@@ -163,9 +163,9 @@ def _index(jobs: list[_Job]) -> list[list[Outcome]]:
 
 def _index_study(group: _Group) -> Study:
     files = [file for file, _, _ in group.files]
-    study = _study(files[0].attributes, group.files[0][1])
-    series_of = _series(study, [file.attributes for file in files])
-    versions = versions_of(files, group.site, study.study_instance_uid)
+    study, is_new = _study(files[0].attributes, group.files[0][1])
+    series_of = _series(study, [file.attributes for file in files], is_new=is_new)
+    versions = {} if is_new else versions_of(files, group.site, study.study_instance_uid)
     rejected = rejection.standing(group.site, (file.attributes.sop_instance_uid for file in files))
     rows: list[Instance] = []
     grown: dict[int, int] = {}
@@ -226,12 +226,12 @@ def _version(row: Instance) -> Version:
     )
 
 
-def _study(a: Attributes, source: Source) -> Study:
-    """Find or make the patient and the study, the study locked until the commit."""
+def _study(a: Attributes, source: Source) -> tuple[Study, bool]:
+    """Find or make the patient and the study, the study locked until the commit; say whether it was made."""
     site = source.site
     study = Study.objects.select_for_update().filter(study_instance_uid=a.study_instance_uid, site=site).first()
     if study is not None:
-        return study
+        return study, False
     issuer, patient_id = a.patient["issuer_of_patient_id"], a.patient["patient_id"]
     identity = f"{issuer}|{patient_id}" if patient_id else f"study:{a.study_instance_uid}"
     patient, _ = Patient.objects.get_or_create(site=site, identity=identity, defaults=a.patient)
@@ -258,11 +258,15 @@ def _study(a: Attributes, source: Source) -> Study:
     if is_new:
         remember_names([study.patient_name_search, name_search])
         events.emit("study.arrived", study=study.pk)
-    return study
+    return study, is_new
 
 
-def _series(study: Study, attributes: list[Attributes]) -> dict[str, Series]:
+def _series(study: Study, attributes: list[Attributes], *, is_new: bool) -> dict[str, Series]:
     first_of = {a.series_instance_uid: a for a in reversed(attributes)}
+    if is_new:
+        # Nobody else has seen the study yet: what it needs is made without looking.
+        made = [Series(study=study, series_instance_uid=uid, **first_of[uid].series) for uid in sorted(first_of)]
+        return {series.series_instance_uid: series for series in Series.objects.bulk_create(made)}
     series_of = {
         series.series_instance_uid: series
         for series in Series.objects.filter(study=study, series_instance_uid__in=first_of)

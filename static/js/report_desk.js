@@ -315,7 +315,7 @@
     if (!form()) return;
     const data = new URLSearchParams({ csrfmiddlewaretoken: token() });
     for (const uid of event.detail.studies) data.append("prior", uid);
-    const response = await fetch(form().dataset.priorsUrl, { method: "POST", body: data });
+    const response = await fetch(form().dataset.priorsUrl, { method: "POST", body: data, keepalive: true });
     const offer = document.getElementById("comparison-offer");
     if (!response.ok || !offer) return;
     const text = (await response.json()).comparison;

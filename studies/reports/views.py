@@ -18,7 +18,7 @@ from studies.access import visible_study
 from studies.errors import ClaimHeldByOther
 from studies.models import Study
 from studies.reading import claim_study
-from studies.reports import drafts, selectors, signing
+from studies.reports import critical, drafts, selectors, signing
 from studies.reports.checks import checks_of
 from studies.reports.desk import panel as render_panel
 from studies.reports.desk import panel_context, tracked_changes
@@ -80,6 +80,7 @@ def report(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "parts": parts,
         "standing": standing,
         "preliminary": preliminary,
+        "critical_results": critical.critical_results_of(principal_of(request)).filter(study=study),
         "is_whole": all(signing.verify_part(p) for p in parts),
     }
     response = render(request, "reports/report.html", context)

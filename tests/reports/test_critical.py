@@ -41,6 +41,7 @@ def test_who_must_know_is_told_at_once_and_by_an_email_that_names_nobody(
     page = client_of("referrer").get("/reports/critical/")
     assert b"Pneumothorax" in page.content
     assert b'<span class="bubble">1</span>' in page.content
+    assert b"Pneumothorax" in client_of("referrer").get(f"{DESK}/").content
     assert send_due_emails() == 1
     (message,) = mail.outbox
     assert message.to == ["referrer@example.org"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,17 @@ def test_our_note_reads_as_others_read_it(study: Study) -> None:
     assert read.references == ((STUDY, f"{ONE}.1"), (STUDY, f"{TWO}.1"))
     dataset.ConceptNameCodeSequence[0].CodeValue = "113000"
     assert read_note(dataset) is None
+
+
+def test_our_note_is_valid_for_an_outside_judge(study: Study, tmp_path: Path) -> None:
+    judge = shutil.which("dciodvfy")
+    if judge is None:
+        pytest.skip("dicom3tools aren't installed")
+    path = tmp_path / "note.dcm"
+    path.write_bytes(note(study, Reason.PATIENT_SAFETY, f"{ONE}.1", f"{TWO}.1"))
+    judged = subprocess.run([judge, "-new", str(path)], capture_output=True, text=True)
+    assert "Error" not in judged.stderr + judged.stdout
+    assert "KeyObjectSelectionDocument" in judged.stderr + judged.stdout
 
 
 def test_a_person_needs_the_capability(study: Study, north: Any, people: Any) -> None:

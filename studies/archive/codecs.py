@@ -131,14 +131,14 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
     uid = UID(syntax)
     if uid not in DECODABLE:
         raise NotTranscodable(f"{uid.name} can't be decoded here.")
-    if uid == JPEGExtended12Bit and form.samples_per_pixel == 1 and form.bits_allocated == 16:
-        return _twelve_bits(data), form
     source = encapsulate([data], has_bot=False) if uid.is_compressed else data
     options = form.options() | {"pixel_keyword": form.keyword, "pixel_vr": form.vr}
     try:
         # Only lossy JPEG's YCbCr is turned into RGB; elsewhere the samples are what was stored.
         samples, given = get_decoder(uid).as_array(source, index=0, raw=uid not in LOSSY_JPEG, **options)
     except DECODING_ERRORS as error:
+        if uid == JPEGExtended12Bit and form.samples_per_pixel == 1 and form.bits_allocated == 16:
+            return _twelve_bits(data), form
         raise NotTranscodable("The pixel data can't be decoded here.") from error
     return samples, replace(
         form,

@@ -19,7 +19,7 @@ from studies.reading import OPEN_STATUSES
 from studies.worklists.models import ReadingGroup, SavedFilter, WorklistPreference
 from studies.worklists.sorting import Sorting
 
-PAGE = 40
+PAGE = 30
 # A count that goes on costs time and tells nobody more.
 MOST_COUNTED = 1000
 

@@ -164,6 +164,17 @@ def test_dcmtk_reads_what_was_compressed(
     assert np.array_equal(pixel_array(given, raw=True), pixel_array(wanted, raw=True))
 
 
+@pytest.mark.skipif(which("dcmdjpeg") is None, reason="dcmtk isn't installed")
+def test_lossy_jpeg_of_12_bits_is_read_as_dcmtk_reads_it(
+    shared: Path, north: Any, ingest_files: Any, tmp_path: Path
+) -> None:
+    path = shared / "dicom" / "codecs" / "MR1_JPLY.dcm"
+    ingest_files(north, path)
+    samples, _ = Frames(Instance.objects.select_related("series__study").get()).samples(1)
+    subprocess.run(["dcmdjpeg", path, tmp_path / "theirs.dcm"], check=True)
+    assert np.abs(samples.astype(int) - pydicom.dcmread(tmp_path / "theirs.dcm").pixel_array).max() <= 1
+
+
 def test_signed_samples_of_all_values_survive_every_codec(north: Any, ingest_files: Any) -> None:
     noise = np.random.default_rng(5).integers(-32768, 32768, (2, 70, 90)).astype(np.int16)
     ingest_files(north, make_instance(pixels=noise.view(np.uint16), PixelRepresentation=1))

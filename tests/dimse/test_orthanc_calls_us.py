@@ -18,7 +18,8 @@ from studies.dimse.models import Node
 Node.objects.update_or_create(ae_title="ORTHANC", defaults=dict(site=Site.objects.get(slug="north"),
     host="127.0.0.1", port={port}, may_store=True, may_query=True, may_retrieve=True))
 """
-FILES = ("CT_small.dcm", "MR_small.dcm", "693_J2KR.dcm")
+# Without group lengths, which dcmtk in Orthanc writes anew when it sends.
+FILES = ("CT_small.dcm", "MR_small.dcm", "SC_rgb_jpeg_gdcm.dcm")
 
 
 def call(peer: Orthanc, path: str, body: object) -> requests.Response:

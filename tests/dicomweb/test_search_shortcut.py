@@ -20,8 +20,10 @@ BESIDES = {"content-length", "x-request-id", "vary"}
 
 
 @pytest.fixture(autouse=True)
-def _forget_rights() -> None:
+def _inside_the_tests_own_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     credentials.forget_all()
+    # A server's thread gives its connection back between requests; this one holds the test's transaction.
+    monkeypatch.setattr(fast_search, "close_old_connections", lambda: None)
 
 
 def shortcut(path: str, query: str = "", **headers: str) -> Any:

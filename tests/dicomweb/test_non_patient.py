@@ -84,6 +84,7 @@ def test_a_search_finds_what_matches(query: str, count: int, technologist: Clien
         (f"{PALETTES}/1.2.9", palette(), 409),
         ("/dicom-web/wallpapers", palette(), 404),
     ],
+    ids=["no DICOM", "an image", "another category", "another UID", "no category"],
 )
 def test_what_does_not_belong_there_is_refused(path: str, content: bytes, status: int, technologist: Client) -> None:
     assert technologist.post(path, content, content_type=DICOM).status_code == status

@@ -113,6 +113,11 @@
     ready: ({ hasRendered }) => { if (hasRendered) wait.hidden = true; },
     measurement: measured,
     "key-image": marked,
+    // What hangs beside the study was compared with it.
+    "studies-shown": ({ studies }) => {
+      const others = studies.filter((uid) => uid !== study);
+      if (others.length) document.dispatchEvent(new CustomEvent("atrium:prior-opened", { detail: { studies: others } }));
+    },
     "key-image-refused": () => note(page.dataset.noKeyImage),
     "measurements-saved": ({ count, isFailed }) => note(isFailed ? page.dataset.failed : count ? page.dataset.saved : page.dataset.nothing),
     protocol: ({ id }) => { const choice = document.getElementById("hanging"); if (choice && [...choice.options].some((o) => o.value === id)) choice.value = id; },

@@ -31,6 +31,7 @@ from studies.dicomweb.framing import (
     DICOM_JSON,
     IMMUTABLE,
     LARGEST_WHOLE,
+    REVALIDATED,
     boundary_of,
     closing,
     etag_of,
@@ -198,7 +199,7 @@ def _whole_instance(request: _Request, study: str, series: str, instance_uid: st
     if instance is None or instance.object_length > LARGEST_WHOLE:
         return None
     etag = etag_of(bytes(instance.sha256))
-    headers = {"Content-Type": DICOM, "ETag": etag, **IMMUTABLE}
+    headers = {"Content-Type": DICOM, "ETag": etag, **REVALIDATED}
     if _is_known(request, etag):
         return _answer(request, grant, "wado", {}, headers, b"")
     content = objects.read_instance(instance)

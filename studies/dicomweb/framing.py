@@ -15,8 +15,9 @@ from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange, ranges_o
 DICOM, DICOM_JSON, OCTETS = "application/dicom", "application/dicom+json", "application/octet-stream"
 AS_STORED = {"", "*"}
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
-# An instance's bytes never change; another person at the same screen has another cookie.
+# Pixels never change, a whole instance may be corrected; another person at the same screen has another cookie.
 IMMUTABLE = {"Cache-Control": "private, max-age=86400, immutable", "Vary": "Accept, Cookie"}
+REVALIDATED = {"Cache-Control": "private, no-cache", "Vary": "Accept, Cookie"}
 LARGEST_WHOLE = 64 << 20
 
 

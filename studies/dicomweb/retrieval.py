@@ -20,10 +20,9 @@ from portal.audit.models import AuditEvent
 from portal.audit.viewing import record_viewing
 from studies.access import instances_visible_to, visible_study
 from studies.dicomweb.errors import DicomWebError, empty, not_found
-from studies.dicomweb.framing import IMMUTABLE, closing, etag_of, message_type, part_head
+from studies.dicomweb.framing import IMMUTABLE, REVALIDATED, closing, etag_of, message_type, part_head
 from studies.models import Instance, Study
 
-REVALIDATED = {"Cache-Control": "private, no-cache", "Vary": "Accept, Cookie"}
 MOST_FRAMES = 10_000
 may_retrieve = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 

@@ -91,7 +91,6 @@ def _alone(request: HttpRequest, instance: Instance, wanted: MediaRange) -> Http
     if syntax is None:
         return None
     is_stored = syntax == instance.transfer_syntax_uid
-    is_corrected = bool(instance.series.study.corrections)
     etag = content_etag(instance) if is_stored else content_etag(instance, syntax)
     leave_trace(request, instance.series.study, "wado", instances=1, octets=instance.object_length)
     try:
@@ -104,7 +103,7 @@ def _alone(request: HttpRequest, instance: Instance, wanted: MediaRange) -> Http
         response = HttpResponse(b"".join(chunks), content_type=content_type)
     else:
         response = StreamingHttpResponse(chunks, content_type=content_type)
-    return validated(request, response, etag, is_immutable=not is_corrected)
+    return validated(request, response, etag)
 
 
 def _in_form(

@@ -40,7 +40,8 @@
 
   const draft = () => document.getElementById("draft");
   const FINDINGS = "#draft textarea[name=findings], #draft [data-section=findings] textarea";
-  const section = () => (lastFindings?.isConnected && lastFindings) || document.querySelector(FINDINGS) || draft()?.querySelector("textarea");
+  const section = () =>
+    (lastFindings?.isConnected && lastFindings) || document.querySelector("#draft textarea[name=findings]") || document.querySelector(FINDINGS) || draft()?.querySelector("textarea");
   document.addEventListener("focusin", (event) => { if (event.target.matches?.(FINDINGS)) lastFindings = event.target; });
 
   const typed = (field) => field.dispatchEvent(new Event("input", { bubbles: true }));

@@ -198,7 +198,8 @@ def test_studies_without_a_date_come_last_on_every_database(principal: Any, nort
     [
         ({"PatientID": "P1"}, "study_by_patient_id"),
         ({"AccessionNumber": "A1"}, "study_by_accession"),
-        ({"PatientName": "Lind*"}, "study_by_name"),
+        # Two begin with the name; which one the planner takes is its own affair.
+        ({"PatientName": "Lind*"}, "study_by_name|study_in_name_order"),
         ({"StudyDate": "20260101-20260107", "ModalitiesInStudy": "MR"}, "study_by_date"),
         ({}, "study_by_date"),
     ],
@@ -210,4 +211,5 @@ def test_each_common_search_walks_an_index(keys: dict[str, str], index: str, pri
             # So few rows would be read one by one; the question is whether the index can serve.
             cursor.execute("SET LOCAL enable_seqscan = off")
             cursor.execute("SET LOCAL enable_bitmapscan = off")
-        assert index in studies.explain()
+        plan = studies.explain()
+        assert any(one in plan for one in index.split("|")), plan

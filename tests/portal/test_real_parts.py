@@ -54,7 +54,7 @@ def sign_and_wait_for_the_document(atrium: Atrium) -> None:
     post("sign", revision="1", password=PASSWORD)
     search = f"{atrium.url}/dicom-web/studies/1.2.3/instances?SOPClassUID=1.2.840.10008.5.1.4.1.1.104.1"
     deadline = time.monotonic() + 60
-    while not browser.get(search, timeout=30).json():
+    while browser.get(search, timeout=30).status_code != 200:
         assert time.monotonic() < deadline, atrium.log("worker")[-2000:]
         time.sleep(0.5)
 

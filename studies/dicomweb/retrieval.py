@@ -128,8 +128,8 @@ def validated(
     request: HttpRequest, response: HttpResponseBase, etag: str, *, is_immutable: bool = False
 ) -> HttpResponseBase:
     """Give the answer its validator and how long it may be kept; 304 to a client that has it (RFC 9110 §13.1.2)."""
+    # What isn't sent isn't closed either: that would end the request, its database connection included.
     if knows(request, etag):
-        response.close()
         response = empty(304)
     response["ETag"] = etag
     for name, value in (IMMUTABLE if is_immutable else REVALIDATED).items():

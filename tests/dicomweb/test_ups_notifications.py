@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -49,11 +50,20 @@ def listen(atrium: Atrium, token: str, ae_title: str) -> ClientConnection:
     return connect(address, additional_headers={"Authorization": f"Bearer {token}"}, open_timeout=20)
 
 
-def hear(socket: ClientConnection) -> tuple[str, int, str]:
-    event = json.loads(socket.recv(timeout=20))
+def hear(socket: ClientConnection, *, seconds: float = 20) -> tuple[str, int, str]:
+    event = json.loads(socket.recv(timeout=seconds))
     assert event["00000002"]["Value"] == ["1.2.840.10008.5.1.4.34.6.1"]
     state = event.get("00741000", {}).get("Value", [""])
     return event["00001000"]["Value"][0], event["00001002"]["Value"][0], state[0]
+
+
+def hear_all(socket: ClientConnection) -> list[tuple[str, int, str]]:
+    """Give what comes until it has been silent for two seconds."""
+    heard = []
+    with suppress(TimeoutError):
+        while True:
+            heard.append(hear(socket, seconds=2))
+    return heard
 
 
 def claim(call: Caller, uid: str) -> None:
@@ -73,8 +83,9 @@ def test_a_subscriber_hears_what_waited_and_what_happens(
         assert hear(socket) == (made, 1, "SCHEDULED")
         claim(call, made)
         assert hear(socket) == (made, 1, "IN PROGRESS")
-    with listen(atrium, tokens["technologist"], "LISTENER") as again, pytest.raises(TimeoutError):
-        again.recv(timeout=2)
+    # What was on its way when the line closed may come once more, nothing else.
+    with listen(atrium, tokens["technologist"], "LISTENER") as again:
+        assert set(hear_all(again)) <= {(made, 1, "IN PROGRESS")}
 
 
 def test_a_global_subscriber_hears_of_new_workitems(atrium: Atrium, tokens: dict[str, str], call: Caller) -> None:

@@ -50,7 +50,7 @@ def sign_and_wait_for_the_document(atrium: Atrium) -> None:
         assert answer.status_code == 200, answer.text
 
     post("start")
-    post("save", revision="0", findings="nothing remarkable")
+    post("save", revision="0", findings="nothing remarkable", impression="normal")
     post("sign", revision="1", password=PASSWORD)
     search = f"{atrium.url}/dicom-web/studies/1.2.3/instances?SOPClassUID=1.2.840.10008.5.1.4.1.1.104.1"
     deadline = time.monotonic() + 60

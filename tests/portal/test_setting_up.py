@@ -94,9 +94,9 @@ def _wait_for_web(port: int) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            requests.get(f"http://127.0.0.1:{port}/healthz", timeout=2)
+            requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5)
             return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             assert time.monotonic() < deadline
             time.sleep(0.2)
 

@@ -8,56 +8,34 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from auditlog.context import disable_auditlog
 from django.db import IntegrityError, OperationalError, connection, transaction
-from django.db.models import F
 from django.utils import timezone
 
-from accounts.models import Site
 from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
 from portal.middleware import request_id
-from studies import events
-from studies.archive import objects, rejection
+from studies.archive import rejection
 from studies.archive.rejection import Reason
-from studies.counting import count_study
-from studies.ingest.attributes import Attributes
+from studies.counting import summary
+from studies.ingest import statements
 from studies.ingest.errors import PROCESSING_FAILURE
 from studies.ingest.incoming import Incoming, Outcome, Source, Status
-from studies.matching import remember_names
-from studies.models import Instance, Patient, ReferringPhysician, Series, Study
-from studies.person_names import searchable
+from studies.ingest.rows import make_series, make_studies
+from studies.ingest.statements import KnownStudy, StudyKey
+from studies.ingest.versions import Place, Version, version_to_be, versions_at
+from studies.models import Instance, Study
 
 logger = logging.getLogger("atrium.ingest")
 COMMIT_ATTEMPTS = 4
 MOST_IN_ONE_COMMIT = 200
 # A series that still grows gets its metadata when it's been quiet for so long.
 METADATA_QUIET = timedelta(seconds=3)
-
-
-@dataclass(frozen=True)
-class Version:
-    """What is already kept under a SOP Instance UID."""
-
-    number: int
-    sha256: bytes
-    dataset_sha256: bytes
-    object_key: str
-    dataset_begin: int
-    dataset_length: int
-
-    def holds(self, file: Incoming) -> bool:
-        """Say whether this version's data set is the file's, whatever their file meta information says."""
-        if self.sha256 == file.sha256:
-            return True
-        if self.dataset_length != file.staged.size - file.structure.dataset_offset:
-            return False
-        mine = self.dataset_sha256 or objects.digest(self.object_key, self.dataset_begin, self.dataset_length)
-        return mine == file.dataset_digest()
 
 
 @dataclass
@@ -69,11 +47,34 @@ class _Job:
 
 
 @dataclass
-class _Group:
-    """The files of one study at one site, with where they come from and the outcomes to be set."""
+class _Arrival:
+    """A file, where it comes from, and what becomes of it."""
 
-    site: Site
-    files: list[tuple[Incoming, Source, Outcome]] = field(default_factory=list)
+    file: Incoming
+    source: Source
+    outcome: Outcome
+    version: int = 1
+    rejected: Reason | None = None
+
+    @property
+    def study(self) -> StudyKey:
+        return self.file.attributes.study_instance_uid, self.source.site.pk
+
+    @property
+    def series(self) -> tuple[StudyKey, str]:
+        return self.study, self.file.attributes.series_instance_uid
+
+    @property
+    def place(self) -> Place:
+        return *self.file.uids, self.source.site.pk
+
+    @property
+    def is_new(self) -> bool:
+        return self.outcome.status is not Status.DUPLICATE
+
+    @property
+    def is_current(self) -> bool:
+        return self.version == 1 and self.rejected is None
 
 
 _waiting: list[_Job] = []
@@ -83,6 +84,8 @@ _turn = threading.Lock()
 
 def commit(files: Sequence[Incoming], source: Source) -> list[Outcome]:
     """Index the files and give their outcomes; on return they are committed, or FAILED."""
+    if not files:
+        return []
     job = _Job(list(files), source, request_id.get())
     if connection.in_atomic_block:
         # Others' success must not hang on the caller's transaction.
@@ -143,150 +146,99 @@ def _commit(jobs: list[_Job]) -> None:
 
 
 def _index(jobs: list[_Job]) -> list[list[Outcome]]:
-    outcomes = [[f.outcome(Status.STORED) for f in job.files] for job in jobs]
-    groups: dict[tuple[str, int], _Group] = {}
-    for job, those in zip(jobs, outcomes, strict=True):
-        for file, outcome in zip(job.files, those, strict=True):
-            key = (file.attributes.study_instance_uid, job.source.site.pk)
-            groups.setdefault(key, _Group(job.source.site)).files.append((file, job.source, outcome))
-    # One order for all, so that two transactions never wait for each other.
-    studies = {key: _index_study(groups[key]) for key in sorted(groups)}
-    for job, those in zip(jobs, outcomes, strict=True):
-        for file, outcome in zip(job.files, those, strict=True):
-            # A note that's here already had its effect, which may have been taken back since.
-            if file.note is not None and outcome.status is not Status.DUPLICATE:
-                rejection.apply_note(file.note, site=job.source.site, principal=job.source.principal)
-    for job, those in zip(jobs, outcomes, strict=True):
-        _record(job, those, studies)
-    return outcomes
+    by_job = [[_Arrival(file, job.source, file.outcome(Status.STORED)) for file in job.files] for job in jobs]
+    arrivals = [arrival for those in by_job for arrival in those]
+    studies = statements.lock_studies({a.study for a in arrivals})
+    wanted_again = _decide(arrivals)
+    _show_again([a for a in wanted_again if a.study in studies], studies)
+    made = _keep([a for a in arrivals if a.is_new], studies)
+    _show_again([a for a in wanted_again if a.study in made], made)
+    for a in arrivals:
+        # A note that's here already had its effect, which may have been taken back since.
+        if a.file.note is not None and a.is_new:
+            rejection.apply_note(a.file.note, site=a.source.site, principal=a.source.principal)
+    for job, those in zip(jobs, by_job, strict=True):
+        _record(job, those, studies | made)
+    return [[a.outcome for a in those] for those in by_job]
 
 
-def _index_study(group: _Group) -> Study:
-    files = [file for file, _, _ in group.files]
-    study, is_new = _study(files[0].attributes, group.files[0][1])
-    series_of = _series(study, [file.attributes for file in files], is_new=is_new)
-    versions = {} if is_new else versions_of(files, group.site, study.study_instance_uid)
-    rejected = rejection.standing(group.site, (file.attributes.sop_instance_uid for file in files))
-    rows: list[Instance] = []
-    grown: dict[int, int] = {}
-    for file, source, outcome in group.files:
-        uid = file.attributes.sop_instance_uid
-        reason = rejected.get(file.uids)
-        if reason in rejection.WANTED_AGAIN:
-            rejection.show_again(study, [uid], lifted_by=source.principal.name)
-            reason = None
-        known = versions.setdefault(uid, [])
-        if any(version.holds(file) for version in known):
-            outcome.status = Status.DUPLICATE
+def _decide(arrivals: list[_Arrival]) -> list[_Arrival]:
+    """Set status, version and rejection of each by what is known of it; give those whose rejection ends with this."""
+    versions: dict[Place, list[Version]] = {}
+    rejected: dict[Place, Reason] = {}
+    uids = {a.file.attributes.sop_instance_uid for a in arrivals}
+    if statements.is_anything_known(uids):
+        versions = versions_at({a.place for a in arrivals})
+        for site in {a.source.site for a in arrivals}:
+            rejected |= {(*where, site.pk): reason for where, reason in rejection.standing(site, uids).items()}
+    wanted_again = []
+    for a in arrivals:
+        a.rejected = rejected.get(a.place)
+        if a.rejected in rejection.WANTED_AGAIN:
+            wanted_again.append(a)
+            a.rejected = None
+        known = versions.setdefault(a.place, [])
+        if any(version.holds(a.file) for version in known):
+            a.outcome.status = Status.DUPLICATE
             continue
-        series = series_of[file.attributes.series_instance_uid]
-        row = _instance(file, series, version=max((v.number for v in known), default=0) + 1, rejected=reason)
-        rows.append(row)
         if known:
-            outcome.status = Status.CONFLICT
-        elif row.is_current:
-            grown[series.pk] = grown.get(series.pk, 0) + 1
-        known.append(_version(row))
-    Instance.objects.bulk_create(rows)
-    for pk in sorted(grown):
-        Series.objects.filter(pk=pk).update(
-            number_of_instances=F("number_of_instances") + grown[pk],
-            revision=F("revision") + 1,
-            metadata_due_at=timezone.now() + METADATA_QUIET,
-        )
-    if rows:
-        study.unsettled_since = study.unsettled_since or timezone.now()
-        count_study(study, has_conflict=any(outcome.status is Status.CONFLICT for _, _, outcome in group.files))
-    return study
+            a.outcome.status = Status.CONFLICT
+            a.version = max(version.number for version in known) + 1
+        known.append(version_to_be(a.file, a.version))
+    return wanted_again
 
 
-def versions_of(files: Sequence[Incoming], site: Site, study_instance_uid: str = "") -> dict[str, list[Version]]:
-    """Give what is already kept under the files' SOP Instance UIDs in their studies at the site."""
-    rows = Instance.objects.filter(
-        series__study__site=site, sop_instance_uid__in={f.attributes.sop_instance_uid for f in files}
-    ).select_related("series__study")
-    if study_instance_uid:
-        rows = rows.filter(series__study__study_instance_uid=study_instance_uid)
-    wanted = {(f.attributes.sop_instance_uid, f.attributes.study_instance_uid) for f in files}
-    found: dict[str, list[Version]] = {}
-    for row in rows:
-        if (row.sop_instance_uid, row.series.study.study_instance_uid) in wanted:
-            found.setdefault(row.sop_instance_uid, []).append(_version(row))
-    return found
+def _show_again(arrivals: list[_Arrival], studies: dict[StudyKey, KnownStudy]) -> None:
+    for a in arrivals:
+        study = Study.objects.get(pk=studies[a.study].pk)
+        rejection.show_again(study, [a.file.attributes.sop_instance_uid], lifted_by=a.source.principal.name)
 
 
-def _version(row: Instance) -> Version:
-    return Version(
-        row.version,
-        bytes(row.sha256),
-        bytes(row.dataset_sha256),
-        row.object_key,
-        row.object_offset + row.dataset_offset,
-        row.object_length - row.dataset_offset,
+def _keep(new: list[_Arrival], known: dict[StudyKey, KnownStudy]) -> dict[StudyKey, KnownStudy]:
+    """Insert the rows of what is new and count it; give the studies that were made."""
+    if not new:
+        return {}
+    now = timezone.now()
+    series = statements.series_of({known[key].pk: key for key in {a.study for a in new} & known.keys()})
+    grown = Counter(a.series for a in new if a.is_current)
+    first = {a.series: a for a in reversed(new)}
+    content: dict[StudyKey, list[tuple[str, str, int]]] = {a.study: [] for a in new}
+    for place, there in series.items():
+        content[place[0]].append((there.modality, there.body_part_examined, there.number_of_instances + grown[place]))
+    for place in first.keys() - series.keys():
+        values = first[place].file.attributes.series
+        content[place[0]].append((values["modality"], values["body_part_examined"], grown[place]))
+    summaries = {key: summary(rows) for key, rows in content.items()}
+    conflicts = {a.study for a in new if a.outcome.status is Status.CONFLICT}
+
+    origins = {a.study: (a.file.attributes, a.source) for a in reversed(new) if a.study not in known}
+    made = make_studies(origins, summaries, conflicts=conflicts, now=now) if origins else {}
+    pk_of = {place: there.pk for place, there in series.items()}
+    unknown = {place: first[place].file.attributes for place in first.keys() - series.keys()}
+    if unknown:
+        pk_of |= make_series(unknown, known | made, grown, metadata_due_at=now + METADATA_QUIET)
+    statements.insert_instances([_instance(a, pk_of[a.series]) for a in new])
+    statements.grow_series(
+        {pk_of[place]: count for place, count in grown.items() if place in series},
+        metadata_due_at=now + METADATA_QUIET,
     )
-
-
-def _study(a: Attributes, source: Source) -> tuple[Study, bool]:
-    """Find or make the patient and the study, the study locked until the commit; say whether it was made."""
-    site = source.site
-    study = Study.objects.select_for_update().filter(study_instance_uid=a.study_instance_uid, site=site).first()
-    if study is not None:
-        return study, False
-    issuer, patient_id = a.patient["issuer_of_patient_id"], a.patient["patient_id"]
-    identity = f"{issuer}|{patient_id}" if patient_id else f"study:{a.study_instance_uid}"
-    patient, _ = Patient.objects.get_or_create(site=site, identity=identity, defaults=a.patient)
-    physician = None
-    name_search = searchable(a.referring_physician_name)
-    if name_search:
-        physician, _ = ReferringPhysician.objects.get_or_create(
-            site=site, name_search=name_search, defaults={"name": a.referring_physician_name}
-        )
-    study, is_new = Study.objects.get_or_create(
-        study_instance_uid=a.study_instance_uid,
-        site=site,
-        defaults={
-            "patient": patient,
-            "patient_id_value": patient_id,
-            "patient_name": a.patient["patient_name"],
-            "patient_name_search": searchable(a.patient["patient_name"]),
-            "referring_physician": physician,
-            "referring_physician_name": a.referring_physician_name,
-            "source_ae_title": source.principal.ae_title[:16],
-            **a.study,
-        },
+    statements.sum_up_studies(
+        {known[key].pk: one for key, one in summaries.items() if key in known},
+        conflicts={known[key].pk for key in conflicts & known.keys()},
+        now=now,
     )
-    if is_new:
-        remember_names([study.patient_name_search, name_search])
-        events.emit("study.arrived", study=study.pk)
-    return study, is_new
+    return made
 
 
-def _series(study: Study, attributes: list[Attributes], *, is_new: bool) -> dict[str, Series]:
-    first_of = {a.series_instance_uid: a for a in reversed(attributes)}
-    if is_new:
-        # Nobody else has seen the study yet: what it needs is made without looking.
-        made = [Series(study=study, series_instance_uid=uid, **first_of[uid].series) for uid in sorted(first_of)]
-        return {series.series_instance_uid: series for series in Series.objects.bulk_create(made)}
-    series_of = {
-        series.series_instance_uid: series
-        for series in Series.objects.filter(study=study, series_instance_uid__in=first_of)
-    }
-    for uid in sorted(first_of.keys() - series_of.keys()):
-        series_of[uid], _ = Series.objects.get_or_create(
-            study=study, series_instance_uid=uid, defaults=first_of[uid].series
-        )
-    return series_of
-
-
-def _instance(file: Incoming, series: Series, *, version: int, rejected: Reason | None) -> Instance:
-    a = file.attributes
+def _instance(arrival: _Arrival, series: int) -> Instance:
+    file, a = arrival.file, arrival.file.attributes
     return Instance(
-        series=series,
+        series_id=series,
         sop_instance_uid=a.sop_instance_uid,
         sop_class_uid=a.sop_class_uid,
-        version=version,
-        is_current=version == 1 and rejected is None,
-        rejection_code=rejected if rejected is not None and version == 1 else "",
+        version=arrival.version,
+        is_current=arrival.is_current,
+        rejection_code=arrival.rejected if arrival.rejected is not None and arrival.version == 1 else "",
         transfer_syntax_uid=file.structure.transfer_syntax_uid,
         object_key=file.object_key,
         object_length=file.staged.size,
@@ -298,25 +250,24 @@ def _instance(file: Incoming, series: Series, *, version: int, rejected: Reason 
     )
 
 
-def _record(job: _Job, outcomes: list[Outcome], studies: dict[tuple[str, int], Study]) -> None:
+def _record(job: _Job, arrivals: list[_Arrival], studies: dict[StudyKey, KnownStudy]) -> None:
     """Leave one event for each study that changed, and count what came."""
-    sums: dict[str, list[int]] = {}
-    for file, outcome in zip(job.files, outcomes, strict=True):
-        if outcome.status is not Status.DUPLICATE:
-            counts = sums.setdefault(file.attributes.study_instance_uid, [0, 0])
+    sums: dict[StudyKey, list[int]] = {}
+    for a in arrivals:
+        if a.is_new:
+            counts = sums.setdefault(a.study, [0, 0])
             counts[0] += 1
-            counts[1] += file.staged.size
+            counts[1] += a.file.staged.size
     token = request_id.set(job.request_id)
     try:
-        for uid, (instances, octets) in sorted(sums.items()):
-            study = studies[uid, job.source.site.pk]
+        for key, (instances, octets) in sorted(sums.items()):
             record_viewing(
                 AuditEvent.Action.IMPORT,
                 principal=job.source.principal,
                 site_id=job.source.site.pk,
-                patient_id=study.patient_id_value,
-                patient_name=study.patient_name,
-                study_instance_uid=uid,
+                patient_id=studies[key].patient_id,
+                patient_name=studies[key].patient_name,
+                study_instance_uid=key[0],
                 details={"way_in": job.source.way_in},
                 instances=instances,
                 octets=octets,

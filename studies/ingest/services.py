@@ -42,6 +42,8 @@ from studies.ingest.incoming import (
     stage,
 )
 from studies.ingest.models import QuarantinedFile
+from studies.ingest.statements import is_anything_known
+from studies.ingest.versions import Place, Version, versions_at
 
 __all__ = ["Outcome", "Source", "StagedFile", "Status", "WayIn", "ingest", "new_staging_path", "stage"]
 logger = logging.getLogger("atrium.ingest")
@@ -118,23 +120,8 @@ def _sha256(path: Path) -> bytes:
 def _archive(files: list[Incoming], source: Source) -> list[Outcome]:
     if not files:
         return []
-    rejected = rejection.standing(source.site, (f.attributes.sop_instance_uid for f in files))
-    refused = {n for n, f in enumerate(files) if rejected.get(f.uids) in rejection.REFUSED_AGAIN}
-    taken = iter(_archive_wanted([f for n, f in enumerate(files) if n not in refused], source))
-    return [_rejected_again(f, source) if n in refused else next(taken) for n, f in enumerate(files)]
-
-
-def _rejected_again(file: Incoming, source: Source) -> Outcome:
-    """Refuse what was rejected for good; its bytes are in the archive already."""
-    logger.info("rejected instance sent again", extra={"site": source.site.slug})
-    return file.outcome(Status.REFUSED, reason="This instance was rejected here.", dicom_status=WAS_REJECTED)
-
-
-def _archive_wanted(files: list[Incoming], source: Source) -> list[Outcome]:
-    if not files:
-        return []
     try:
-        _place(files, source.site)
+        refused = _place(files, source.site)
     except DatabaseError:
         logger.exception("the database failed")
         return [
@@ -146,21 +133,40 @@ def _archive_wanted(files: list[Incoming], source: Source) -> list[Outcome]:
         return [
             f.outcome(Status.FAILED, reason="Storage isn't available.", dicom_status=OUT_OF_RESOURCES) for f in files
         ]
-    return index.commit(files, source)
+    taken = iter(index.commit([f for f in files if f.uids not in refused], source))
+    return [_rejected_again(f, source) if f.uids in refused else next(taken) for f in files]
 
 
-def _place(files: list[Incoming], site: Site) -> None:
-    """Make all durable that isn't kept already. Raises DatabaseError, or the storage's error."""
-    versions = index.versions_of(files, site)
-    new: dict[str, Incoming] = {}
+def _rejected_again(file: Incoming, source: Source) -> Outcome:
+    """Refuse what was rejected for good; its bytes are in the archive already."""
+    logger.info("rejected instance sent again", extra={"site": source.site.slug})
+    return file.outcome(Status.REFUSED, reason="This instance was rejected here.", dicom_status=WAS_REJECTED)
+
+
+def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
+    """Make all durable that isn't kept already; give the UIDs of those that were rejected for good.
+
+    Raises DatabaseError, or the storage's error.
+    """
     for file in files:
         file.object_key = _object_key(file, site)
-        if not any(version.holds(file) for version in versions.get(file.attributes.sop_instance_uid, [])):
+    keys = [f.object_key for f in files]
+    versions: dict[Place, list[Version]] = {}
+    refused: set[tuple[str, str]] = set()
+    if is_anything_known({f.attributes.sop_instance_uid for f in files}, keys):
+        rejected = rejection.standing(site, (f.attributes.sop_instance_uid for f in files))
+        refused = {uids for uids, reason in rejected.items() if reason in rejection.REFUSED_AGAIN}
+        versions = versions_at({(*f.uids, site.pk) for f in files})
+        deletion.keep_objects(keys)
+    new: dict[str, Incoming] = {}
+    for file in files:
+        kept = versions.get((*file.uids, site.pk), [])
+        if file.uids not in refused and not any(version.holds(file) for version in kept):
             new.setdefault(file.object_key, file)
-    deletion.keep_objects([f.object_key for f in files])
     objects.place_all([(key, file.staged.path) for key, file in new.items()])
     for file in files:
         file.is_placed = file.object_key in new
+    return refused
 
 
 def _object_key(file: Incoming, site: Site) -> str:

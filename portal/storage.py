@@ -56,16 +56,19 @@ class DurableFileSystemStorage(FileSystemStorage):
 
     def place(self, key: str, staged: Path) -> None:
         """Make the staged file durable under ``key``. An object that is already there is replaced by equal bytes."""
+        self.sync_all([staged])
         self.place_all([(key, staged)])
 
-    def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
-        """Make many staged files durable: their bytes side by side, then their names, each folder once."""
-        paths = [path for _, path in staged]
+    def sync_all(self, paths: Sequence[Path]) -> None:
+        """Make the bytes of staged files durable, side by side."""
         if len(paths) > 1:
             list(_syncing.map(_sync_bytes, paths))
         else:
             for path in paths:
                 _sync_bytes(path)
+
+    def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
+        """Give many staged files, whose bytes are durable, durable names; each folder is synced once."""
         folders = set()
         for key, path in staged:
             target = Path(self.path(key))
@@ -111,6 +114,9 @@ class RangedS3Storage(S3Storage):
         with staged.open("rb") as file:
             self.bucket.upload_fileobj(file, self._normalize_name(key), ExtraArgs={"ContentType": "application/dicom"})
         staged.unlink()
+
+    def sync_all(self, paths: Sequence[Path]) -> None:
+        """Do nothing: bytes are durable once they are in the bucket."""
 
     def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
         """Upload many staged files, some at a time."""

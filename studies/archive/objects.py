@@ -36,8 +36,13 @@ def place(key: str, staged: Path) -> None:
     _storage().place(key, staged)
 
 
+def sync_all(paths: Sequence[Path]) -> None:
+    """Make the bytes of staged files as durable as :func:`place_all` needs them. Raises OSError."""
+    _storage().sync_all(paths)
+
+
 def place_all(staged: Sequence[tuple[str, Path]]) -> None:
-    """Move many staged files into storage at once; on return all are durable. Raises as :func:`place`."""
+    """Move many synced files into storage at once; on return all are durable. Raises as :func:`place`."""
     _storage().place_all(staged)
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import re
 from datetime import date, time
 from functools import cached_property
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import pydicom
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
 from studies.ingest.errors import CLASS_NOT_SUPPORTED, DATASET_DOES_NOT_MATCH, INVALID_INSTANCE, Refusal
+from studies.ingest.part10 import Structure
 from studies.matching.keywords import INSTANCE_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS
 
 # A UID becomes a part of an object key: digits and dots only, so that it can't be a path.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+# Beside those that are found by: what tells how values are to be read, and the size of a frame.
+_MORE_KEYWORDS = (
+    *("SpecificCharacterSet", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("NumberOfFrames", "Rows", "Columns", "BitsAllocated", "InstitutionName", "BodyPartExamined"),
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "InstanceNumber"),
+)
 
 
 def _tags(keywords: tuple[str, ...]) -> list[int]:
@@ -30,17 +36,20 @@ def _tags(keywords: tuple[str, ...]) -> list[int]:
 _STUDY_TAGS, _SERIES_TAGS, _INSTANCE_TAGS = (
     _tags(keywords) for keywords in (STUDY_KEYWORDS, SERIES_KEYWORDS, INSTANCE_KEYWORDS)
 )
+# What of a data set is read at all.
+INDEXED = frozenset(_STUDY_TAGS + _SERIES_TAGS + _INSTANCE_TAGS + _tags(_MORE_KEYWORDS))
 
 
 class Attributes:
     """An instance's identity and what its patient, study, series and instance are indexed by.
 
     Patient, study and series are read from the data set only when asked for: of a series' hundreds of instances, the
-    first makes their rows.
+    first makes their rows. Raises Refusal when the data set lacks or mangles what identifies it.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, structure: Structure) -> None:
+        self._media_storage = structure.media_storage
+        self._dataset = dataset = Dataset(structure.wanted)
         self.study_instance_uid = _uid(dataset, "StudyInstanceUID")
         self.series_instance_uid = _uid(dataset, "SeriesInstanceUID")
         self.sop_instance_uid = _uid(dataset, "SOPInstanceUID", INVALID_INSTANCE)
@@ -99,26 +108,13 @@ class Attributes:
     @property
     def matches_file_meta(self) -> bool:
         """Say whether the file meta information names the same instance and class (PS3.10 §7.1)."""
-        meta = self._dataset.file_meta
-        named = (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID"))
-        return all(
-            name in {None, "", mine}
-            for name, mine in zip(named, (self.sop_class_uid, self.sop_instance_uid), strict=True)
-        )
+        mine = (self.sop_class_uid, self.sop_instance_uid)
+        return all(name in {"", uid} for name, uid in zip(self._media_storage, mine, strict=True))
 
     @property
     def referring_physician_name(self) -> str:
         """Give the referring physician's name as received."""
         return _text(self._dataset, "ReferringPhysicianName", 324)
-
-
-def read_attributes(source: Path | BinaryIO) -> Attributes:
-    """Read the data set up to its pixels. Raises Refusal when it isn't one, or lacks or mangles what identifies it."""
-    try:
-        dataset = pydicom.dcmread(source, stop_before_pixels=True)
-    except (InvalidDicomError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
-        raise Refusal("The data set can't be parsed.") from error
-    return Attributes(dataset)
 
 
 def _uid(dataset: Dataset, keyword: str, status: int = DATASET_DOES_NOT_MATCH) -> str:

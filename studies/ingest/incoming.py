@@ -6,9 +6,9 @@ import hashlib
 import mmap
 import uuid
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from accounts.models import Site
 from accounts.principals import Principal
 from studies.archive import objects, rejection
 from studies.archive.rejection import RejectionNote
-from studies.ingest.attributes import Attributes, read_attributes
+from studies.ingest.attributes import INDEXED, Attributes
 from studies.ingest.errors import META_DOES_NOT_MATCH, Refusal
 from studies.ingest.part10 import Structure, frame_spans, read_structure
 
-LARGEST_HEADER_IN_MEMORY = 64 << 20
+_beginning = ThreadPoolExecutor(4, thread_name_prefix="ingest")
 
 
 class WayIn(StrEnum):
@@ -72,6 +72,7 @@ class StagedFile:
     sha256: bytes = b""
     dataset_sha256: bytes = b""
     warning: int = 0
+    begun: Future[Incoming] | None = None
 
 
 @dataclass
@@ -166,6 +167,21 @@ def new_staging_path() -> Path:
     return folder / uuid.uuid4().hex
 
 
+def begin(file: StagedFile) -> None:
+    """Begin to make a staged file durable and to check it, while others of its batch still come."""
+    file.begun = _beginning.submit(_synced_and_checked, file)
+
+
+def _synced_and_checked(file: StagedFile) -> Incoming:
+    objects.sync_all([file.path])
+    return check(file)
+
+
+def checked(file: StagedFile) -> Incoming:
+    """Give a staged file checked; one begun is durable too. Raises Refusal, or OSError when the disk fails."""
+    return check(file) if file.begun is None else file.begun.result()
+
+
 def check(file: StagedFile) -> Incoming:
     """Prove that the file is a whole instance and read what it's indexed by. Raises Refusal."""
     if file.size == 0:
@@ -175,8 +191,8 @@ def check(file: StagedFile) -> Incoming:
         mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         memoryview(mapped) as data,
     ):
-        structure = read_structure(data)
-        attributes = _attributes(file, structure, data)
+        structure = read_structure(data, INDEXED)
+        attributes = Attributes(structure)
         return Incoming(
             staged=file,
             attributes=attributes,
@@ -192,14 +208,6 @@ def _note(path: Path) -> RejectionNote | None:
         return rejection.read_note(pydicom.dcmread(path))
     except Exception as error:  # pydicom raises what it will on hostile values
         raise Refusal("The key object selection can't be read.") from error
-
-
-def _attributes(file: StagedFile, structure: Structure, data: memoryview) -> Attributes:
-    end = structure.pixel_data.offset if structure.pixel_data is not None else len(data)
-    if structure.is_deflated or end > LARGEST_HEADER_IN_MEMORY:
-        return read_attributes(file.path)
-    # What follows the pixels is padding: the header in memory is read without a seek for each element.
-    return read_attributes(BytesIO(data[:end]))
 
 
 def _placement(structure: Structure, attributes: Attributes, data: memoryview) -> dict[str, Any]:

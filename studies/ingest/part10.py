@@ -1,6 +1,6 @@
 """A DICOM file's structure (PS3.10 §7, PS3.5 §7 and §A.4), walked once, without decoding values.
 
-The walk proves that every top-level element lies inside the file, and finds where the frames lie.
+The walk proves that every top-level element lies inside the file, and finds the wanted ones and where the frames lie.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from studies.ingest.errors import Refusal
@@ -21,16 +24,22 @@ UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 EXTENDED_OFFSETS = 0x7FE00001
-TRANSFER_SYNTAX = 0x00020010
+TRANSFER_SYNTAX, MEDIA_STORAGE_CLASS, MEDIA_STORAGE_INSTANCE = 0x00020010, 0x00020002, 0x00020003
 DEEPEST = 64
 LARGEST_INFLATED = 1 << 31
 
 
-@dataclass(frozen=True)
-class Element:
-    """Where an element's value lies; ``length`` excludes delimiters, ``end`` is the next element's place."""
+# For each byte order: tag, VR and 16-bit length; a 32-bit length; tag and 32-bit length.
+_HEADERS = {
+    order: (struct.Struct(f"{order}HH2sH"), struct.Struct(f"{order}I"), struct.Struct(f"{order}HHI")) for order in "<>"
+}
+
+
+class Element(NamedTuple):
+    """Where an element's value lies; ``end`` is the next element's place. An undefined length counts delimiters."""
 
     tag: int
+    vr: bytes
     offset: int
     length: int
     end: int
@@ -43,6 +52,8 @@ class Structure:
 
     transfer_syntax_uid: str
     dataset_offset: int
+    media_storage: tuple[str, str]
+    wanted: dict[BaseTag, RawDataElement]
     pixel_data: Element | None = None
     offset_table: tuple[int, ...] = ()
     fragments: tuple[tuple[int, int], ...] = ()
@@ -50,44 +61,66 @@ class Structure:
     is_deflated: bool = False
 
 
-def read_structure(data: memoryview) -> Structure:
-    """Walk a whole Part 10 file. Raises Refusal with a sentence on what is wrong and where."""
+def read_structure(data: memoryview, wanted: frozenset[int] = frozenset()) -> Structure:
+    """Walk a whole Part 10 file and take out the wanted elements, by tag, as they're encoded.
+
+    Raises Refusal with a sentence on what is wrong and where.
+    """
     if len(data) == 0:
         raise Refusal("The file is empty.")
     if len(data) < 132 or bytes(data[128:132]) != b"DICM":
         raise Refusal("This is no DICOM file: the DICM prefix is missing.")
-    transfer_syntax_uid, dataset_offset = _read_file_meta(data)
-    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        inflated = _inflate(data[dataset_offset:])
-        _walk(memoryview(inflated), 0, explicit=True, order="<")
-        return Structure(transfer_syntax_uid, dataset_offset, is_deflated=True)
-    order = ">" if transfer_syntax_uid == ExplicitVRBigEndian else "<"
-    explicit = transfer_syntax_uid != ImplicitVRLittleEndian
-    found = _walk(data, dataset_offset, explicit=explicit, order=order)
-    pixel_data = found.get("pixel data")
+    meta, dataset_offset = _read_file_meta(data)
+    syntax = meta.get(TRANSFER_SYNTAX, "")
+    if not syntax:
+        raise Refusal("The file meta information names no transfer syntax.")
+    media_storage = (meta.get(MEDIA_STORAGE_CLASS, ""), meta.get(MEDIA_STORAGE_INSTANCE, ""))
+    if syntax == DeflatedExplicitVRLittleEndian:
+        inflated = memoryview(_inflate(data[dataset_offset:]))
+        elements = _walk(inflated, 0, explicit=True, order="<")
+        taken = _taken(inflated, elements, wanted, explicit=True, order="<")
+        return Structure(syntax, dataset_offset, media_storage, taken, is_deflated=True)
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    explicit = syntax != ImplicitVRLittleEndian
+    elements = _walk(data, dataset_offset, explicit=explicit, order=order)
+    taken = _taken(data, elements, wanted, explicit=explicit, order=order)
+    pixel_data = next((elements[tag] for tag in PIXEL_DATA if tag in elements), None)
     if pixel_data is None or not pixel_data.is_undefined:
-        return Structure(transfer_syntax_uid, dataset_offset, pixel_data)
+        return Structure(syntax, dataset_offset, media_storage, taken, pixel_data)
     offset_table, fragments, first_fragment = _read_fragments(data, pixel_data)
-    extended = found.get("extended offsets")
+    extended = elements.get(EXTENDED_OFFSETS)
     if extended is not None:
         raw = data[extended.offset : extended.offset + extended.length]
         offset_table = struct.unpack(f"<{len(raw) // 8}Q", raw[: len(raw) // 8 * 8])
-    return Structure(transfer_syntax_uid, dataset_offset, pixel_data, offset_table, fragments, first_fragment)
+    return Structure(
+        *(syntax, dataset_offset, media_storage, taken, pixel_data, offset_table, fragments, first_fragment)
+    )
 
 
-def _read_file_meta(data: memoryview) -> tuple[str, int]:
-    position, transfer_syntax_uid = 132, ""
+def _read_file_meta(data: memoryview) -> tuple[dict[int, str], int]:
+    """Give the meta information's values as text, and where the data set begins."""
+    position, values = 132, {}
     while position + 8 <= len(data) and bytes(data[position : position + 2]) == b"\x02\x00":
         element = _element(data, position, explicit=True, order="<")
         if element.is_undefined:
             raise Refusal("The file meta information is broken.")
-        if element.tag == TRANSFER_SYNTAX:
-            value = bytes(data[element.offset : element.offset + element.length])
-            transfer_syntax_uid = value.decode("ascii", "replace").rstrip("\x00 ")
+        value = bytes(data[element.offset : element.end])
+        values[element.tag] = value.decode("ascii", "replace").strip("\x00 ")
         position = element.end
-    if not transfer_syntax_uid:
-        raise Refusal("The file meta information names no transfer syntax.")
-    return transfer_syntax_uid, position
+    return values, position
+
+
+def _taken(
+    data: memoryview, elements: dict[int, Element], wanted: frozenset[int], *, explicit: bool, order: str
+) -> dict[BaseTag, RawDataElement]:
+    taken = {}
+    for tag in wanted & elements.keys():
+        element, name = elements[tag], BaseTag(tag)
+        vr = element.vr.decode() if explicit else None
+        length = UNDEFINED if element.is_undefined else element.length
+        value = bytes(data[element.offset : element.end])
+        taken[name] = RawDataElement(name, vr, length, value, element.offset, not explicit, order == "<")
+    return taken
 
 
 def _inflate(data: memoryview) -> bytes:
@@ -101,8 +134,9 @@ def _inflate(data: memoryview) -> bytes:
     return inflated
 
 
-def _walk(data: memoryview, position: int, *, explicit: bool, order: str) -> dict[str, Element]:
-    found: dict[str, Element] = {}
+def _walk(data: memoryview, position: int, *, explicit: bool, order: str) -> dict[int, Element]:
+    """Give the top-level elements by tag."""
+    found: dict[int, Element] = {}
     if position >= len(data):
         raise Refusal("The file has no data set.")
     while position < len(data):
@@ -111,43 +145,42 @@ def _walk(data: memoryview, position: int, *, explicit: bool, order: str) -> dic
                 raise Refusal("The file is cut off inside an element's header.")
             break
         element = _element(data, position, explicit=explicit, order=order)
-        if element.tag in PIXEL_DATA:
-            found["pixel data"] = element
-        elif element.tag == EXTENDED_OFFSETS:
-            found["extended offsets"] = element
+        found[element.tag] = element
         position = element.end
     return found
 
 
 def _element(data: memoryview, position: int, *, explicit: bool, order: str, depth: int = 0) -> Element:
+    short_header, long_length, implicit_header = _HEADERS[order]
+    vr = b""
     try:
-        group, number = struct.unpack_from(f"{order}HH", data, position)
-        tag = group << 16 | number
-        vr = bytes(data[position + 4 : position + 6])
-        if not explicit or group == 0xFFFE:
-            (length,) = struct.unpack_from(f"{order}I", data, position + 4)
+        if explicit:
+            group, number, vr, length = short_header.unpack_from(data, position)
             offset = position + 8
-        elif vr in LONG_FORM:
-            (length,) = struct.unpack_from(f"{order}I", data, position + 8)
-            offset = position + 12
-        elif vr.isalpha() and vr.isupper():
-            (length,) = struct.unpack_from(f"{order}H", data, position + 6)
-            offset = position + 8
+            if group == 0xFFFE:
+                (length,) = long_length.unpack_from(data, position + 4)
+            elif vr in LONG_FORM:
+                (length,) = long_length.unpack_from(data, position + 8)
+                offset = position + 12
+            elif not (vr.isalpha() and vr.isupper()):
+                raise Refusal(f"Element {_name(group << 16 | number)} has no valid value representation.")
         else:
-            raise Refusal(f"Element {_name(tag)} has no valid value representation.")
+            group, number, length = implicit_header.unpack_from(data, position)
+            offset = position + 8
     except struct.error as error:
         raise Refusal("The file is cut off inside an element's header.") from error
+    tag = group << 16 | number
     if length != UNDEFINED:
         if offset + length > len(data):
             what = "The pixel data are cut short" if tag in PIXEL_DATA else f"Element {_name(tag)} is cut short"
             raise Refusal(f"{what}: {length} bytes announced, {len(data) - offset} there.")
-        return Element(tag, offset, length, offset + length, False)
+        return Element(tag, vr, offset, length, offset + length, False)
     # Within UN of undefined length, items are in implicit VR little endian (PS3.5 §6.2.2 note 2).
     inner_explicit = explicit and vr != b"UN"
     end = _end_of_items(
         data, offset, explicit=inner_explicit, order=order, depth=depth + 1, is_pixels=tag in PIXEL_DATA
     )
-    return Element(tag, offset, end - offset, end, True)
+    return Element(tag, vr, offset, end - offset, end, True)
 
 
 def _end_of_items(data: memoryview, position: int, *, explicit: bool, order: str, depth: int, is_pixels: bool) -> int:

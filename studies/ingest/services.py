@@ -37,7 +37,8 @@ from studies.ingest.incoming import (
     StagedFile,
     Status,
     WayIn,
-    check,
+    begin,
+    checked,
     new_staging_path,
     stage,
 )
@@ -45,8 +46,9 @@ from studies.ingest.models import QuarantinedFile
 from studies.ingest.statements import is_anything_known
 from studies.ingest.versions import Place, Version, versions_at
 
-__all__ = ["Outcome", "Source", "StagedFile", "Status", "WayIn", "ingest", "new_staging_path", "stage"]
+__all__ = ["Outcome", "Source", "StagedFile", "Status", "WayIn", "begin", "ingest", "new_staging_path", "stage"]
 logger = logging.getLogger("atrium.ingest")
+NO_STORAGE = "Storage isn't available."
 
 
 def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "") -> list[Outcome]:
@@ -62,13 +64,17 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
     for number, file in enumerate(files):
         one: Incoming | None = None
         try:
-            one = check(file)
+            one = checked(file)
             if only_study and one.attributes.study_instance_uid != only_study:
                 raise Refusal("The instance belongs to another study.", DATASET_DOES_NOT_MATCH)
             if one.note is not None and not _may_reject(source):
                 raise Refusal("This account may not reject instances.", NOT_AUTHORISED)
         except Refusal as refusal:
             outcomes.append(_refuse(file, refusal, source, one))
+            continue
+        except OSError:
+            logger.exception("a staged file can't be read or synced")
+            outcomes.append(Outcome(Status.FAILED, file.file_name, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES))
             continue
         outcomes.append(one.outcome(Status.FAILED, reason="Not stored.", dicom_status=PROCESSING_FAILURE))
         parsed.append((number, one))
@@ -130,9 +136,7 @@ def _archive(files: list[Incoming], source: Source) -> list[Outcome]:
         ]
     except Exception:  # any storage's error: the sender must keep its copy
         logger.exception("storage failed")
-        return [
-            f.outcome(Status.FAILED, reason="Storage isn't available.", dicom_status=OUT_OF_RESOURCES) for f in files
-        ]
+        return [f.outcome(Status.FAILED, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES) for f in files]
     taken = iter(index.commit([f for f in files if f.uids not in refused], source))
     return [_rejected_again(f, source) if f.uids in refused else next(taken) for f in files]
 
@@ -163,6 +167,7 @@ def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
         kept = versions.get((*file.uids, site.pk), [])
         if file.uids not in refused and not any(version.holds(file) for version in kept):
             new.setdefault(file.object_key, file)
+    objects.sync_all([file.staged.path for file in new.values() if file.staged.begun is None])
     objects.place_all([(key, file.staged.path) for key, file in new.items()])
     for file in files:
         file.is_placed = file.object_key in new

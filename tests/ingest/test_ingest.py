@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,17 @@ import pydicom
 import pytest
 from django.core.files.storage import storages
 from django.utils import timezone
+from pydicom.data import get_testdata_files
 
 from studies.archive import objects
 from studies.archive.metadata import build_due_metadata
+from studies.ingest.attributes import INDEXED, Attributes
+from studies.ingest.errors import Refusal
 from studies.ingest.models import QuarantinedFile
+from studies.ingest.part10 import read_structure
 from studies.ingest.services import Status
 from studies.models import Instance, Patient, Series, Study
-from tests.factories import make_instance
+from tests.factories import SHARED, make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -32,6 +37,22 @@ def test_bytes_are_kept_as_they_came(north: Any, ingest_files: Any) -> None:
     (outcome,) = ingest_files(north, content)
     assert outcome.status is Status.STORED
     assert objects.read_instance(Instance.objects.get()) == content
+
+
+def test_what_the_index_reads_of_a_file_is_what_pydicom_reads() -> None:
+    compared = 0
+    for path in [*SHARED.glob("dicom/**/*.dcm"), *(Path(p) for p in get_testdata_files("*.dcm"))]:
+        content = path.read_bytes()
+        try:
+            structure = read_structure(memoryview(content), INDEXED)
+            ours = Attributes(structure)
+            whole = Attributes(replace(structure, wanted=dict(pydicom.dcmread(path)._dict)))
+        except Refusal:
+            continue
+        for level in ("patient", "study", "series", "instance", "referring_physician_name"):
+            assert getattr(ours, level) == getattr(whole, level), (path.name, level)
+        compared += 1
+    assert compared > 50
 
 
 def test_sending_again_changes_nothing(north: Any, ingest_files: Any) -> None:

@@ -10,6 +10,7 @@ from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import TOTP
 from allauth.mfa.webauthn.internal import auth as webauthn
 from django.core.exceptions import ValidationError
+from fido2.webauthn import UserVerificationRequirement
 
 from accounts.models import User
 
@@ -45,9 +46,16 @@ def is_proven(user: User, credential: Credential) -> bool:
 
 
 def passkey_challenge(user: User) -> dict[str, Any]:
-    """Give WebAuthn's request options for the user's passkeys; the challenge is kept in the session."""
-    options: dict[str, Any] = webauthn.begin_authentication(user)
-    return options
+    """Give WebAuthn's request options for the user's passkeys; the challenge is kept in the session.
+
+    The authenticator must verify the person (W3C WebAuthn §6.1, flag UV): a key that is only touched proves that
+    somebody sits there, not who.
+    """
+    options, state = webauthn.get_server().authenticate_begin(
+        credentials=webauthn.get_credentials(user), user_verification=UserVerificationRequirement.REQUIRED
+    )
+    webauthn.set_state(state)
+    return dict(options)
 
 
 def _is_passkey_of(user: User, response: str) -> bool:

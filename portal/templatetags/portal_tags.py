@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 
 from django import template
 from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, RadioSelect, Select
@@ -9,6 +10,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 register = template.Library()
 
@@ -82,6 +84,16 @@ def dicom_age(value: object) -> str:
     text = str(value or "").strip()
     match = re.fullmatch(r"(\d{3})([DWMY])", text)
     return f"{int(match[1])} {AGE_UNITS[match[2]]}" if match else text
+
+
+@register.filter
+def time_span(value: timedelta) -> str:
+    """Give a span in the largest unit that fits it without a rest: `90 minutes`, `12 hours`, `3 days`."""
+    minutes = int(value.total_seconds() // 60)
+    for length, one, many in ((1440, "%d day", "%d days"), (60, "%d hour", "%d hours"), (1, "%d minute", "%d minutes")):
+        if minutes % length == 0 and minutes >= length:
+            return ngettext(one, many, minutes // length) % (minutes // length)
+    return ngettext("%d minute", "%d minutes", minutes) % minutes
 
 
 @register.filter

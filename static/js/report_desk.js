@@ -47,12 +47,7 @@
   };
   const token = () => form().querySelector("[name=csrfmiddlewaretoken]").value;
 
-  const showConditions = () => {
-    for (const box of form().querySelectorAll("[data-condition-field]")) {
-      const wanted = box.dataset.conditionValues.split("\n");
-      box.hidden = !texts(box.dataset.conditionField).some((value) => wanted.includes(value));
-    }
-  };
+  const showConditions = () => atriumConditions(form());
 
   // Words that couldn't be sent yet lie encrypted in this browser; only this person's session is given the key.
   const cryptoKey = () => crypto.subtle.importKey("raw", Uint8Array.from(atob(form().dataset.offlineKey), (c) => c.charCodeAt(0)), "AES-GCM", false, ["encrypt", "decrypt"]);
@@ -240,12 +235,22 @@
   };
 
   // A passkey answers a challenge of this session; what it answers goes with the form.
-  const signWithPasskey = async () => {
-    const options = await (await fetch(form().dataset.passkeyUrl)).json();
-    const publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(options.publicKey ?? options);
-    const answer = await navigator.credentials.get({ publicKey });
-    form().querySelector("[name=passkey]").value = JSON.stringify(answer.toJSON());
-    form().requestSubmit();
+  const proveByPasskey = async (button) => {
+    const owner = button.closest("form");
+    const note = owner.querySelector(".form-error[role=alert]");
+    note.hidden = true;
+    if (!owner.reportValidity()) return;
+    try {
+      const options = await (await fetch(button.dataset.passkey)).json();
+      const publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(options.publicKey);
+      const answer = await navigator.credentials.get({ publicKey });
+      owner.querySelector("[name=passkey]").value = JSON.stringify(answer.toJSON());
+    } catch {
+      note.textContent = button.dataset.failed;
+      note.hidden = false;
+      return;
+    }
+    owner.requestSubmit();
   };
 
   // Another person's draft becomes one's own before one's words go on.
@@ -257,9 +262,9 @@
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest?.("button");
+    if (button?.dataset.passkey) proveByPasskey(button);
     if (!button || !form()) return;
     if (button.id === "begin-signing") beginSigning();
-    if (button.id === "sign-with-passkey") signWithPasskey().catch((error) => state("failed", error.message));
     if ("go" in button.dataset) entries(button.dataset.go)[0]?.focus();
     if (newer && (button.id === "keep-mine" || button.id === "take-theirs")) {
       if (newer.is_held_by_other) {

@@ -1,5 +1,5 @@
 // Writing at the desk: macros by trigger and Tab, places in brackets, one key from field to field, one's own spellings,
-// dictation where the browser can hear, and the comparison on offer.
+// and the comparison on offer.
 (() => {
   const form = () => document.getElementById("draft");
   const data = (id) => JSON.parse(document.getElementById(id)?.textContent || "{}");
@@ -58,7 +58,6 @@
   document.addEventListener("keydown", (event) => {
     const field = event.target;
     if (!form() || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
-    if (event.key === "F9" && !document.getElementById("dictate")?.hidden) { event.preventDefault(); toggleDictation(); return; }
     if (event.key === "F2") { event.preventDefault(); walk(event.shiftKey ? -1 : 1); return; }
     if (event.key !== "Tab" || event.shiftKey || !field.matches?.("#draft textarea")) return;
     if (expand(field) || selectPlace(field, field.selectionEnd)) event.preventDefault();
@@ -81,52 +80,5 @@
     if (uid) document.dispatchEvent(new CustomEvent("atrium:prior-opened", { detail: { studies: [uid] } }));
   });
 
-  // Dictation goes into the field that has the caret; what's heard is text like any other.
-  const Recognition = window.SpeechRecognition || window.webkitSpeechRecognition;
-  let recognition = null;
-  let lastField = null;
-  document.addEventListener("focusin", (event) => { if (event.target.matches?.("#draft textarea")) lastField = event.target; });
-  const SPOKEN = { "full stop": ".", period: ".", comma: ",", colon: ":", "new line": "\n", "new paragraph": "\n\n", punkt: ".", komma: ",", "neue zeile": "\n" };
-  const heard = (text) => {
-    if (!lastField?.isConnected) return;
-    const spellings = data("spellings");
-    let words = text.trim().replace(/[\p{L}\p{N}'’-]+/gu, (word) => spellings[word.toLowerCase()] || word);
-    for (const [said, mark] of Object.entries(SPOKEN)) words = words.replace(new RegExp(`\\s*(?<!\\p{L})${said}(?!\\p{L})`, "giu"), mark);
-    const before = lastField.value.slice(0, lastField.selectionStart);
-    const gap = before && !/\s$/.test(before) && !/^[.,:\n]/.test(words) ? " " : "";
-    if (!before || /[.!?]\s*$/.test(before)) words = words.replace(/^\p{Ll}/u, (letter) => letter.toUpperCase());
-    replace(lastField, lastField.selectionStart, lastField.selectionEnd, gap + words);
-  };
-  const showDictation = () => {
-    const button = document.getElementById("dictate");
-    if (!button) return;
-    button.hidden = !Recognition;
-    button.setAttribute("aria-pressed", String(Boolean(recognition)));
-  };
-  const toggleDictation = () => {
-    if (recognition) {
-      recognition.onend = null;
-      recognition.stop();
-      recognition = null;
-    } else if (Recognition) {
-      recognition = new Recognition();
-      recognition.continuous = true;
-      recognition.lang = document.documentElement.lang;
-      recognition.onresult = (event) => {
-        for (let index = event.resultIndex; index < event.results.length; index += 1) if (event.results[index].isFinal) heard(event.results[index][0].transcript);
-      };
-      recognition.onerror = (event) => { if (["not-allowed", "service-not-allowed", "audio-capture"].includes(event.error)) { recognition = null; showDictation(); } };
-      recognition.onend = () => recognition?.start();
-      recognition.start();
-      lastField ||= form().querySelector("[data-section=findings] textarea");
-      lastField?.focus();
-    }
-    showDictation();
-  };
-  document.addEventListener("click", (event) => { if (event.target.closest?.("#dictate")) toggleDictation(); });
-
   document.addEventListener("toggle", (event) => { if (event.target.matches?.(".critical-form[open]")) event.target.querySelector("input[name=finding]").focus(); }, true);
-
-  document.addEventListener("htmx:afterSwap", showDictation);
-  document.addEventListener("DOMContentLoaded", showDictation);
 })();

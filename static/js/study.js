@@ -104,14 +104,25 @@
     if (studies.length) say("prefetch", { studies: studies.slice(0, 1) });
   };
 
+  // A click while the images still load isn't lost.
   const asked = new URLSearchParams(window.location.search);
+  let hasRendered = false;
+  let waiting = asked.get("sop") ? { sop: asked.get("sop"), frame: Number(asked.get("frame") || 1) } : null;
+  const jump = (where) => {
+    waiting = hasRendered ? null : where;
+    if (hasRendered) say("jump", where);
+  };
   const heard = {
     "image-rendered": () => {
       wait.hidden = true;
-      if (asked.get("series")) say("jump", { series: asked.get("series"), image: asked.get("image") });
+      hasRendered = true;
+      if (waiting) jump(waiting);
       fetchAhead();
     },
-    ready: ({ hasRendered }) => { if (hasRendered) wait.hidden = true; },
+    ready: (viewer) => {
+      hasRendered = viewer.hasRendered;
+      if (hasRendered) wait.hidden = true;
+    },
     measurement: measured,
     "key-image": marked,
     // What hangs beside the study was compared with it.
@@ -131,11 +142,11 @@
   };
 
   document.addEventListener("click", (event) => {
-    const jump = event.target.closest?.("[data-jump]");
-    if (jump) {
+    const link = event.target.closest?.("[data-jump]");
+    if (link) {
       event.preventDefault();
-      const { uid, sop, frame: number, series, image } = jump.dataset;
-      say("jump", { uid, sop, frame: Number(number || 1), series, image });
+      const { uid, sop, frame: number } = link.dataset;
+      jump({ uid, sop, frame: Number(number || 1) });
     }
     const button = event.target.closest?.("button");
     if (button?.id === "key-image") say("key-image");

@@ -51,7 +51,7 @@ class ImageFinding(models.Model):
 
     @property
     def place(self) -> str:
-        """Where it is, as reports write it: ``"series 2, image 52"``."""
+        """Where it is, as reports write it: ``"series 2, image 52"``, ``"series 1, image 3, frame 7"``."""
         series = self.series_number if self.series_number is not None else "?"
-        image = self.instance_number if self.instance_number is not None else self.frame_number
-        return f"series {series}, image {image}"
+        image = self.instance_number if self.instance_number is not None else "?"
+        return f"series {series}, image {image}" + (f", frame {self.frame_number}" if self.frame_number > 1 else "")

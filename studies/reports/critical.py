@@ -1,6 +1,6 @@
 """Critical results: flag a finding, tell who must know, see it acknowledged in time, and escalate when it isn't.
 
-Times follow ACR's categories of actionable findings: communicated within minutes, hours or days.
+Deadlines and who is told when one passes are the site's: ``critical_policies``.
 """
 
 from __future__ import annotations
@@ -24,23 +24,13 @@ from portal.audit.models import AuditEvent
 from studies import events
 from studies.access import studies_visible_to
 from studies.models import ReferringPhysician, Study
+from studies.reports.critical_policies import people_at, policies_of, policy_of
 from studies.reports.drafts import cleaned_text, record_on, require, user_of
 from studies.reports.errors import NotAllowed, ReasonMissing, ReportError
 from studies.reports.models import CriticalRecipient, CriticalResult, CriticalStep, ReportPart
 
 logger = logging.getLogger("atrium.critical")
 Category = CriticalResult.Category
-DEADLINES = {
-    Category.MINUTES: timedelta(minutes=60),
-    Category.HOURS: timedelta(hours=12),
-    Category.DAYS: timedelta(days=3),
-}
-# Once late, the next one is told after each of these spans, until somebody acknowledges.
-ESCALATION_STEP = {
-    Category.MINUTES: timedelta(minutes=15),
-    Category.HOURS: timedelta(hours=2),
-    Category.DAYS: timedelta(days=1),
-}
 MOST_RECIPIENTS = 10
 
 
@@ -91,6 +81,7 @@ def flag(
         raise NobodyToTell
     kind = Category(category)
     now = timezone.now()
+    deadline = policy_of(study.site_id, kind).deadline
     result = CriticalResult.objects.create(
         study=study,
         part=ReportPart.objects.filter(report__study=study).order_by("-ordinal").first(),
@@ -98,8 +89,8 @@ def flag(
         finding=finding,
         flagged_by=user_of(principal),
         flagged_at=now,
-        due_at=now + DEADLINES[kind],
-        escalates_at=now + DEADLINES[kind],
+        due_at=now + deadline,
+        escalates_at=now + deadline,
     )
     CriticalRecipient.objects.bulk_create(
         CriticalRecipient(
@@ -159,10 +150,7 @@ def withdraw(*, result: CriticalResult, principal: Principal, reason: str) -> Cr
 
 
 def escalate_late() -> int:
-    """Tell the next ones of every critical result that's late, and give how many were escalated.
-
-    First the lead radiologists of the site with the one who flagged it, then everyone who may report there.
-    """
+    """Tell the next ones of every critical result that's late, and give how many were escalated."""
     count = 0
     due = CriticalResult.objects.filter(escalates_at__lte=timezone.now()).values_list("pk", flat=True)
     for pk in list(due):
@@ -180,13 +168,12 @@ def escalate_late() -> int:
 
 
 def _escalate(result: CriticalResult) -> None:
+    policy = policy_of(result.study.site_id, result.category)
     result.level += 1
-    result.escalates_at = timezone.now() + ESCALATION_STEP[Category(result.category)]
+    result.escalates_at = timezone.now() + policy.step
     result.save(update_fields=["level", "escalates_at"])
-    people = [result.flagged_by, *_holders(result.study, Capability.CASE_ASSIGN)]
-    if result.level > 1:
-        people += _holders(result.study, Capability.REPORT_SIGN)
-    people = list({person.pk: person for person in people}.values())
+    level = policy.level(result.level)
+    people = people_at(level, reporter=result.flagged_by, site_id=result.study.site_id)
     known = set(result.recipients.exclude(user=None).values_list("user_id", flat=True))
     CriticalRecipient.objects.bulk_create(
         CriticalRecipient(result=result, level=result.level, user=person, notified_at=timezone.now())
@@ -259,6 +246,11 @@ def chosen_recipients(study: Study, choices: Iterable[str], ward: str) -> list[R
     return [*chosen, Recipient(ward=ward)] if ward else chosen
 
 
+def deadlines_of(study: Study) -> list[tuple[int, timedelta]]:
+    """Give within what time a result of each category must be acknowledged at the study's site."""
+    return [(int(category), policy.deadline) for category, policy in policies_of(study.site_id).items()]
+
+
 def late_since(result: CriticalResult) -> timedelta:
     """Give by how much the deadline is over, for an open result; negative while there's time."""
     now: datetime = timezone.now()
@@ -289,18 +281,6 @@ def _people_at(result: CriticalResult, level: int) -> list[User]:
         if recipient.practice is not None:
             people.update({member.pk: member for member in recipient.practice.members.filter(is_active=True)})
     return list(people.values())
-
-
-def _holders(study: Study, capability: Capability) -> list[User]:
-    holders = []
-    memberships = Q(memberships__site=study.site_id) | Q(memberships__site=None)
-    for user in User.objects.filter(memberships, is_active=True).distinct().prefetch_related("memberships__role"):
-        held = (m for m in user.memberships.all() if m.site_id in (None, study.site_id))
-        # Who administers the whole installation holds every capability, but reads no results.
-        roles = [m.role for m in held if m.site_id is not None]
-        if any(capability.value in role.capabilities for role in roles):
-            holders.append(user)
-    return holders
 
 
 def _tell(result: CriticalResult, people: Iterable[User], text: str) -> None:

@@ -7,6 +7,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
+from accounts.capabilities import Capability
 from studies.reports import critical
 from studies.reports.desk import panel as render_panel
 from studies.reports.errors import ReportError
@@ -26,6 +27,7 @@ def critical_results(request: HttpRequest) -> HttpResponse:
         "open": critical.open_critical_results(principal).prefetch_related("recipients__user", "recipients__practice"),
         "closed": everything.exclude(acknowledged_at=None, withdrawn_at=None).order_by("-flagged_at")[:CLOSED_SHOWN],
         "now": timezone.now(),
+        "may_manage_accounts": principal.may(Capability.ACCOUNT_MANAGE),
     }
     response = render(request, "reports/critical_results.html", context)
     response["Cache-Control"] = "no-store"
@@ -114,6 +116,7 @@ def flag(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "study": study,
         "critical_results": critical.critical_results_of(principal_of(request)).filter(study=study),
         "recipients": critical.recipients_for(study),
+        "deadlines": critical.deadlines_of(study),
         "may_write": True,
         "critical_error": error,
     }

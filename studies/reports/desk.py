@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -20,7 +21,7 @@ from studies.reports import critical, selectors
 from studies.reports.checks import checks_of
 from studies.reports.history import section_changes
 from studies.reports.models import PreliminarySignature, ReportPart
-from studies.reports.outline import Field, Section
+from studies.reports.outline import Field, Outline, Section
 from studies.reports.requests import principal_of
 from studies.reports.templates import macros_by_trigger, templates_for
 
@@ -54,12 +55,13 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
     }
     if may_write and principal.user is not None:
         context["recipients"] = critical.recipients_for(study)
+        context["deadlines"] = critical.deadlines_of(study)
         context["ways"] = ways_of(principal.user)
         claim = claim_of(study)
         context["claim"] = claim if claim is not None and claim.holder.pk != principal.user.pk else None
     if draft is not None and principal.user is not None and context["is_own"]:
         context |= {
-            "fields": _sections(draft),
+            "fields": desk_sections(draft.outline, draft.values),
             "checks": checks_of(draft),
             "templates": templates_for(study, principal) if draft.kind == ReportPart.Kind.REPORT else [],
             "macros": macros_by_trigger(principal, study.site_id),
@@ -67,6 +69,7 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
             "offline_key": _offline_key(principal.user, draft),
             "comparison_offer": selectors.comparison_text(study, principal),
             "dictation": settings.ATRIUM.dictation,
+            "language": draft.template.language if draft.template is not None else "",
         }
     if draft is not None and preliminary is not None:
         context["tracked"] = tracked_changes(preliminary, draft)
@@ -79,20 +82,21 @@ def tracked_changes(preliminary: PreliminarySignature, part: ReportPart) -> list
     return section_changes(preliminary.sections, part.sections, titles)
 
 
-def _sections(draft: ReportPart) -> list[dict[str, Any]]:
+def desk_sections(outline: Outline, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the outline's sections as the desk shows them with these values."""
     shown = []
     shortcut = 0
-    for section in draft.outline.sections:
+    for section in outline.sections:
         fields = []
         for field in section.fields:
             shortcut += 1
-            fields.append({**_field(draft, section, field), "shortcut": shortcut if shortcut < 10 else ""})
+            fields.append({**_field(section, field, values), "shortcut": shortcut if shortcut < 10 else ""})
         shown.append({"id": section.id, "title": section.title, "role": section.role, "fields": fields})
     return shown
 
 
-def _field(draft: ReportPart, section: Section, field: Field) -> dict[str, Any]:
-    value = draft.values.get(field.id, field.empty())
+def _field(section: Section, field: Field, values: Mapping[str, Any]) -> dict[str, Any]:
+    value = values.get(field.id, field.empty())
     return {
         "id": field.id,
         "type": field.type,
@@ -108,7 +112,7 @@ def _field(draft: ReportPart, section: Section, field: Field) -> dict[str, Any]:
         "maximum": field.maximum,
         "value": value,
         "rows": 5 if field.id == "findings" else 2 if field.id == section.id else 1,
-        "shown": field.is_shown(draft.values),
+        "shown": field.is_shown(values),
         "condition_field": field.show_if.field if field.show_if else "",
         "condition_values": "\n".join(field.show_if.values) if field.show_if else "",
     }

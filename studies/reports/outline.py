@@ -27,7 +27,9 @@ MOST_SECTIONS, MOST_FIELDS, MOST_OPTIONS = 40, 400, 200
 LONGEST_LABEL, LONGEST_TEXT = 200, 5000
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}")
 # Names that the desk's form uses itself.
-_RESERVED = {"revision", "part", "password", "code", "passkey", "accepted", "reason_for", "csrfmiddlewaretoken", "key"}
+RESERVED = frozenset(
+    {"revision", "part", "password", "code", "passkey", "accepted", "reason_for", "csrfmiddlewaretoken", "key"}
+)
 
 
 class InvalidOutline(ValueError):
@@ -211,7 +213,8 @@ def _read_outline(content: Any) -> Outline:
     for place, field in enumerate(fields):
         # A field depends on an earlier one only, so that conditions can't go round in a circle.
         if field.show_if is not None and field.show_if.field not in ids[:place]:
-            raise InvalidOutline(f"“{field.id}” depends on “{field.show_if.field}”, which doesn't come before it.")
+            asked = next((one.label or one.id for one in fields if one.id == field.show_if.field), field.show_if.field)
+            raise InvalidOutline(f"“{field.label or field.id}” depends on “{asked}”, which doesn't come before it.")
     return Outline(sections)
 
 
@@ -224,7 +227,7 @@ def _read_section(section: Any) -> Section:
         raise InvalidOutline(f"Section “{section_id}” has the unknown role “{role}”.")
     fields = section.get("fields")
     if not isinstance(fields, list) or not fields:
-        raise InvalidOutline(f"Section “{section_id}” has no fields.")
+        raise InvalidOutline(f"Section “{title or section_id}” has no fields.")
     return Section(section_id, title or section_id.capitalize(), role, tuple(_read_field(f) for f in fields))
 
 
@@ -232,19 +235,20 @@ def _read_field(field: Any) -> Field:
     if not isinstance(field, dict):
         raise InvalidOutline("A field must be an object.")
     field_id, kind = _id(field.get("id"), "field"), field.get("type")
-    if field_id in _RESERVED:
+    if field_id in RESERVED:
         raise InvalidOutline(f"A field can't be called “{field_id}”.")
     if kind not in TYPES:
         raise InvalidOutline(f"Field “{field_id}” has the unknown type “{kind}”.")
+    named = _text(field, "label", LONGEST_LABEL) or field_id
     options = field.get("options") or []
     if not isinstance(options, list) or len(options) > MOST_OPTIONS or not all(isinstance(o, str) for o in options):
-        raise InvalidOutline(f"The options of “{field_id}” must be at most {MOST_OPTIONS} texts.")
+        raise InvalidOutline(f"The options of “{named}” must be at most {MOST_OPTIONS} texts.")
     options = tuple(dict.fromkeys(o.strip()[:LONGEST_LABEL] for o in options if o.strip()))
     if kind in {"choice", "multi"} and not options:
-        raise InvalidOutline(f"“{field_id}” has nothing to choose from.")
-    minimum, maximum = _number(field, "minimum"), _number(field, "maximum")
+        raise InvalidOutline(f"“{named}” has nothing to choose from.")
+    minimum, maximum = (_number(field, key, f"“{named}”") for key in ("minimum", "maximum"))
     if minimum is not None and maximum is not None and minimum > maximum:
-        raise InvalidOutline(f"The least value of “{field_id}” is above its greatest.")
+        raise InvalidOutline(f"The least value of “{named}” is above its greatest.")
     read = Field(
         id=field_id,
         type=kind,
@@ -255,7 +259,7 @@ def _read_field(field: Any) -> Field:
         unit=_text(field, "unit", 20) if kind == "number" else "",
         minimum=minimum if kind == "number" else None,
         maximum=maximum if kind == "number" else None,
-        show_if=_condition(field_id, field.get("show_if")),
+        show_if=_condition(named, field.get("show_if")),
     )
     default = field.get("default", read.empty())
     return Field(**{**read.__dict__, "default": _default(read, default)})
@@ -264,25 +268,25 @@ def _read_field(field: Any) -> Field:
 def _default(field: Field, default: Any) -> Value:
     wanted = bool if field.type == "checkbox" else list if field.type == "multi" else str
     if not isinstance(default, wanted):
-        raise InvalidOutline(f"The default of “{field.id}” doesn't suit its type.")
+        raise InvalidOutline(f"The default of “{field.label or field.id}” doesn't suit its type.")
     if isinstance(default, str):
         default = default[:LONGEST_TEXT]
     if field.options and default and not _fits(field, default):
-        raise InvalidOutline(f"The default of “{field.id}” isn't among its options.")
+        raise InvalidOutline(f"The default of “{field.label or field.id}” isn't among its options.")
     if default and field.type == "number" and parsed_number(default) is None:
-        raise InvalidOutline(f"The default of “{field.id}” is no number.")
+        raise InvalidOutline(f"The default of “{field.label or field.id}” is no number.")
     if default and field.type == "date" and parsed_date(default) is None:
-        raise InvalidOutline(f"The default of “{field.id}” is no date.")
+        raise InvalidOutline(f"The default of “{field.label or field.id}” is no date.")
     value: Value = default
     return value
 
 
-def _condition(field_id: str, condition: Any) -> Condition | None:
+def _condition(named: str, condition: Any) -> Condition | None:
     if condition is None:
         return None
     values = condition.get("values") if isinstance(condition, dict) else None
     if not isinstance(values, list) or not values or not all(isinstance(v, str) for v in values):
-        raise InvalidOutline(f"The condition of “{field_id}” needs a field and a list of values.")
+        raise InvalidOutline(f"The condition of “{named}” needs a field and its values.")
     return Condition(_id(condition.get("field"), "field"), tuple(values[:MOST_OPTIONS]))
 
 
@@ -301,12 +305,12 @@ def _text(tree: dict[str, Any], key: str, longest: int) -> str:
     return "".join(c for c in text if c.isprintable()).strip()[:longest]
 
 
-def _number(tree: dict[str, Any], key: str) -> float | None:
+def _number(tree: dict[str, Any], key: str, named: str) -> float | None:
     number = tree.get(key)
     if number is None:
         return None
     if isinstance(number, bool) or not isinstance(number, int | float) or abs(number) > 1e12:
-        raise InvalidOutline(f"“{key}” must be a number.")
+        raise InvalidOutline(f"The {key} of {named} must be a number.")
     return number
 
 

@@ -19,12 +19,31 @@ from accounts.models import Site
 from accounts.principals import Principal
 from studies.access import sites_where
 from studies.reports import mrrt, templates
+from studies.reports import template_editor as editor
+from studies.reports.desk import desk_sections
 from studies.reports.errors import ReportError
 from studies.reports.models import Macro, ReportTemplate
 from studies.reports.outline import InvalidOutline, Outline
 from studies.reports.requests import may_manage_templates, principal_of
 
 OWN, EVERYWHERE = "own", "all"
+ROLE_NAMES = [
+    ("indication", gettext_lazy("Indication")),
+    ("technique", gettext_lazy("Technique")),
+    ("comparison", gettext_lazy("Comparison")),
+    ("findings", gettext_lazy("Findings")),
+    ("impression", gettext_lazy("Impression")),
+    ("reason", gettext_lazy("Reason")),
+    ("other", gettext_lazy("Something else")),
+]
+KIND_NAMES = [
+    (editor.TEXT, gettext_lazy("Text")),
+    (editor.CHOICE, gettext_lazy("One of a list")),
+    (editor.MULTI, gettext_lazy("Several of a list")),
+    (editor.NUMBER, gettext_lazy("Number")),
+    (editor.DATE, gettext_lazy("Date")),
+    (editor.CHECKBOX, gettext_lazy("Box to tick")),
+]
 
 
 def _sharing(principal: Principal) -> list[tuple[str, str]]:
@@ -43,7 +62,7 @@ def _shared_with(choice: str) -> dict[str, Any]:
 
 
 class TemplateForm(forms.Form):
-    """A template: for which studies, and its tree."""
+    """What a template is called and for which studies it is."""
 
     name = forms.CharField(max_length=120)
     description = forms.CharField(max_length=500, required=False)
@@ -61,23 +80,10 @@ class TemplateForm(forms.Form):
     procedure_codes = forms.CharField(
         max_length=2000, required=False, help_text=gettext_lazy("As scheme:value, comma-separated.")
     )
-    content = forms.CharField(
-        label=gettext_lazy("Sections and fields"),
-        widget=forms.Textarea(attrs={"rows": 28, "class": "mono", "spellcheck": "false"}),
-        max_length=200_000,
-    )
 
     def __init__(self, *args: Any, principal: Principal, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["shared_with"].choices = _sharing(principal)  # type: ignore[attr-defined]
-
-    def clean_content(self) -> Any:
-        try:
-            return Outline.of(json.loads(self.cleaned_data["content"])).as_json()
-        except InvalidOutline as error:
-            raise forms.ValidationError(str(error)) from error
-        except (ValueError, RecursionError) as error:
-            raise forms.ValidationError(_("This is no JSON.")) from error
 
     def clean_procedure_codes(self) -> list[dict[str, str]]:
         codes = []
@@ -99,7 +105,6 @@ class TemplateForm(forms.Form):
             "body_parts": [b.upper() for b in templates.words(data["body_parts"])],
             "keywords": [k.lower() for k in templates.words(data["keywords"])],
             "procedure_codes": data["procedure_codes"],
-            "content": data["content"],
             **_shared_with(data["shared_with"]),
         }
 
@@ -131,10 +136,11 @@ def new_template(request: HttpRequest) -> HttpResponse:
     copied = request.GET.get("copy", "")
     if request.method == "POST":
         return _save(request, TemplateForm(request.POST, principal=principal), None)
-    initial: dict[str, Any] = {"content": _pretty(templates.plain_content())}
     if copied.isdigit() and len(copied) < 18:
-        initial = {**_initial(_template(request, int(copied))), "shared_with": OWN}
-    return _form_page(request, TemplateForm(principal=principal, initial=initial), None)
+        other = _template(request, int(copied))
+        form = TemplateForm(principal=principal, initial={**_initial(other), "shared_with": OWN})
+        return _form_page(request, form, None, other.content)
+    return _form_page(request, TemplateForm(principal=principal), None, templates.plain_content())
 
 
 @require_http_methods(["GET", "POST"])
@@ -145,28 +151,65 @@ def edit_template(request: HttpRequest, pk: int) -> HttpResponse:
     principal = principal_of(request)
     if request.method == "POST":
         return _save(request, TemplateForm(request.POST, principal=principal), template)
-    return _form_page(request, TemplateForm(principal=principal, initial=_initial(template)), template)
+    form = TemplateForm(principal=principal, initial=_initial(template))
+    return _form_page(request, form, template, template.content)
+
+
+@require_POST
+@may_manage_templates
+def template_editor(request: HttpRequest) -> HttpResponse:
+    """Give the editor after one of its buttons was pressed; without one the preview of what it holds. Keeps nothing."""
+    tree = editor.read_tree(request.POST)
+    action = request.POST.get("action")
+    if action is None and request.headers.get("HX-Trigger") == "template-preview":
+        return render(request, "reports/_template_preview.html", _preview(tree))
+    before, focus = "", ""
+    if action == "undo":
+        tree = editor.tree_before(request.POST) or tree
+    elif action is not None:
+        earlier = tree
+        tree, focus = editor.changed(tree, action)
+        before = json.dumps(earlier) if action.startswith("remove") and tree != earlier else ""
+    return render(request, "reports/_template_editor.html", {**_editor(tree), "before": before, "focus": focus})
+
+
+def _editor(tree: editor.Tree) -> dict[str, Any]:
+    return {"sections": editor.editor_sections(tree), "roles": ROLE_NAMES, "kinds": KIND_NAMES, **_preview(tree)}
+
+
+def _preview(tree: editor.Tree) -> dict[str, Any]:
+    try:
+        outline = Outline.of(tree)
+    except InvalidOutline as error:
+        return {"tree_error": str(error)}
+    values = outline.defaults()
+    return {
+        "preview": desk_sections(outline, values),
+        "preview_text": outline.section_texts(outline.texts(values)),
+    }
 
 
 def _save(request: HttpRequest, form: TemplateForm, template: ReportTemplate | None) -> HttpResponse:
+    tree = editor.read_tree(request.POST)
     if not form.is_valid():
-        return _form_page(request, form, template, status=422)
+        return _form_page(request, form, template, tree, status=422)
     kept = {"metadata": template.metadata, "coded_content": template.coded_content} if template else {}
+    family = template.family if template else None
     try:
-        templates.save_template(
-            principal=principal_of(request), family=template.family if template else None, **form.values(), **kept
-        )
+        templates.save_template(principal=principal_of(request), family=family, content=tree, **form.values(), **kept)
+    except InvalidOutline:
+        return _form_page(request, form, template, tree, status=422)
     except ReportError as error:
         form.add_error(None, error.text)
-        return _form_page(request, form, template, status=403)
+        return _form_page(request, form, template, tree, status=403)
     return redirect("report_templates")
 
 
 def _form_page(
-    request: HttpRequest, form: TemplateForm, template: ReportTemplate | None, status: int = 200
+    request: HttpRequest, form: TemplateForm, template: ReportTemplate | None, tree: editor.Tree, status: int = 200
 ) -> HttpResponse:
     may_manage = template is None or templates.may_manage(principal_of(request), template)
-    context = {"form": form, "template": template, "may_manage": may_manage}
+    context = {"form": form, "template": template, "may_manage": may_manage, **_editor(tree)}
     return render(request, "reports/template.html", context, status=status)
 
 
@@ -180,12 +223,7 @@ def _initial(template: ReportTemplate) -> dict[str, Any]:
         "body_parts": ", ".join(template.body_parts),
         "keywords": ", ".join(template.keywords),
         "procedure_codes": ", ".join(f"{c.get('scheme')}:{c.get('value')}" for c in template.procedure_codes),
-        "content": _pretty(template.content),
     }
-
-
-def _pretty(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 @require_POST

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from studies.reports import api, certificate_views, critical_views, template_views, views
+from studies.reports import api, certificate_views, critical_policy_views, critical_views, template_views, views
 
 REPORT = "reports/<uid:study_instance_uid>"
 
@@ -12,11 +12,13 @@ urlpatterns = [
     path("reports/passkey/", views.passkey, name="report_passkey"),
     path("reports/verify/<slug:code>/", views.verify, name="report_verify"),
     path("reports/critical/", critical_views.critical_results, name="critical_results"),
+    path("reports/critical/settings/", critical_policy_views.critical_settings, name="critical_settings"),
     path("reports/critical/<int:pk>/", critical_views.critical_result, name="critical_result"),
     path("reports/critical/<int:pk>/acknowledge/", critical_views.acknowledge, name="critical_acknowledge"),
     path("reports/critical/<int:pk>/withdraw/", critical_views.withdraw, name="critical_withdraw"),
     path("reports/templates/", template_views.report_templates, name="report_templates"),
     path("reports/templates/new/", template_views.new_template, name="new_report_template"),
+    path("reports/templates/editor/", template_views.template_editor, name="report_template_editor"),
     path("reports/templates/import/", template_views.import_template, name="import_report_template"),
     path("reports/templates/<int:pk>/", template_views.edit_template, name="report_template"),
     path("reports/templates/<int:pk>/export/", template_views.export_template, name="export_report_template"),

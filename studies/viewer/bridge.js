@@ -65,17 +65,15 @@ const atriumBridge = (csrfToken) => {
     await commands.runCommand("jumpToImage", { imageIndex: index });
   };
 
-  const jump = async ({ uid, sop, frame = 1, series, image }) => {
+  const jump = async ({ uid, sop, frame = 1 }) => {
     if (uid && services.measurementService.getMeasurement(uid)) {
       await commands.runCommand("jumpToMeasurement", { uid });
       return;
     }
-    const found = sop
-      ? find((one) => one.SOPInstanceUID === sop)
-      : find((one, displaySet) => displaySet.StudyInstanceUID === primaryStudy && String(displaySet.SeriesNumber) === String(series) && String(one.InstanceNumber) === String(image));
+    const found = find((one) => one.SOPInstanceUID === sop);
     if (found && found.displaySet.isMultiFrame) found.index = frame - 1;
     if (found) await show(found);
-    tell("jumped", { isFound: Boolean(found), sop, series, image });
+    tell("jumped", { isFound: Boolean(found), sop, frame });
   };
 
   // What is seen: the image with the marks drawn over it.

@@ -13,7 +13,7 @@ from accounts.models import Notification
 from accounts.notifications import send_due_emails
 from portal.audit.models import AuditEvent
 from studies.reports import critical
-from studies.reports.models import CriticalResult
+from studies.reports.models import CriticalPolicy, CriticalResult
 from tests.factories import make_instance, principal_of
 from tests.reports.desk import DESK, UID
 
@@ -112,3 +112,78 @@ def test_a_flag_needs_a_finding_a_category_and_someone_to_tell(
     good = {"finding": "x", "category": "1", "recipient": f"user:{people['referrer'].pk}"}
     client_of("radiologist").post(f"{DESK}/critical/", {**good, **bad})
     assert not CriticalResult.objects.exists()
+
+
+def decide(client_of: Any, site: Any, **changes: Any) -> Any:
+    """Save the site's policies as the form has them, with some values changed."""
+    form: dict[str, Any] = {"site": site.pk}
+    for category, deadline, deadline_unit, step, step_unit in (
+        (1, 60, 1, 15, 1),
+        (2, 12, 60, 2, 60),
+        (3, 3, 1440, 1, 1440),
+    ):
+        form |= {f"{category}.deadline": deadline, f"{category}.deadline_unit": deadline_unit}
+        form |= {f"{category}.step": step, f"{category}.step_unit": step_unit}
+        form |= {f"{category}.0.group": ["reporter", "leads"], f"{category}.1.group": ["reporter", "leads", "readers"]}
+    return client_of("admin").post("/reports/critical/settings/", {**form, **changes})
+
+
+def test_a_site_decides_its_own_deadlines_and_whom_to_tell(
+    north: Any, south: Any, ingest_files: Any, client_of: Any, people: Any
+) -> None:
+    page = client_of("admin").get("/reports/critical/settings/").content.decode()
+    assert 'name="1.deadline" value="60"' in page.replace("\n", " ") or 'value="1"' in page
+    resident = people["resident"].pk
+    answer = decide(
+        client_of,
+        north,
+        **{"1.deadline": 20, "1.step": 5, "1.0.group": [], "1.0.person": [resident], "1.1.group": ["leads"]},
+    )
+    assert answer.status_code == 302
+    ingest_files(north, make_instance(StudyInstanceUID=UID))
+    browser = client_of("radiologist")
+    assert b"1, within 20 minutes" in browser.get(f"{DESK}/desk/").content
+    recipient = f"user:{people['referrer'].pk}"
+    browser.post(f"{DESK}/critical/", {"finding": "Bleed", "category": "1", "recipient": recipient})
+    result = CriticalResult.objects.get()
+    assert result.due_at - result.flagged_at == timedelta(minutes=20)
+    for level, told in (
+        (1, {"resident", "referrer"}),
+        (2, {"radiologist", "referrer"}),
+        (3, {"radiologist", "referrer"}),
+    ):
+        CriticalResult.objects.update(escalates_at=timezone.now() - timedelta(seconds=1))
+        assert critical.escalate_late() == 1
+        result.refresh_from_db()
+        notices = Notification.objects.filter(key=f"critical:{result.pk}:{level}")
+        assert {n.user.username for n in notices} == told
+        assert result.escalates_at is not None
+        assert timedelta(minutes=4) < result.escalates_at - timezone.now() <= timedelta(minutes=5)
+    event = AuditEvent.objects.filter(action="change", site_id=north.pk).latest("sequence")
+    assert event.username == "admin"
+    assert event.details["critical_policy"] == 1
+    assert (event.details["before"]["deadline_minutes"], event.details["after"]["deadline_minutes"]) == (60, 20)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"1.deadline": "0"},
+        {"1.deadline": "soon"},
+        {"2.step": "99999"},
+        {"3.0.group": [], "3.1.group": []},
+        {"1.0.group": []},
+        {"1.0.group": ["everyone in the world"]},
+        {"1.0.person": ["999999"]},
+    ],
+)
+def test_a_policy_that_would_tell_nobody_in_time_is_refused(bad: dict[str, Any], client_of: Any, north: Any) -> None:
+    assert decide(client_of, north, **bad).status_code == 422
+    assert not CriticalPolicy.objects.exists()
+
+
+def test_saving_the_values_as_delivered_changes_and_records_nothing(client_of: Any, north: Any) -> None:
+    before = AuditEvent.objects.filter(action="change").count()
+    assert decide(client_of, north).status_code == 302
+    assert not CriticalPolicy.objects.exists()
+    assert AuditEvent.objects.filter(action="change").count() == before

@@ -1,7 +1,7 @@
 """The report room's state: reports, templates and macros, critical results, certificates."""
 
 from studies.reports.models.certificate import SiteCertificate
-from studies.reports.models.critical import CriticalRecipient, CriticalResult, CriticalStep
+from studies.reports.models.critical import CriticalPolicy, CriticalRecipient, CriticalResult, CriticalStep
 from studies.reports.models.reading import ReportReading
 from studies.reports.models.report import (
     OpenedPrior,
@@ -15,6 +15,7 @@ from studies.reports.models.report import (
 from studies.reports.models.template import Macro, ReportTemplate, Spelling
 
 __all__ = [
+    "CriticalPolicy",
     "CriticalRecipient",
     "CriticalResult",
     "CriticalStep",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
-from accounts.models import Practice
+from accounts.models import Practice, Site
 from studies.models import Study
 from studies.reports.models.report import ReportPart
 
@@ -91,3 +91,23 @@ class CriticalStep(models.Model):
 
     def __str__(self) -> str:
         return self.text
+
+
+class CriticalPolicy(models.Model):
+    """What a site has decided for a category: by when it must be acknowledged, and who is told when it isn't.
+
+    Where there's none, ``critical_policies.DEFAULTS`` holds.
+    """
+
+    site = models.ForeignKey(Site, on_delete=models.CASCADE, related_name="critical_policies")
+    category = models.PositiveSmallIntegerField(choices=CriticalResult.Category.choices)
+    deadline_minutes = models.PositiveIntegerField()
+    step_minutes = models.PositiveIntegerField(help_text="Once late, the next ones are told after each such span.")
+    levels = models.JSONField(help_text="In order, who is told: groups by name, people by id.")
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["site", "category"], name="critical_policy_unique")]
+
+    def __str__(self) -> str:
+        return f"critical policy of {self.site_id}, category {self.category}"

@@ -1,0 +1,62 @@
+"""Places in a report's words, and the images that they mean.
+
+Words from the viewer end in ``(series 2, image 52)``, with ``, frame 7`` in images of several frames; people write the
+same by hand. Numbers are for people: two series may share one. Then the finding whose values stand before the place
+decides, and where none does, every image that it may mean is given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from studies.findings.models import ImageFinding
+from studies.models import Instance, Study
+
+PLACE = re.compile(r"\bseries (\d{1,9}), image (\d{1,9})(?:, frame (\d{1,6}))?\b", re.IGNORECASE)
+# Where the words begin that a place belongs to.
+_SENTENCE = re.compile(r"[.!?]\s|\n")
+
+
+@dataclass(frozen=True)
+class Meant:
+    """An image that a place means; ``series_description`` tells it from others of the same numbers."""
+
+    sop_instance_uid: str
+    frame_number: int
+    series_description: str
+
+
+@dataclass(frozen=True)
+class PlaceInText:
+    """From where to where a place stands in a text, and what it means: nothing, one image, or several."""
+
+    start: int
+    end: int
+    images: tuple[Meant, ...]
+
+
+def places_in(study: Study, text: str) -> Iterator[PlaceInText]:
+    """Give the places that a text on the study names, in order. The caller has passed the gate."""
+    findings: list[ImageFinding] | None = None
+    for found in PLACE.finditer(text):
+        series_number, image_number, frame_number = (int(n) if n else None for n in found.groups())
+        instances = Instance.objects.filter(
+            series__study=study,
+            series__series_number=series_number,
+            instance_number=image_number,
+            is_current=True,
+        ).select_related("series")
+        images = [
+            Meant(one.sop_instance_uid, frame_number or 1, one.series.series_description)
+            for one in instances.order_by("series_id", "pk")[:9]
+            if (frame_number or 1) <= max(one.number_of_frames, 1)
+        ]
+        if len(images) > 1:
+            if findings is None:
+                findings = list(ImageFinding.objects.filter(study=study).exclude(text="").defer("picture"))
+            before = _SENTENCE.split(text[: found.start()])[-1]
+            said = {f.sop_instance_uid for f in findings if f.place == found[0].lower() and f.text in before}
+            images = [one for one in images if one.sop_instance_uid in said] or images
+        yield PlaceInText(found.start(), found.end(), tuple(images))

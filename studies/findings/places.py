@@ -57,6 +57,11 @@ def places_in(study: Study, text: str) -> Iterator[PlaceInText]:
             if findings is None:
                 findings = list(ImageFinding.objects.filter(study=study).exclude(text="").defer("picture"))
             before = _SENTENCE.split(text[: found.start()])[-1]
-            said = {f.sop_instance_uid for f in findings if f.place == found[0].lower() and f.text in before}
+            said = {f.sop_instance_uid for f in findings if f.place == found[0].lower() and _says(before, f.text)}
             images = [one for one in images if one.sop_instance_uid in said] or images
         yield PlaceInText(found.start(), found.end(), tuple(images))
+
+
+def _says(words: str, value: str) -> bool:
+    """Say whether the value stands there by itself: "9.1 mm" isn't in "19.1 mm"."""
+    return re.search(rf"(?<![\d.]){re.escape(value)}", words) is not None

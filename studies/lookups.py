@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import CharField, Lookup
+from django.db.models import CharField, Lookup, OrderBy
 
 LAST_CHARACTER = "\U0010ffff"
 
@@ -52,3 +52,28 @@ class Has(Lookup):
         column, column_params = self.process_lhs(compiler, connection)
         position = "strpos" if connection.vendor == "postgresql" else "instr"
         return f"{position}({column}, %s) > 0", (*column_params, str(self.rhs))
+
+
+class _ByteComparison(Lookup):
+    """Compares by bytes, as SQLite does and, on PostgreSQL, an index with the operator class varchar_pattern_ops."""
+
+    prepare_rhs = True
+    sign = ""
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        column, column_params = self.process_lhs(compiler, connection)
+        sign = f"~{self.sign}~" if connection.vendor == "postgresql" else self.sign
+        return f"{column} {sign} %s", (*column_params, str(self.rhs))
+
+
+for name, sign in (("byte_lt", "<"), ("byte_lte", "<="), ("byte_gt", ">"), ("byte_gte", ">=")):
+    CharField.register_lookup(type(name, (_ByteComparison,), {"lookup_name": name, "sign": sign}))
+
+
+class ByBytes(OrderBy):
+    """Orders texts by their bytes, so that an index of the operator class varchar_pattern_ops gives the order."""
+
+    def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        """Give the order by the operator that the index is made for."""
+        sign = "~>~ /* DESC */" if self.descending else "~<~ /* ASC */"  # Django's compiler looks for one of the words
+        return self.as_sql(compiler, connection, template=f"%(expression)s USING {sign}")

@@ -198,9 +198,8 @@ class Study(models.Model):
                 name="study_by_name",
                 opclasses=["varchar_pattern_ops", "date_ops", "int8_ops", "int8_ops", "int4_ops"],
             ),
-            # The one before finds names that begin so; only this one gives them in the database's own order.
-            models.Index(fields=["patient_name_search", "id"], name="study_in_name_order"),
-            models.Index(fields=["site", "-received_at", "-id"], name="study_by_arrival"),
+            # Without the site in front: whoever sees several sites gets them in one order.
+            models.Index(fields=["-received_at", "-id", "site"], name="study_by_arrival"),
             models.Index(fields=["site", "status", "-study_date", "-id"], name="study_by_status"),
             models.Index(fields=["patient_id_value"], name="study_by_patient_id", opclasses=["varchar_pattern_ops"]),
             models.Index(fields=["accession_number"], name="study_by_accession", opclasses=["varchar_pattern_ops"]),

@@ -6,6 +6,7 @@
   const PAUSE = 1000;
   let typed = [];
   let last = 0;
+  let isFilledIn = false;
 
   const isTyping = (target) =>
     target.isContentEditable || (target.matches("input, textarea, select") && !target.matches("[type=checkbox], [type=radio], [type=button], [type=submit]"));
@@ -39,7 +40,7 @@
     keys.split(" ").forEach((key, index) => {
       if (index) term.append(" ");
       const kbd = document.createElement("kbd");
-      kbd.textContent = key;
+      kbd.textContent = key === "Escape" ? "Esc" : key;
       term.append(kbd);
     });
     const text = document.createElement("dd");
@@ -80,6 +81,12 @@
       help();
       return;
     }
+    if (event.key === "Escape") {
+      // What is open closes first; only then one leaves.
+      const leave = isFilledIn || document.querySelector("details[open].filter-menu, .dropdown-menu.show, .topnav-wrap.is-open") ? null : keyed().find((element) => element.dataset.key === "Escape");
+      if (leave) act(leave);
+      return;
+    }
     if (event.key.length !== 1) return;
     const now = Date.now();
     typed = now - last > PAUSE ? [event.key] : [...typed, event.key].slice(-2);
@@ -93,6 +100,11 @@
     } else if ((event.key === "j" || event.key === "k") && walk(event.key === "j" ? 1 : -1)) {
       event.preventDefault();
     }
+  });
+
+  // A form that was filled in isn't left by a slip of the finger.
+  document.addEventListener("input", (event) => {
+    if (event.target.closest("form[method=post]")) isFilledIn = true;
   });
 
   document.addEventListener("click", (event) => {

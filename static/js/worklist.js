@@ -11,14 +11,14 @@
   const live = document.getElementById("live");
   const list = () => document.getElementById("list");
   const rows = () => document.getElementById("rows");
-  const rowOf = (pk) => rows()?.querySelector(`tr[data-study="${pk}"]`);
+  const rowOf = (pk) => rows()?.querySelector(`tr[data-row="${pk}"]`);
   let fresh = new Set();
 
   // Clocks and claims run on without the server.
   const spoken = (minutes) => {
     const size = Math.abs(minutes);
     const text = size < 60 ? `${size} min` : size < 48 * 60 ? `${Math.floor(size / 60)} h ${String(size % 60).padStart(2, "0")}` : `${Math.floor(size / 1440)} d`;
-    return minutes < 0 ? `−${text}` : text;
+    return minutes < 0 ? place.dataset.late.replace("{t}", text) : text;
   };
 
   const tick = () => {
@@ -55,7 +55,7 @@
     button.textContent = fresh.size === 1 ? button.dataset.one : button.dataset.many.replace("{n}", fresh.size);
   };
 
-  const focusedStudy = () => document.activeElement?.closest("tr[data-study]")?.dataset.study;
+  const focusedStudy = () => document.activeElement?.closest("tr[data-row]")?.dataset.row;
 
   const refocus = (pk) => rowOf(pk)?.querySelector(".row-link")?.focus({ preventScroll: true });
 
@@ -71,7 +71,7 @@
     if (!answer.ok) return;
     const holder = document.createElement("template");
     holder.innerHTML = `<table><tbody>${await answer.text()}</tbody></table>`;
-    const now = new Map([...holder.content.querySelectorAll("tr[data-study]")].map((row) => [row.dataset.study, row]));
+    const now = new Map([...holder.content.querySelectorAll("tr[data-row]")].map((row) => [row.dataset.row, row]));
     for (const pk of pks) {
       const old = rowOf(pk);
       const row = now.get(pk);
@@ -168,7 +168,7 @@
     }
     const link = event.target.closest(".row-link");
     if (link) {
-      sessionStorage.setItem("worklist-row", link.closest("tr").dataset.study);
+      sessionStorage.setItem("worklist-row", link.closest("tr").dataset.row);
       if (list().dataset.query && link.pathname.startsWith("/studies/")) link.search = `?list=${encodeURIComponent(list().dataset.query)}`;
     }
     const move = event.target.closest("[data-move]");

@@ -49,6 +49,9 @@ class Order(models.Model):
     admission_id = models.CharField(max_length=64, blank=True)
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.SCHEDULED)
     status_at = models.DateTimeField(auto_now_add=True)
+    # The first scheduled step's, beside the order: a list is one index walk, without a join.
+    scheduled_at = models.DateTimeField()
+    modality = models.CharField(max_length=16)
     placed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="placed_orders"
     )
@@ -64,6 +67,12 @@ class Order(models.Model):
         indexes = [
             models.Index(fields=["accession_number"], name="order_by_accession"),
             models.Index(fields=["site", "status", "-placed_at"], name="order_by_status"),
+            # Few orders wait for their images at a time: whatever a worklist asks of them is found among these.
+            models.Index(
+                fields=["site", "scheduled_at", "id"],
+                name="order_awaiting",
+                condition=models.Q(study__isnull=True, status__in=["scheduled", "arrived", "in_progress"]),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -40,12 +40,12 @@ def orders_matching(principal: Principal, criteria: dict[str, Any]) -> QuerySet[
         if criteria.get(name):
             orders = orders.filter(**{name: criteria[name]})
     if criteria.get("modality"):
-        orders = orders.filter(scheduled_steps__modality=criteria["modality"])
+        orders = orders.filter(modality=criteria["modality"])
     if criteria.get("since"):
-        orders = orders.filter(scheduled_steps__scheduled_at__date__gte=criteria["since"])
+        orders = orders.filter(scheduled_at__date__gte=criteria["since"])
     if criteria.get("until"):
-        orders = orders.filter(scheduled_steps__scheduled_at__date__lte=criteria["until"])
-    return orders.order_by("-scheduled_steps__scheduled_at", "-pk")
+        orders = orders.filter(scheduled_at__date__lte=criteria["until"])
+    return orders.order_by("-scheduled_at", "-pk")
 
 
 def order_of(study: Study) -> Order | None:

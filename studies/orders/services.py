@@ -96,6 +96,8 @@ def place_order(
         requested_procedure_id=procedure_id,
         requested_procedure_description=details.description[:256],
         referring_physician=find_or_make_physician(site=site, name=details.referring_physician_name),
+        scheduled_at=details.scheduled_at,
+        modality=details.modality,
         placed_by=principal.user,
         **{name: getattr(details, name) for name in _ORDER_COLUMNS},
     )
@@ -145,6 +147,8 @@ def change_order(*, order: Order, changes: Mapping[str, Any], principal: Princip
         held.referring_physician = find_or_make_physician(site=held.site, name=held.referring_physician_name)
     if "description" in after and step is not None:
         step.scheduled_procedure_step_description = held.requested_procedure_description[:64]
+    if step is not None:
+        held.scheduled_at, held.modality = step.scheduled_at, step.modality
     held.save()
     if step is not None:
         step.save()

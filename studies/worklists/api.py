@@ -14,7 +14,7 @@ from studies.access import visible_study
 from studies.models import Study
 from studies.worklists import selectors
 from studies.worklists.forms import WorklistFilterForm
-from studies.worklists.sorting import sorting
+from studies.worklists.sorting import bounded, sorting
 
 
 class StudySerializer(serializers.ModelSerializer[Study]):
@@ -71,11 +71,11 @@ def studies(request: Request) -> Response:
     form = WorklistFilterForm(request.query_params, principal=principal)
     if not form.is_valid():
         raise ValidationError(form.errors.get_json_data())
-    page = selectors.page_of(
-        selectors.worklist(principal, form.cleaned_data),
-        sorting(request.query_params.get("sort", "")),
-        after=request.query_params.get("after", ""),
+    found = selectors.worklist(principal, form.cleaned_data)
+    order = bounded(
+        sorting(request.query_params.get("sort", "")), is_short=selectors.is_short(form.cleaned_data, found)
     )
+    page = selectors.page_of(found, order, after=request.query_params.get("after", ""))
     return Response({"studies": StudySerializer(page.studies, many=True).data, "next": page.after})
 
 

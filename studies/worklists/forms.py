@@ -15,13 +15,14 @@ from studies.access import sites_where
 from studies.models import Priority, Study
 from studies.orders.forms import MODALITIES
 from studies.worklists.models import AssignmentRule, ReadingGroup, Shift, TurnaroundTarget
-from studies.worklists.selectors import groups_seen_by, readers_at
+from studies.worklists.selectors import SCHEDULED, groups_seen_by, readers_at
 
 BODY_PARTS = (
     *("HEAD", "BRAIN", "NECK", "CSPINE", "TSPINE", "LSPINE", "CHEST", "HEART", "BREAST", "ABDOMEN", "PELVIS"),
     *("SHOULDER", "ELBOW", "HAND", "HIP", "KNEE", "ANKLE", "FOOT", "WHOLEBODY"),
 )
-UNREAD = (Study.Status.ARRIVED,)
+# A case's way: it begins as an order without images.
+STATUSES = [(SCHEDULED, _("Scheduled")), *Study.Status.choices]
 
 
 class Choices(forms.MultipleChoiceField):
@@ -34,7 +35,7 @@ class WorklistFilterForm(forms.Form):
     """Which studies to show."""
 
     q = forms.CharField(required=False, max_length=120, label=_("Patient"))
-    status = Choices(required=False, label=_("Status"), choices=Study.Status.choices)
+    status = Choices(required=False, label=_("Status"), choices=STATUSES)
     modality = Choices(required=False, label=_("Modality"), choices=[(m, m) for m in MODALITIES])
     priority = Choices(required=False, label=_("Priority"), choices=Priority.choices)
     assigned = forms.ChoiceField(required=False, label=_("Reader"))

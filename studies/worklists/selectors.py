@@ -20,6 +20,8 @@ from studies.worklists.models import ReadingGroup, SavedFilter, WorklistPreferen
 from studies.worklists.sorting import Sorting
 
 PAGE = 30
+# The status of the filter that no study has: orders whose images aren't there yet; see worklists.scheduled.
+SCHEDULED = "scheduled"
 # A count that goes on costs time and tells nobody more.
 MOST_COUNTED = 1000
 
@@ -35,6 +37,8 @@ class Page:
 def worklist(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Study]:
     """Give the principal's studies that match the filter form's cleaned values; empty ones are left out."""
     studies = studies_visible_to(principal)
+    if criteria.get("status") == [SCHEDULED]:
+        return studies.none()
     # Copies for teaching wait for nobody.
     if principal.teaching_site_ids:
         studies = studies.exclude(site_id__in=principal.teaching_site_ids)
@@ -110,10 +114,22 @@ def rows_of(studies: QuerySet[Study], pks: list[int]) -> list[Study]:
     return list(_shown(studies.filter(pk__in=pks)))
 
 
-def counted(studies: QuerySet[Study]) -> str:
-    """Say how many there are, up to a thousand."""
-    count = studies.order_by()[: MOST_COUNTED + 1].count()
+def counted(rows: QuerySet[Any]) -> int:
+    """Say how many there are; one more than :data:`MOST_COUNTED` where there are more."""
+    return rows.order_by()[: MOST_COUNTED + 1].count()
+
+
+def number(count: int) -> str:
+    """Write a count as it's shown, up to a thousand."""
     return f"{MOST_COUNTED:,}+" if count > MOST_COUNTED else f"{count:,}"
+
+
+def is_short(criteria: dict[str, Any], studies: QuerySet[Study]) -> bool:
+    """Say whether the list may be sorted by any column: of open cases, or of no more than are counted."""
+    statuses = criteria.get("status") or []
+    if statuses and set(statuses) <= {*OPEN_STATUSES, SCHEDULED}:
+        return True
+    return counted(studies) <= MOST_COUNTED
 
 
 def priors(principal: Principal, study: Study) -> QuerySet[Study]:

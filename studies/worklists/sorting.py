@@ -8,27 +8,51 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Model, OrderBy, Q, QuerySet
 
-from studies.models import Study
+from studies.lookups import ByBytes
+
+Row = TypeVar("Row", bound=Model)
 
 MOST_COLUMNS = 3
-# What a list is sorted by: name, column (never null), and how a cursor's text becomes a value again.
-COLUMNS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "date": ("sort_date", date.fromisoformat),
-    "arrival": ("received_at", datetime.fromisoformat),
-    "name": ("patient_name_search", str),
-    "status": ("status", str),
-    "priority": ("priority_rank", int),
-    "modality": ("modalities_in_study", str),
-    "study": ("study_description", str),
-    "accession": ("accession_number", str),
-    "patient_id": ("patient_id_value", str),
-    "referrer": ("referring_physician_name", str),
-    "site": ("site_id", int),
-    "images": ("number_of_instances", int),
+
+
+@dataclass(frozen=True)
+class SortColumn:
+    """What a list is sorted by: a column (never null), and how a cursor's text becomes a value again.
+
+    ``is_indexed``: an index gives the whole archive in this order. Texts among these are ordered by their bytes, as
+    that index is; the others cost a sort of all that the list holds.
+    """
+
+    column: str
+    parse: Callable[[str], Any]
+    is_indexed: bool = False
+
+    @property
+    def is_by_bytes(self) -> bool:
+        return self.is_indexed and self.parse is str
+
+
+def _day_or_moment(text: str) -> date:
+    return datetime.fromisoformat(text) if "T" in text else date.fromisoformat(text)
+
+
+COLUMNS = {
+    "date": SortColumn("sort_date", _day_or_moment, is_indexed=True),
+    "arrival": SortColumn("received_at", datetime.fromisoformat, is_indexed=True),
+    "name": SortColumn("patient_name_search", str, is_indexed=True),
+    "status": SortColumn("status", str),
+    "priority": SortColumn("priority_rank", int),
+    "modality": SortColumn("modalities_in_study", str),
+    "study": SortColumn("study_description", str),
+    "accession": SortColumn("accession_number", str, is_indexed=True),
+    "patient_id": SortColumn("patient_id_value", str, is_indexed=True),
+    "referrer": SortColumn("referring_physician_name", str),
+    "site": SortColumn("site_id", int),
+    "images": SortColumn("number_of_instances", int),
 }
 DEFAULT_SORT = "-date"
 
@@ -42,11 +66,19 @@ class Step:
 
     @property
     def column(self) -> str:
-        return COLUMNS[self.name][0]
+        return COLUMNS[self.name].column
 
     @property
     def further(self) -> str:
-        return "lt" if self.is_descending else "gt"
+        """Give the lookup of what comes after a value."""
+        prefix = "byte_" if COLUMNS[self.name].is_by_bytes else ""
+        return f"{prefix}{'lt' if self.is_descending else 'gt'}"
+
+    @property
+    def order(self) -> OrderBy:
+        """Give the column for ``order_by``."""
+        kind = ByBytes if COLUMNS[self.name].is_by_bytes else OrderBy
+        return kind(F(self.column), descending=self.is_descending)
 
 
 @dataclass(frozen=True)
@@ -59,17 +91,24 @@ class Sorting:
         return ",".join(f"{'-' if s.is_descending else ''}{s.name}" for s in self.steps)
 
     @property
-    def order(self) -> list[str]:
+    def order(self) -> list[OrderBy]:
         """Give the columns for ``order_by``."""
-        columns = [(s.column, s.is_descending) for s in self.steps] + [("pk", self.steps[-1].is_descending)]
-        return [f"{'-' if is_descending else ''}{column}" for column, is_descending in columns]
+        return [*(s.order for s in self.steps), OrderBy(F("pk"), descending=self.steps[-1].is_descending)]
 
-    def after(self, studies: QuerySet[Study], cursor: str) -> QuerySet[Study]:
+    @property
+    def is_indexed(self) -> bool:
+        """Say whether an index gives the whole archive in this order: its first column decides."""
+        return COLUMNS[self.steps[0].name].is_indexed
+
+    def after(self, studies: QuerySet[Row], cursor: str) -> QuerySet[Row]:
         """Give what comes after the cursor's row; all of it where the cursor can't be read."""
         values = self._values(cursor)
         if values is None:
             return studies
-        columns = [*((s.column, s.further) for s in self.steps), ("pk", self.steps[-1].further)]
+        columns = [
+            *((s.column, s.further) for s in self.steps),
+            ("pk", "lt" if self.steps[-1].is_descending else "gt"),
+        ]
         beyond, same = Q(pk__in=[]), Q()
         for (column, further), value in zip(columns, values, strict=True):
             beyond |= same & Q(**{f"{column}__{further}": value})
@@ -78,7 +117,7 @@ class Sorting:
         first = self.steps[0]
         return studies.filter(Q(**{f"{first.column}__{first.further}e": values[0]}) & beyond)
 
-    def cursor(self, study: Study) -> str:
+    def cursor(self, study: Model) -> str:
         """Give the cursor of a row."""
         values = [getattr(study, s.column) for s in self.steps]
         texts = [v.isoformat() if isinstance(v, date | datetime) else v for v in values]
@@ -97,7 +136,7 @@ class Sorting:
 
 
 def _value(step: Step, text: Any) -> Any:
-    value = COLUMNS[step.name][1](text)
+    value = COLUMNS[step.name].parse(text)
     if isinstance(value, str):
         return value.replace("\x00", "")
     if isinstance(value, datetime) and value.tzinfo is None:
@@ -126,3 +165,8 @@ def toggled(current: Sorting, name: str, *, add: bool) -> str:
     if found:
         return str(Sorting(tuple(step if s.name == name else s for s in current.steps)))
     return str(Sorting((*current.steps[: MOST_COLUMNS - 1], step)))
+
+
+def bounded(order: Sorting, *, is_short: bool) -> Sorting:
+    """Give the order itself where an index gives it or the list is short, else the usual one."""
+    return order if is_short or order.is_indexed else sorting(DEFAULT_SORT)

@@ -21,13 +21,15 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.access import studies_visible_to
 from studies.errors import NotAllowed
-from studies.models import Priority, Study
+from studies.models import Priority
+from studies.orders.models import Order
 from studies.reading import OPEN_STATUSES
-from studies.worklists import assignment, columns, selectors, services
+from studies.worklists import assignment, columns, scheduled, selectors, services
 from studies.worklists.ages import age
 from studies.worklists.forms import WorklistFilterForm
 from studies.worklists.models import WorklistPreference
-from studies.worklists.sorting import Sorting, sorting, toggled
+from studies.worklists.scheduled import CasePage, Row
+from studies.worklists.sorting import COLUMNS, Sorting, bounded, sorting, toggled
 
 MOST_CHANGED = 200
 may_see_studies = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
@@ -53,21 +55,25 @@ def worklist(request: HttpRequest) -> HttpResponse:
     """Show the studies that match the filter; to htmx only the list, or what follows after a row."""
     principal = principal_of(request)
     preference = selectors.preference_of(principal.user)
-    form, criteria, order = asked(request.GET, principal, preference)
+    form, criteria, wanted = asked(request.GET, principal, preference)
     studies = selectors.worklist(principal, criteria)
+    orders = scheduled.orders_asked_for(principal, criteria)
+    is_short = selectors.is_short(criteria, studies)
+    order = bounded(wanted, is_short=is_short)
     after = request.GET.get("after", "")
-    page = selectors.page_of(studies, order, after=after)
+    page = scheduled.page_of(studies, orders, order, after=after)
     query = form.query() if form.is_valid() else QueryDict()
-    context = _row_context(principal, page.studies, preference)
-    context |= _list_context(principal, form, query, order, context["columns"])
+    context = _row_context(principal, page.cases, preference)
+    context |= _list_context(principal, form, query, order, context["columns"], is_short=is_short)
     context |= {"page": page, "next_url": _url(query, sort=str(order), after=page.after) if page.after else ""}
     if after:
         return private(render(request, "worklists/_rows.html", context))
     if query:
         keys = {name: ",".join(query.getlist(name)) for name in query}
-        details = {"way": "worklist", "keys": keys, "results": len(page.studies)}
+        details = {"way": "worklist", "keys": keys, "results": len(page.cases)}
         record(AuditEvent.Action.SEARCH, principal=principal, details=details)
-    context |= {"count": selectors.counted(studies), "saved_filters": _saved_filters(principal, query)}
+    count = selectors.counted(studies) + (selectors.counted(orders) if orders is not None else 0)
+    context |= {"count": selectors.number(count), "saved_filters": _saved_filters(principal, query)}
     is_part = bool(request.htmx)  # type: ignore[attr-defined]
     response = private(render(request, "worklists/_list.html" if is_part else "worklists/worklist.html", context))
     if is_part:
@@ -89,22 +95,32 @@ def asked(
 @require_GET
 @may_see_studies
 def rows(request: HttpRequest) -> HttpResponse:
-    """Give the rows of those of the studies in ``?ids=`` that the list holds now; lists follow changes by it."""
+    """Give the rows of those in ``?ids=`` that the list holds now, orders with an ``o``; lists follow changes by it."""
     principal = principal_of(request)
     preference = selectors.preference_of(principal.user)
     _form, criteria, _order = asked(request.GET, principal, preference)
-    pks = [int(word) for word in request.GET.get("ids", "").split(",") if word.isdigit() and len(word) < 19]
-    found = selectors.rows_of(selectors.worklist(principal, criteria), pks[:MOST_CHANGED])
-    context = {**_row_context(principal, found, preference), "page": selectors.Page(found, ""), "next_url": ""}
+    ids = request.GET.get("ids", "").split(",")[:MOST_CHANGED]
+    pks = [int(word) for word in ids if word.isdigit() and len(word) < 19]
+    order_pks = [int(word[1:]) for word in ids if word[:1] == "o" and word[1:].isdigit() and len(word) < 19]
+    found: list[Row] = [*selectors.rows_of(selectors.worklist(principal, criteria), pks)]
+    orders = scheduled.orders_asked_for(principal, criteria) if order_pks else None
+    if orders is not None:
+        found += orders.filter(pk__in=order_pks)
+    context = {**_row_context(principal, found, preference), "page": CasePage(found, ""), "next_url": ""}
     return private(render(request, "worklists/_rows.html", context))
 
 
-def _row_context(principal: Principal, studies: list[Study], preference: WorklistPreference) -> dict[str, Any]:
+def _row_context(principal: Principal, cases: list[Row], preference: WorklistPreference) -> dict[str, Any]:
     now = timezone.now()
-    for study in studies:
-        study.age = age(study.patient.patient_birth_date, study.study_date)  # type: ignore[attr-defined]
-        is_claimed = study.claimed_by is not None and study.claimed_until is not None and study.claimed_until > now
-        study.holder = study.claimed_by if is_claimed else None  # type: ignore[attr-defined]
+    for case in cases:
+        shown: Any = case
+        shown.key = scheduled.key_of(case)
+        if isinstance(case, Order):
+            scheduled.dress(case)
+        else:
+            is_claimed = case.claimed_by is not None and case.claimed_until is not None and case.claimed_until > now
+            shown.holder = case.claimed_by if is_claimed else None
+        shown.age = age(case.patient.patient_birth_date, shown.study_date)
     is_referrer = not principal.may(Capability.STUDY_VIEW)
     chosen = columns.chosen(preference.columns, is_referrer=is_referrer)
     return {
@@ -118,7 +134,13 @@ def _row_context(principal: Principal, studies: list[Study], preference: Worklis
 
 
 def _list_context(
-    principal: Principal, form: WorklistFilterForm, query: QueryDict, order: Sorting, shown: list[columns.Column]
+    principal: Principal,
+    form: WorklistFilterForm,
+    query: QueryDict,
+    order: Sorting,
+    shown: list[columns.Column],
+    *,
+    is_short: bool,
 ) -> dict[str, Any]:
     may_assign = principal.may(Capability.CASE_ASSIGN)
     sites = principal.sites_with(Capability.CASE_ASSIGN) or frozenset()
@@ -126,7 +148,7 @@ def _list_context(
     return {
         "form": form,
         "order": order,
-        "heads": _heads(shown, order, query),
+        "heads": _heads(shown, order, query, is_short=is_short),
         "query": query.urlencode(),
         "list_query": _url(query, sort=str(order)).partition("?")[2],
         "is_filtered": bool(query),
@@ -144,16 +166,18 @@ def _list_context(
     }
 
 
-def _heads(shown: list[columns.Column], order: Sorting, query: QueryDict) -> list[dict[str, Any]]:
+def _heads(shown: list[columns.Column], order: Sorting, query: QueryDict, *, is_short: bool) -> list[dict[str, Any]]:
     heads: list[dict[str, Any]] = []
     for column in shown:
         place = next((n for n, step in enumerate(order.steps) if step.name == column.sort), None)
         step = order.steps[place] if place is not None else None
+        may_sort = column.sort and (is_short or COLUMNS[column.sort].is_indexed)
         heads.append(
             {
                 "column": column,
-                "url": _url(query, sort=toggled(order, column.sort, add=False)) if column.sort else "",
-                "add_url": _url(query, sort=toggled(order, column.sort, add=True)) if column.sort else "",
+                "url": _url(query, sort=toggled(order, column.sort, add=False)) if may_sort else "",
+                "is_too_long": bool(column.sort) and not may_sort,
+                "add_url": _url(query, sort=toggled(order, column.sort, add=True)) if may_sort else "",
                 "direction": ("descending" if step.is_descending else "ascending") if step else "",
                 "place": place + 1 if place is not None and len(order.steps) > 1 else "",
             }

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from accounts.models import User
+from accounts.models import Site, User
 from studies.archive.models import NonPatientInstance
 from studies.dimse.models import Node, PrefetchRule, RoutingRule, Transfer
 from studies.findings.models import ImageFinding
@@ -25,7 +25,7 @@ from studies.reports.models import CriticalResult, Macro, Report, ReportPart, Re
 from studies.sharing.models import Comment, TeachingCase
 from studies.workitems.services import create_workitem
 from studies.worklists.models import ReadingGroup
-from tests.factories import PEOPLE, make_instance, principal_of
+from tests.factories import PEOPLE, ingest_as, make_instance, principal_of
 from tests.workitems.workitem_data import scheduled
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -226,7 +226,7 @@ NOT_OURS = ("account_", "mfa_", "socialaccount_")
 SECRET = "Geheimnis"
 
 
-def routes() -> Iterator[tuple[str, str]]:
+def every_route() -> Iterator[tuple[str, str]]:
     """Give every route's name and pattern."""
 
     def below(patterns: list[Any], prefix: str) -> Iterator[tuple[str, str]]:
@@ -236,15 +236,34 @@ def routes() -> Iterator[tuple[str, str]]:
             elif isinstance(pattern, URLPattern):
                 yield pattern.name or str(pattern.pattern), prefix + str(pattern.pattern)
 
-    for name, pattern in below(get_resolver().url_patterns, ""):
+    yield from below(get_resolver().url_patterns, "")
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Give the name and pattern of every route that is ours."""
+    for name, pattern in every_route():
         if not name.startswith(NOT_OURS) and not pattern.startswith("accounts/"):
             yield name, pattern
 
 
+def path_of(pattern: str, arguments: dict[str, str]) -> str:
+    """Give a route's address with the arguments put in. Raises AssertionError where one is missing."""
+    path = "/" + pattern
+    for parameter, value in arguments.items():
+        path = path.replace(parameter, value)
+    assert "<" not in path, f"give {path} an argument"
+    return path
+
+
 @pytest.fixture
-def arguments(north: Any, ingest_files: Any) -> dict[str, str]:
-    """Give a north study's values for the routes' parameters; a refused file too."""
-    ingest_files(north, make_instance(PatientName=f"{SECRET}^Eva", EncapsulatedDocument=b"x" * 2000), b"no dicom")
+def arguments(north: Any, people: Any) -> dict[str, str]:
+    return one_of_everything(north)
+
+
+def one_of_everything(north: Site) -> dict[str, str]:
+    """Make one of each thing that has a page and give their values for the routes' parameters; a refused file too."""
+    files = [make_instance(PatientName=f"{SECRET}^Eva", EncapsulatedDocument=b"x" * 2000), b"no dicom"]
+    ingest_as(principal_of(User.objects.get(username="admin")), north, files)
     instance = Instance.objects.get()
     order = place_order(
         site=north,
@@ -361,10 +380,7 @@ def test_each_route_lets_in_whom_it_should_and_nobody_else(
     browser = Client() if person == "stranger" else client_of(person)
     wrong = []
     for name, pattern in routes():
-        path = "/" + pattern
-        for parameter, value in arguments.items():
-            path = path.replace(parameter, value)
-        assert "<" not in path, f"give {path} an argument"
+        path = path_of(pattern, arguments)
         # What an earlier route had to say to this person belongs on no other page.
         browser.cookies.pop("messages", None)
         answer = browser.get(path)
@@ -393,9 +409,7 @@ def test_nothing_of_north_leaks_to_others(person: str, arguments: dict[str, str]
     browser = Client() if person == "stranger" else client_of(person)
     study = Study.objects.get().study_instance_uid
     for name, pattern in routes():
-        path = "/" + pattern
-        for parameter, value in arguments.items():
-            path = path.replace(parameter, value)
+        path = path_of(pattern, arguments)
         if name.startswith("audit"):
             continue
         answer = browser.get(path)

@@ -162,8 +162,8 @@ def test_columns_and_sort_are_remembered(north: Any, people: Any, client_of: Any
 def test_rows_follow_what_the_list_holds(north: Any, client_of: Any) -> None:
     shown, left = make_study(north, 1), make_study(north, 2, status=Study.Status.FINAL)
     rows = client_of("radiologist").get(f"/worklist/rows/?ids={shown.pk},{left.pk}&status=arrived").content
-    assert f'data-study="{shown.pk}"'.encode() in rows
-    assert f'data-study="{left.pk}"'.encode() not in rows
+    assert f'data-row="{shown.pk}"'.encode() in rows
+    assert f'data-row="{left.pk}"'.encode() not in rows
 
 
 def test_the_figures_are_what_happened(north: Any, people: Any, client_of: Any) -> None:

@@ -1,0 +1,144 @@
+"""Every page in a real browser: axe-core finds nothing serious in light or dark, and a phone shows all of it.
+
+The pages are those of the walk over every route (:mod:`tests.access.test_every_route`), so that none is forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT as AXE
+from playwright.sync_api import Browser, Page
+
+from tests.access.test_every_route import ALLOWED, NOT_OURS, every_route, path_of, routes
+from tests.e2e.browser import chromium, needs_chromium, signed_in, until
+from tests.services.atrium import Atrium, running_atrium
+
+pytestmark = needs_chromium
+
+# Who opens a page: the first of these whom it lets in.
+VISITORS = ("radiologist", "technologist", "admin", "compliance", "resident", "referrer", "southradiologist")
+# Pages that look another way to others.
+ALSO = {
+    "referrer": ("worklist", "results", "study", "report", "patient", "critical_result", "notifications"),
+    "technologist": ("worklist", "study", "order"),
+    "admin": ("worklist", "transfers"),
+    "stranger": ("report_verify",),
+}
+# OHIF's own page, and a redirect to it.
+NOT_PAGES = ("viewer", "viewer_open", "viewer_asset")
+PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1440, "height": 900}
+SEED = (
+    "import json; from accounts.models import Site; from tests.access.test_every_route import one_of_everything; "
+    "print(json.dumps(one_of_everything(Site.objects.get(slug='north'))))"
+)
+# axe tries WCAG 2.2's target size only when told to.
+RULES = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+CONTRAST = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": ["color-contrast"]}}
+QUIET = "!document.querySelector('.htmx-request, #report-panel > p.soft:only-child')"
+
+
+@dataclass
+class Walk:
+    """What was seen: how many pages, and what is wrong with which."""
+
+    pages: list[str] = field(default_factory=list)
+    findings: list[tuple[str, ...]] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
+    with running_atrium(tmp_path_factory.mktemp("pages") / "atrium", "web") as atrium:
+        yield atrium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def addresses(installation: Atrium) -> dict[str, list[str]]:
+    """Give each person's addresses: what the walk over the routes knows, and the pages of one's own account."""
+    arguments = json.loads(installation.manage("shell", "--no-imports", "-c", SEED).strip().splitlines()[-1])
+    found: dict[str, list[str]] = {person: [] for person in (*VISITORS, "stranger")}
+    for name, pattern in routes():
+        if name in NOT_PAGES or name.startswith("dicomweb") or name not in ALLOWED:
+            continue
+        path = path_of(pattern, arguments)
+        for person in {
+            *[one for one in VISITORS if one in ALLOWED[name]][:1],
+            *(one for one, names in ALSO.items() if name in names),
+        }:
+            found[person].append(path)
+    for name, pattern in every_route():
+        if name.startswith(NOT_OURS) and "<" not in pattern:
+            found["radiologist"].append(f"/{pattern}")
+            found["stranger"].append(f"/{pattern}")
+    found["radiologist"].append("/no-such-page/")
+    return found
+
+
+def test_no_page_has_a_serious_finding_and_all_fit_a_phone(
+    installation: Atrium, browser: Browser, addresses: dict[str, list[str]]
+) -> None:
+    walk = Walk()
+    for person, paths in addresses.items():
+        with opened(browser, installation, person) as page:
+            for path in paths:
+                visit(page, installation.url, path, walk, person)
+    assert walk.findings == []
+    assert len(walk.pages) > 60, walk.pages
+
+
+@contextmanager
+def opened(browser: Browser, installation: Atrium, person: str) -> Iterator[Page]:
+    """Give a page of a person, or of a stranger; images stay closed, as OHIF's screen is OHIF's."""
+    # Colours that fade would be measured half-way.
+    options: dict[str, Any] = {"reduced_motion": "reduce", "color_scheme": "light", "viewport": DESK}
+    if person == "stranger":
+        context = browser.new_context(**options)
+        page = context.new_page()
+        yield page
+        context.close()
+    else:
+        with signed_in(browser, installation, person, **options) as page:
+            page.context.route("**/viewer/**", lambda route: route.abort())
+            yield page
+
+
+def visit(page: Page, url: str, path: str, walk: Walk, person: str) -> None:
+    """Look at an address if it's a page that this person may see."""
+    answer = page.request.get(url + path, max_redirects=0)
+    kind = answer.headers.get("content-type", "")
+    if not kind.startswith("text/html") or "content-disposition" in answer.headers or "<html" not in answer.text():
+        return
+    walk.pages.append(f"{person} {path}")
+    page.goto(url + path)
+    until(page, QUIET)
+    page.evaluate(AXE)
+    walk.findings += serious(page, RULES, f"{person} {path}")
+    page.evaluate("document.documentElement.setAttribute('data-bs-theme', 'dark')")
+    walk.findings += serious(page, CONTRAST, f"{person} {path} dark")
+    page.set_viewport_size(PHONE)
+    if (width := page.evaluate("document.documentElement.scrollWidth")) > PHONE["width"]:
+        walk.findings.append((f"{person} {path}", "wider than a phone", str(width)))
+    page.set_viewport_size(DESK)
+
+
+def serious(page: Page, options: dict[str, Any], where: str) -> list[tuple[str, ...]]:
+    """Give axe's serious and critical findings: where, which rule, on what."""
+    found = page.evaluate(f"axe.run({json.dumps(options)})")["violations"]
+    return [
+        (where, violation["id"], node["html"][:160])
+        for violation in found
+        if violation["impact"] in {"serious", "critical"}
+        for node in violation["nodes"][:3]
+    ]

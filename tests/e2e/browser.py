@@ -25,10 +25,9 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
 ]
+# OHIF draws by WebGL, which costs a core here; pages of words do without.
+WITH_IMAGES = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 DISTINCT_GREYS = """() => {
   const canvas = document.querySelector("canvas.cornerstone-canvas");
   if (!canvas || !canvas.width) return 0;
@@ -45,10 +44,11 @@ needs_viewer = pytest.mark.skipif(not VIEWER.exists(), reason="OHIF isn't built:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*, draws_images: bool = True) -> Iterator[Browser]:
     """Start chromium. Playwright runs an event loop in this thread, in which Django's ORM would refuse to work."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        flags = [*FLAGS, *(WITH_IMAGES if draws_images else ["--disable-gpu"])]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
         browser.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,6 +22,12 @@ _handlers: dict[str, list[Handler]] = defaultdict(list)
 FIRST_RETRY = timedelta(seconds=30)
 LAST_RETRY = timedelta(hours=6)
 LEASE = timedelta(minutes=10)
+DELIVER = "studies.tasks.deliver_due_events"
+# A message to the worker costs more than most events; one of them has all that are due delivered.
+BETWEEN_WAKES = 0.5
+_wake_lock = threading.Lock()
+_asked_at = -BETWEEN_WAKES
+_waking: threading.Timer | None = None
 
 
 def handle(name: str) -> Callable[[Handler], Handler]:
@@ -40,7 +48,25 @@ def emit(name: str, **payload: int | str) -> DomainEvent:
 
 
 def _wake() -> None:
-    current_app.send_task("studies.tasks.deliver_due_events")
+    """Have due events delivered: at once, or, where that was asked for a moment ago, in a moment."""
+    global _asked_at, _waking
+    with _wake_lock:
+        wait = _asked_at + BETWEEN_WAKES - time.monotonic()
+        if wait <= 0:
+            _asked_at = time.monotonic()
+        elif _waking is None:
+            _waking = threading.Timer(wait, _wake_late)
+            _waking.daemon = True
+            _waking.start()
+    if wait <= 0:
+        current_app.send_task(DELIVER)
+
+
+def _wake_late() -> None:
+    global _waking
+    with _wake_lock:
+        _waking = None
+    _wake()
 
 
 def deliver_due() -> int:

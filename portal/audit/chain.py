@@ -54,7 +54,7 @@ def head_seal(sequence: int, digest: str) -> str:
     return hmac.new(_key(), f"{sequence}:{digest}".encode(), hashlib.sha256).hexdigest()
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def record(
     action: AuditEvent.Action,
     *,
@@ -90,9 +90,14 @@ def record(
     return event
 
 
+def lock_head() -> ChainHead:
+    """Give the chain's head; other writers of events wait from here to the commit."""
+    return ChainHead.objects.select_for_update().get(pk=1)
+
+
 def append(event: AuditEvent) -> None:
     """Chain a new event to the one before it, in the caller's transaction."""
-    head = ChainHead.objects.select_for_update().get(pk=1)
+    head = lock_head()
     event.sequence = head.sequence + 1
     event.digest = event_digest(event, head.digest)
     event.save(force_insert=True)

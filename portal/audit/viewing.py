@@ -19,7 +19,7 @@ from django.db import DatabaseError, transaction
 from django.db.models import F
 
 from accounts.principals import Principal
-from portal.audit.chain import append, record
+from portal.audit.chain import append, lock_head, record
 from portal.audit.models import AuditEvent, ViewingWindow
 
 logger = logging.getLogger("atrium.audit")
@@ -70,12 +70,11 @@ def record_viewing(
     How many instances, frames and bytes it was in all is recorded by :func:`close_viewing_windows` when it's over.
     """
     window = _Window(int(time.time()) // QUARTER_HOUR, principal.name, action.value, study_instance_uid, site_id)
-    if instances or frames or octets:
-        _count(window, _Counts(instances, frames, octets))
     if window not in _recorded:
-        with transaction.atomic():
-            row, is_new = ViewingWindow.objects.get_or_create(**window.__dict__)
-            if is_new:
+        with transaction.atomic(savepoint=False):
+            # Whoever else begins the same window waits for the head, and finds the window there.
+            lock_head()
+            if not ViewingWindow.objects.filter(**window.__dict__).exists():
                 event = record(
                     action,
                     principal=principal,
@@ -85,8 +84,11 @@ def record_viewing(
                     study_instance_uid=study_instance_uid,
                     details=details,
                 )
-                ViewingWindow.objects.filter(pk=row.pk).update(event_sequence=event.sequence)
-        transaction.on_commit(lambda: _remember(window))
+                ViewingWindow.objects.bulk_create([ViewingWindow(**window.__dict__, event_sequence=event.sequence)])
+            transaction.on_commit(lambda: _remember(window))
+    # After the event, so that what writes the counts never makes a window that nobody began.
+    if instances or frames or octets:
+        _count(window, _Counts(instances, frames, octets))
     if time.monotonic() - _flushed_at > FLUSH_SECONDS and not transaction.get_connection().in_atomic_block:
         flush_counts()
 

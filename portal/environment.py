@@ -38,6 +38,15 @@ def _words(name: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in os.environ.get(name, "").split(",") if word.strip())
 
 
+def _origins(name: str) -> tuple[str, ...]:
+    origins = tuple(word.rstrip("/") for word in _words(name))
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
+            raise InvalidEnvironment(f"{name} must hold origins like https://viewer.example, not {origin!r}")
+    return origins
+
+
 def _number(name: str, default: int) -> int:
     value = os.environ.get(name) or str(default)
     if not value.isdigit() or int(value) < 1:
@@ -99,6 +108,7 @@ class Environment:
     dicom_jwt_key: str
     dicom_storage_classes: tuple[str, ...]
     commitment_hash: bool
+    workitem_days: int
     database_url: str
     storage_url: str
     broker_url: str
@@ -143,7 +153,7 @@ def read_environment() -> Environment:
         web_threads=_number("ATRIUM_WEB_THREADS", 32),
         largest_store=_number("ATRIUM_LARGEST_STORE", 64 << 30),
         largest_instance=_number("ATRIUM_LARGEST_INSTANCE", 8 << 30),
-        cors_origins=_words("ATRIUM_CORS_ORIGINS"),
+        cors_origins=_origins("ATRIUM_CORS_ORIGINS"),
         http_version=http_version,
         tls_certificate=os.environ.get("ATRIUM_TLS_CERTIFICATE", ""),
         tls_key=os.environ.get("ATRIUM_TLS_KEY", ""),
@@ -159,6 +169,7 @@ def read_environment() -> Environment:
         dicom_tls_ca=os.environ.get("ATRIUM_DICOM_TLS_CA", ""),
         dicom_jwt_key=os.environ.get("ATRIUM_DICOM_JWT_KEY", ""),
         commitment_hash=_flag("ATRIUM_COMMITMENT_HASH", False),
+        workitem_days=_number("ATRIUM_WORKITEM_DAYS", 365),
         dicom_storage_classes=tuple(os.environ.get("ATRIUM_DICOM_STORAGE_CLASSES", "").replace(",", " ").split()),
         database_url=os.environ.get("ATRIUM_DATABASE_URL") or f"sqlite:///{data / 'atrium.sqlite3'}",
         storage_url=os.environ.get("ATRIUM_STORAGE_URL") or f"file://{data / 'objects'}",

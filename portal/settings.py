@@ -80,10 +80,13 @@ if ATRIUM.cors_origins:
     CORS_URLS_REGEX = r"^/(dicom-web/.*|wado)$"
     CORS_ALLOW_CREDENTIALS = True
     CORS_ALLOW_HEADERS = [
-        *("accept", "authorization", "content-type", "if-none-match", "range", "x-csrftoken", "x-request-id"),
-        "x-atrium-site",
+        *("accept", "authorization", "cache-control", "content-type", "if-none-match", "if-range", "range"),
+        *("x-atrium-site", "x-csrftoken", "x-request-id"),
     ]
-    CORS_EXPOSE_HEADERS = ["content-location", "content-range", "etag", "location", "warning", "x-request-id"]
+    CORS_EXPOSE_HEADERS = [
+        *("accept-ranges", "content-disposition", "content-location", "content-range", "etag", "location"),
+        *("retry-after", "warning", "www-authenticate", "x-request-id"),
+    ]
 
 ROOT_URLCONF = "portal.urls"
 ASGI_APPLICATION = "portal.asgi.application"
@@ -227,6 +230,7 @@ CELERY_BEAT_SCHEDULE = {
     "close-viewing": {"task": "portal.audit.tasks.close_viewing", "schedule": 60.0},
     "settle-studies": {"task": "studies.tasks.settle_studies", "schedule": 5.0},
     "work-off-queues": {"task": "studies.dimse.tasks.start_due_queues", "schedule": 10.0},
+    "remove-done-workitems": {"task": "studies.workitems.tasks.remove_done", "schedule": 3600.0},
     "forget-old-associations": {"task": "studies.dimse.tasks.forget_old", "schedule": 86400.0},
 }
 

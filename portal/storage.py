@@ -7,14 +7,20 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from django.core.files.storage import FileSystemStorage
 from storages.backends.s3 import S3Storage
 
 # Disks and object stores take several writes at a time.
 _syncing = ThreadPoolExecutor(8, thread_name_prefix="durable")
+# To an object store, for each process: its threads that answer and those that send bodies. Opened when needed.
+MOST_CONNECTIONS = 192
 
 
 def fsync_folder(folder: Path) -> None:
@@ -107,12 +113,49 @@ class DurableFileSystemStorage(FileSystemStorage):
 
 
 class RangedS3Storage(S3Storage):
-    """An S3 bucket with range reads; success of :meth:`place` means a completed PUT."""
+    """An S3 bucket with range reads; success of :meth:`place` means a completed PUT.
+
+    A process has one client, and all its threads share the client's pool of connections. django-storages would make a
+    client for each thread, and with it a TLS handshake for each thread's first read.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        pooled = Config(max_pool_connections=MOST_CONNECTIONS, tcp_keepalive=True)
+        self.client_config = self.client_config.merge(pooled)
+        self._making = threading.Lock()
+        self._shared: Any = None
+
+    @property
+    def connection(self) -> Any:
+        """Give the process's one resource; its client may be used by any thread, the resource's objects by one."""
+        with self._making:
+            if self._shared is None:
+                self._shared = self._create_session().resource(
+                    "s3",
+                    region_name=self.region_name,
+                    use_ssl=self.use_ssl,
+                    endpoint_url=self.endpoint_url,
+                    config=self.client_config,
+                    verify=self.verify,
+                )
+            return self._shared
+
+    @property
+    def client(self) -> Any:
+        """Give the process's one client."""
+        return self.connection.meta.client
 
     def place(self, key: str, staged: Path) -> None:
         """Upload the staged file as ``key`` and remove it."""
         with staged.open("rb") as file:
-            self.bucket.upload_fileobj(file, self._normalize_name(key), ExtraArgs={"ContentType": "application/dicom"})
+            self.client.upload_fileobj(
+                file,
+                self.bucket_name,
+                self._normalize_name(key),
+                ExtraArgs={"ContentType": "application/dicom"},
+                Config=self.transfer_config,
+            )
         staged.unlink()
 
     def sync_all(self, paths: Sequence[Path]) -> None:
@@ -123,20 +166,31 @@ class RangedS3Storage(S3Storage):
         list(_syncing.map(lambda pair: self.place(*pair), staged))
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        """Give ``length`` bytes from ``offset`` by one ranged GET. Raises EOFError when the object is shorter."""
+        """Give ``length`` bytes from ``offset`` by one ranged GET.
+
+        Raises FileNotFoundError, or EOFError when the object is shorter.
+        """
         if length == 0:
             return b""
-        answer = self._get(key, Range=f"bytes={offset}-{offset + length - 1}")
-        data: bytes = answer["Body"].read()
+        with closing(self._get(key, Range=f"bytes={offset}-{offset + length - 1}")) as body:
+            data: bytes = body.read()
         if len(data) != length:
             raise EOFError(f"object is shorter than its index says: {key}")
         return data
 
     def open_object(self, key: str) -> IO[bytes]:
-        """Open the object for streaming."""
-        body: IO[bytes] = self._get(key)["Body"]
-        return body
+        """Open the object for streaming. Raises FileNotFoundError."""
+        return self._get(key)
 
-    def _get(self, key: str, **options: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self.bucket.Object(self._normalize_name(key)).get(**options)
-        return answer
+    def _get(self, key: str, **options: Any) -> IO[bytes]:
+        try:
+            answer = self.client.get_object(Bucket=self.bucket_name, Key=self._normalize_name(key), **options)
+        except ClientError as error:
+            code = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if code == HTTPStatus.NOT_FOUND:
+                raise FileNotFoundError(key) from error
+            if code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise EOFError(f"object is shorter than its index says: {key}") from error
+            raise
+        body: IO[bytes] = answer["Body"]
+        return body

@@ -4,10 +4,11 @@
 give the rows, from the gate on; ``study_attributes`` and its like turn a row into DICOM JSON.
 """
 
-from studies.matching.criteria import Criteria, Options, criteria_of
+from studies.matching.criteria import Criteria, criteria_of
 from studies.matching.errors import InvalidKeyValue, MatchingError, UnknownAttribute
 from studies.matching.keywords import Level, level_of, tag_of, tags_at
 from studies.matching.names import remember_names
+from studies.matching.options import Options
 from studies.matching.results import (
     counted_attributes,
     instance_attributes,

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
 from typing import Any
 
-from django.db.models import F, Func, Q, TextField, Value
-from django.db.models.functions import Concat
-from django.db.models.lookups import Exact, GreaterThanOrEqual, IsNull, LessThanOrEqual
+from django.db.models import Q
 
-from studies.matching.elements import ElementText, Items, Leaf, element_matches, leaf
-from studies.matching.errors import InvalidKeyValue, MatchingError
+from studies.matching.dated import conditions_on_moments
+from studies.matching.elements import Items, Leaf, element_matches, leaf
+from studies.matching.errors import InvalidKeyValue
 from studies.matching.keywords import Level, level_of, path_of, tag_of
-from studies.matching.moments import Moments, Range, combined, date_range, offset_of, time_range
+from studies.matching.moments import Range, date_range, time_range
 from studies.matching.names import name_matches, walking_its_index
+from studies.matching.options import Options
 from studies.matching.wildcards import has_wildcards, is_universal, literal_start, longest_literal, pattern
-from studies.models import Instance, Study
+from studies.models import Instance
 
 LONGEST_VALUE = 5000
 LARGEST_NUMBER = 2**62
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was negotiated (PS3.4 §C.5.1.1.1.1) or asked for in the query (PS3.18 §8.3.4)."""
-
-    is_fuzzy: bool = False
-    takes_empty: bool = False
-    takes_many: bool = False
-    combines_datetime: bool = False
 
 
 @dataclass
@@ -116,7 +105,7 @@ def _use(criteria: Criteria, keyword: str, value: str, options: Options) -> None
             criteria.unsupported.append(keyword)
             return
         else:
-            node = leaf(keyword, value, takes_empty=options.takes_empty, takes_many=options.takes_many)
+            node = leaf(keyword, value, options)
             condition = Q(element_matches(node, with_corrections=level <= Level.STUDY)) if node else Q()
     except InvalidKeyValue as error:
         raise InvalidKeyValue(f"{keyword}: {error}") from error
@@ -146,7 +135,7 @@ def _items(keyword: str, parts: list[tuple[tuple[str, ...], str]], options: Opti
             nested.setdefault(path[0], []).append((path[1:], value))
             continue
         try:
-            found = leaf(path[0], value, takes_empty=options.takes_empty, takes_many=options.takes_many)
+            found = leaf(path[0], value, options)
         except InvalidKeyValue as error:
             raise InvalidKeyValue(f"{keyword}.{path[0]}: {error}") from error
         if found is not None:
@@ -313,107 +302,13 @@ _UNMATCHABLE = {
     *("NumberOfPatientRelatedStudies", "NumberOfPatientRelatedSeries", "NumberOfPatientRelatedInstances"),
 }
 
-# Pairs of a date and a time that are one moment (PS3.4 §C.2.2.2.5.3), each with its level.
-_PAIRS = (
-    ("StudyDate", "StudyTime", Level.STUDY),
-    ("SeriesDate", "SeriesTime", Level.SERIES),
-    ("PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime", Level.SERIES),
-)
-
 
 def _use_moments(criteria: Criteria, keys: dict[str, str], options: Options) -> None:
     """Take out of ``keys`` the dates and times that are matched together or in another time zone, and match them."""
     zone_text = keys.pop("TimezoneOffsetFromUTC", "").strip()
-    for date_keyword, time_keyword, level in _PAIRS:
-        date_text, time_text = keys.get(date_keyword, "").strip(), keys.get(time_keyword, "").strip()
-        if is_universal(date_text) or '""' in {date_text, time_text}:
-            continue
-        is_pair = options.combines_datetime and _same_form(date_text, time_text)
-        is_moved = bool(zone_text) and date_keyword == "StudyDate"
-        if not is_pair and not is_moved:
-            continue
-        try:
-            dates = date_range(date_text)
-            moments = combined(dates, time_range(time_text) if is_pair else None)
-        except InvalidKeyValue as error:
-            raise InvalidKeyValue(f"{date_keyword}, {time_keyword}: {error}") from error
-        del keys[date_keyword]
-        _mark_used(criteria, date_keyword, date_text)
-        if is_pair:
-            del keys[time_keyword]
-            _mark_used(criteria, time_keyword, time_text)
-        if level is Level.STUDY:
-            condition = _moved(moments, zone_text) if is_moved else _study_moments(moments)
-        else:
-            condition = _element_moments(date_keyword, time_keyword, moments)
-        criteria.and_also(level, condition)
     if zone_text:
-        offset_of(zone_text)
         _mark_used(criteria, "TimezoneOffsetFromUTC", zone_text)
-
-
-def _same_form(dates: str, times: str) -> bool:
-    return (
-        "-" in dates
-        and "-" in times
-        and dates.startswith("-") == times.startswith("-")
-        and dates.endswith("-") == times.endswith("-")
-    )
-
-
-def _study_moments(moments: Moments) -> Q:
-    condition = Q(study_date__isnull=False)
-    if moments.low is not None:
-        condition &= _beside(moments.low, time.min, "gt", "gte")
-    if moments.high is not None:
-        condition &= _beside(moments.high, time.max, "lt", "lte")
-    return condition
-
-
-def _beside(moment: datetime, whole_day: time, further: str, or_same: str) -> Q:
-    day = Q(**{f"sort_date__{or_same}": moment.date()})
-    if moment.time() == whole_day:
-        return day
-    within = Q(**{"sort_date": moment.date(), f"study_time__{or_same}": moment.time()})
-    return day & (Q(**{f"sort_date__{further}": moment.date()}) | within)
-
-
-def _moved(moments: Moments, zone_text: str) -> Q:
-    """Match moments asked in one time zone with studies that know their own; those that don't are taken as they are."""
-    asked = offset_of(zone_text)
-    offset = ElementText("TimezoneOffsetFromUTC", F("attributes"))
-    day = timedelta(days=1)
-    around = Moments(
-        moments.low - day if moments.low and moments.low.year > 1 else None,
-        moments.high + day if moments.high and moments.high.year < 9999 else None,
-    )
-    near = Study.objects.filter(_study_moments(around))
-    condition = Q(IsNull(offset, True)) & _study_moments(moments)
-    for text in near.order_by().annotate(offset=offset).values_list("offset", flat=True).distinct():
-        try:
-            there = offset_of(text) if text else None
-        except MatchingError:
-            there = None
-        if text and there is None:
-            condition |= Q(Exact(offset, Value(text))) & _study_moments(moments)
-        elif there is not None:
-            condition |= Q(Exact(offset, Value(text))) & _study_moments(moments.seen_from(asked, there))
-    return _study_moments(around) & condition
-
-
-def _element_moments(date_keyword: str, time_keyword: str, moments: Moments) -> Q:
-    together: Func = Concat(
-        ElementText(date_keyword, F("attributes")),
-        ElementText(time_keyword, F("attributes")),
-        output_field=TextField(),
-    )
-    condition = Q(IsNull(ElementText(date_keyword, F("attributes")), False))
-    if moments.low is not None:
-        condition &= Q(GreaterThanOrEqual(together, Value(_compact(moments.low))))
-    if moments.high is not None:
-        condition &= Q(LessThanOrEqual(together, Value(f"{_compact(moments.high)}~")))
-    return condition
-
-
-def _compact(moment: datetime) -> str:
-    return f"{moment:%Y%m%d%H%M%S}"
+    for level, used, condition in conditions_on_moments(keys, zone_text, combines=options.combines_datetime):
+        criteria.and_also(level, condition)
+        for keyword in used:
+            _mark_used(criteria, keyword, keys.pop(keyword))

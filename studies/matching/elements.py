@@ -5,10 +5,8 @@ For attributes without a column of their own: indexed keys cut the candidates do
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 from django.db.models import BooleanField, F, Func, TextField
@@ -16,7 +14,10 @@ from django.db.models.sql.compiler import SQLCompiler
 
 from studies.matching.errors import InvalidKeyValue
 from studies.matching.keywords import tag_of, vr_of
-from studies.matching.moments import date_range, time_range
+from studies.matching.letters import folded
+from studies.matching.moments import compact, date_range, datetime_range, time_range
+from studies.matching.options import Options
+from studies.matching.soundex import sounding_alike
 from studies.matching.wildcards import has_wildcards, is_universal, pattern
 from studies.person_names import searchable
 
@@ -66,6 +67,31 @@ class Between:
         ends = [(">=", self.low), ("<=", self.high)]
         parts = [f"{ordered} {sign} %s" for sign, end in ends if end is not None]
         return " AND ".join(parts), [end for _, end in ends if end is not None]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """One of the tests is passed."""
+
+    tests: tuple[Test, ...]
+
+    def sql(self, text: str, vendor: str) -> Sql:
+        return _joined(" OR ", self.tests, text, vendor)
+
+
+@dataclass(frozen=True)
+class AllOf:
+    """Every test is passed."""
+
+    tests: tuple[Test, ...]
+
+    def sql(self, text: str, vendor: str) -> Sql:
+        return _joined(" AND ", self.tests, text, vendor)
+
+
+def _joined(sign: str, tests: Sequence[Test], text: str, vendor: str) -> Sql:
+    compiled = [test.sql(text, vendor) for test in tests]
+    return sign.join(f"({sql})" for sql, _ in compiled), [p for _, params in compiled for p in params]
 
 
 @dataclass(frozen=True)
@@ -171,16 +197,27 @@ def element_matches(node: Leaf | Items, *, with_corrections: bool) -> ElementMat
     return ElementMatches(node, *columns)
 
 
-def leaf(keyword: str, value: str, *, takes_empty: bool, takes_many: bool) -> Leaf | None:
+def leaf(keyword: str, value: str, options: Options) -> Leaf | None:
     """Give the node for an attribute and its key value; None for universal matching. Raises InvalidKeyValue."""
     vr = vr_of(keyword)
     if is_universal(value):
         return None
-    if value == '""' and takes_empty:
+    if value == '""' and options.takes_empty:
         return Leaf(tag_of(keyword), vr, None)
-    many = takes_many or vr in {"UI", "CS"}
+    many = options.takes_many or vr in {"UI", "CS"}
     values = [part.strip() for part in value.split("\\")] if many else [value.strip()]
-    return Leaf(tag_of(keyword), vr, _test(vr, [part for part in values if part] or [value]))
+    values = [part for part in values if part] or [value]
+    if vr == "PN":
+        return Leaf(tag_of(keyword), vr, _name_test(values, is_fuzzy=options.is_fuzzy))
+    return Leaf(tag_of(keyword), vr, _test(vr, values))
+
+
+def _name_test(names: Sequence[str], *, is_fuzzy: bool) -> Test:
+    """Match one group of a name, its case and marks ignored; components left out at the end match anything."""
+    spelt = Fits("|".join(rf"(\A{folded(searchable(name))}(\^.*)?\Z)" for name in names))
+    heard = [sounding_alike(searchable(name)) for name in names] if is_fuzzy else []
+    alike = [AllOf(tuple(Fits(expression) for expression in expressions)) for expressions in heard if expressions]
+    return AnyOf((spelt, *alike)) if alike else spelt
 
 
 def _test(vr: str, values: Sequence[str]) -> Test:
@@ -196,12 +233,13 @@ def _test(vr: str, values: Sequence[str]) -> Test:
             f"{times.high:%H%M%S}~" if times.high is not None else None,
         )
     if vr == "DT":
-        first, dash, last = values[0].partition("-")
-        return Between(first or None, f"{last or first}~" if last or not dash else None)
+        moments, _ = datetime_range(values[0])
+        return Between(
+            compact(moments.low) if moments.low is not None else None,
+            f"{compact(moments.high)}~" if moments.high is not None else None,
+        )
     if vr in NUMBER_VRS:
         return OneOf(tuple(spelling for value in values for spelling in _spellings(value)))
-    if vr == "PN":
-        return Fits("|".join(rf"(\A{_folded(searchable(value))}(\^.*)?\Z)" for value in values))
     if vr in WILDCARD_VRS and any(has_wildcards(value) for value in values):
         return Fits("(?s)" + "|".join(rf"(\A{pattern(value)}\Z)" for value in values))
     return OneOf(tuple(values))
@@ -219,28 +257,3 @@ def _spellings(value: str) -> list[str]:
     if number.is_integer():
         spellings.add(str(int(number)))
     return sorted(spellings)
-
-
-def _folded(value: str) -> str:
-    """Give the regular expression by which each letter matches itself in any case and with any mark."""
-    parts = []
-    for character in value:
-        if character in "*?":
-            parts.append(pattern(character))
-        elif character in _letters():
-            parts.append(f"[{_letters()[character]}][\u0300-\u036f]*")
-        else:
-            parts.append(pattern(character))
-    return "".join(parts)
-
-
-@lru_cache(maxsize=1)
-def _letters() -> dict[str, str]:
-    """Give, for each Latin, Greek and Cyrillic capital without marks, all letters that are made of it."""
-    found: dict[str, set[str]] = {}
-    for code in (*range(0x41, 0x600), *range(0x1E00, 0x2000)):
-        character = chr(code)
-        base = searchable(character)
-        if character.isalpha() and len(base) == 1:
-            found.setdefault(base, set()).update({character, base})
-    return {base: "".join(sorted(members)) for base, members in found.items() if unicodedata.category(base) == "Lu"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Generic, TypeVar
@@ -12,6 +13,8 @@ from studies.matching.errors import InvalidKeyValue
 _DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)")
 _TIME = re.compile(r"(\d\d)(\d\d)?(\d\d)?(?:\.(\d{1,6}))?")
 _OFFSET = re.compile(r"([+-])(\d\d)(\d\d)")
+_DATETIME = r"(\d{4}(?:\d\d){0,5}(?:(?<=\d{14})\.\d{1,6})?)([+-](?:0\d|1[0-4])[0-5]\d)?"
+_DATETIMES = re.compile(rf"(?:{_DATETIME})?(\s*-\s*)?(?:{_DATETIME})?")
 _HOURS = 14
 
 
@@ -109,3 +112,42 @@ def combined(dates: Range[date], times: Range[time] | None) -> Moments:
         datetime.combine(dates.low, low_time) if dates.low else None,
         datetime.combine(dates.high, high_time) if dates.high else None,
     )
+
+
+def compact(moment: datetime) -> str:
+    """Give a moment as DT writes it, to the second."""
+    return f"{moment.year:04}{moment:%m%d%H%M%S}"
+
+
+def datetime_range(value: str) -> tuple[Moments, timezone | None]:
+    """Read a DT or a range of them, and the time zone that it names (PS3.4 §C.2.2.2.5.4).
+
+    A DT that is written to the day, or less, stands for all of it. Where both ends name a zone, the span is given in
+    the first's. A hyphen before four digits that can be an offset is taken for one. Raises InvalidKeyValue.
+    """
+    match = _DATETIMES.fullmatch(value)
+    if match is None or not (match[1] or match[4]) or (match[1] and match[4] and not match[3]):
+        raise InvalidKeyValue(
+            "A date with time is written YYYYMMDDHHMMSS.FFFFFF, with an offset like +0100 or without."
+        )
+    low_zone, high_zone = (offset_of(text) if text else None for text in (match[2], match[5]))
+    low = _datetime(match[1], is_end=False) if match[1] else None
+    last = match[4] or (match[1] if not match[3] else None)
+    high = _datetime(last, is_end=True) if last else None
+    zone = low_zone or high_zone
+    if low_zone and high_zone and high_zone != low_zone:
+        high = _moved(high, high_zone, low_zone)
+    return Moments(low, high), zone
+
+
+def _datetime(text: str, *, is_end: bool) -> datetime:
+    whole, _, fraction = text.partition(".")
+    parts = [int(whole[:4]), *(int(whole[n : n + 2]) for n in range(4, len(whole), 2))]
+    year, month = parts[0], parts[1] if len(parts) > 1 else (12 if is_end else 1)
+    try:
+        last_day = monthrange(year, month)[1]
+        rest = [last_day, 23, 59, 59] if is_end else [1, 0, 0, 0]
+        day, hour, minute, second = (*parts[2:], *rest[len(parts[2:]) :])
+        return datetime(year, month, day, hour, minute, min(second, 59), int(fraction.ljust(6, "9" if is_end else "0")))
+    except (ValueError, IndexError) as error:
+        raise InvalidKeyValue("There is no such moment.") from error

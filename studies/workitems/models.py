@@ -55,6 +55,9 @@ class Workitem(models.Model):
             models.Index(fields=["patient_id"], name="workitem_by_patient_id"),
             models.Index(fields=["patient_name_search"], name="workitem_by_name"),
             models.Index(fields=["study_instance_uid"], name="workitem_by_study"),
+            models.Index(
+                fields=["modified_at"], name="workitem_by_end", condition=Q(state__in=["COMPLETED", "CANCELED"])
+            ),
         ]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Who is told of which workitems (PS3.4 CC.2.3). Workitems are kept, so that a deletion lock is always granted."""
+"""Who is told of which workitems (PS3.4 CC.2.3), and whose deletion lock keeps one that is done."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -31,10 +32,11 @@ class Atrium:
     dicom_port: int
     environment: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"{self.scheme}://127.0.0.1:{self.http_port}"
 
     def manage(self, *arguments: str) -> str:
         """Run ``manage.py`` with the arguments and give what it printed. Raises CalledProcessError."""
@@ -90,7 +92,9 @@ class Atrium:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"{self.url}/healthz", timeout=2):
+                # Whatever certificate a test has made for itself.
+                trusting = ssl._create_unverified_context() if self.scheme == "https" else None
+                with urllib.request.urlopen(f"{self.url}/healthz", timeout=2, context=trusting):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)

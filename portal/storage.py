@@ -122,7 +122,7 @@ class RangedS3Storage(S3Storage):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         pooled = Config(max_pool_connections=MOST_CONNECTIONS, tcp_keepalive=True)
-        self.client_config = self.client_config.merge(pooled)
+        self.client_config: Any = self.client_config.merge(pooled)
         self._making = threading.Lock()
         self._shared: Any = None
 

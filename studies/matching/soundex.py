@@ -58,7 +58,8 @@ def _word(word: str) -> str:
 @lru_cache(1024)
 def soundex_pattern(word: str) -> str:
     """Give the expression of all words with the Soundex code of a word in ASCII capitals, without anchors."""
-    first, *digits = jellyfish.soundex(word)
+    code = jellyfish.soundex(word)
+    first, digits = code[0], code[1:]
     before = next((letters for letters in _DIGITS if first in letters), "")
     expression = _one(first)
     for digit in digits:

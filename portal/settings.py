@@ -221,6 +221,7 @@ if ATRIUM.broker_url.startswith("filesystem://"):
 CELERY_BEAT_SCHEDULE_FILENAME = str(ATRIUM.data / "schedule")
 CELERY_BEAT_SCHEDULE = {
     "escalate-overdue-cases": {"task": "studies.worklists.tasks.escalate_overdue", "schedule": 60.0},
+    "end-forgotten-acquisitions": {"task": "studies.orders.tasks.end_forgotten_acquisitions", "schedule": 600.0},
     "escalate-critical-results": {"task": "studies.reports.tasks.escalate_critical_results", "schedule": 60.0},
     "send-due-emails": {"task": "accounts.tasks.send_due_emails", "schedule": 60.0},
     "run-due-events": {"task": "studies.tasks.deliver_due_events", "schedule": 15.0},

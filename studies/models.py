@@ -111,6 +111,7 @@ class Study(models.Model):
     """
 
     class Status(models.TextChoices):
+        ACQUIRING = "acquiring", "Being acquired"
         ARRIVED = "arrived", "Arrived"
         IN_READING = "in_reading", "In reading"
         PRELIMINARY = "preliminary", "Preliminary"

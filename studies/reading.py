@@ -6,6 +6,7 @@ steps are in the trail.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +26,8 @@ from studies.models import Priority, StatusChange, Study
 CLAIM_LASTS = timedelta(minutes=20)
 # Waiting for a reader, in the order in which a case passes through them.
 OPEN_STATUSES = (Study.Status.ARRIVED, Study.Status.IN_READING, Study.Status.PRELIMINARY)
+# With those whose images are still being made: they have a reader and a clock, but wait for nobody yet.
+UNFINISHED_STATUSES = (Study.Status.ACQUIRING, *OPEN_STATUSES)
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,32 @@ class Claim:
 
 
 @transaction.atomic
-def set_status(study: Study, status: str, user: User | None) -> None:
-    """Take the study to another status and remember who did that and when; the same status changes nothing."""
+def set_status(study: Study, status: str, user: User | None, *, only_from: Collection[str] | None = None) -> bool:
+    """Take the study to another status and remember who did that and when; say whether that changed anything.
+
+    With ``only_from`` a study that has another status than these by now stays as it is.
+    """
     now = timezone.now()
-    changed = (
-        Study.objects.filter(pk=study.pk).exclude(status=status).update(status=status, status_at=now, updated_at=now)
-    )
+    held = Study.objects.filter(pk=study.pk).exclude(status=status)
+    if only_from is not None:
+        held = held.filter(status__in=only_from)
+    changed = held.update(status=status, status_at=now, updated_at=now)
     if changed:
         StatusChange.objects.create(study=study, status=status, user=user)
         events.emit("study.changed", study=study.pk)
+    return bool(changed)
+
+
+def begin_acquisition(*, study: Study) -> bool:
+    """Hold a case back from readers while a modality makes its images; one that somebody reads stays with them."""
+    return set_status(study, Study.Status.ACQUIRING, None, only_from=(Study.Status.ARRIVED, Study.Status.CANCELLED))
+
+
+def end_acquisition(*, study: Study, has_images: bool) -> bool:
+    """Hand a case whose acquisition has ended to the readers; one without images is called off."""
+    if has_images:
+        return set_status(study, Study.Status.ARRIVED, None, only_from=(Study.Status.ACQUIRING, Study.Status.CANCELLED))
+    return set_status(study, Study.Status.CANCELLED, None, only_from=(Study.Status.ACQUIRING, Study.Status.ARRIVED))
 
 
 def claim_of(study: Study) -> Claim | None:

@@ -16,6 +16,7 @@ register = template.Library()
 
 STATUS_LABELS = {
     "scheduled": _("Scheduled"),
+    "acquiring": _("Being acquired"),
     "arrived": _("Arrived"),
     "in_reading": _("In reading"),
     "preliminary": _("Preliminary"),

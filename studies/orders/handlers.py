@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from studies.events import handle
+from studies.orders.acquisition import follow_steps
 from studies.orders.identity import follow_merge
 from studies.orders.matching import match_study, rematch_open_studies
 
 
 @handle("study.arrived")
 def meet_order(payload: dict[str, Any]) -> None:
-    """Give the study to the surviving record of its patient, and link it to its order."""
+    """Give the study to the surviving record of its patient, link it to its order, see if more images are to come."""
     follow_merge(study_id=payload["study"])
     match_study(study_id=payload["study"])
+    follow_steps(study_id=payload["study"])
+
+
+@handle("study.settled")
+def see_what_became_of_it(payload: dict[str, Any]) -> None:
+    """Take up again a study that was called off and has images now."""
+    follow_steps(study_id=payload["study"])
 
 
 @handle("order.placed")

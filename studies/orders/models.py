@@ -139,6 +139,15 @@ class PerformedProcedureStep(models.Model):
     ended_at = models.DateTimeField(null=True)
     received_at = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["site", "received_at"],
+                name="performed_step_under_way",
+                condition=models.Q(status="IN PROGRESS"),
+            )
+        ]
+
     def __str__(self) -> str:
         return self.sop_instance_uid
 

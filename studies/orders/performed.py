@@ -1,4 +1,4 @@
-"""What modalities tell that they did (PS3.4 Annex F): performed procedure steps move scheduled steps and orders.
+"""What modalities tell that they did (PS3.4 Annex F): performed steps move scheduled steps, orders and studies.
 
 A performed step may answer one scheduled step, several (group case), one that another performed step answers too
 (append case), or none (unscheduled).
@@ -20,6 +20,7 @@ from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies import events
+from studies.orders.acquisition import follow_step
 from studies.orders.errors import OrderRefused
 from studies.orders.models import Order, PerformedProcedureStep, ScheduledProcedureStep
 from studies.orders.services import OVER, STEPS_OVER, set_order_status
@@ -108,6 +109,7 @@ def create_performed_step(
         raise StepAlreadyThere from error
     step.scheduled_steps.set(_scheduled_steps(site, dataset))
     _move(step)
+    follow_step(step)
     _tell(step, principal, "performed step begun")
     return step
 
@@ -137,6 +139,8 @@ def change_performed_step(
         step.ended_at = _moment(changes, "End") or timezone.now()
     step.save()
     _move(step)
+    if status in FINAL:
+        follow_step(step)
     _tell(step, principal, f"performed step {step.get_status_display().lower()}")
     return step
 

@@ -13,6 +13,7 @@ from studies.access import studies_visible_to
 from studies.findings.models import ImageFinding
 from studies.models import Patient, Study
 from studies.person_names import searchable
+from studies.reading import UNFINISHED_STATUSES
 from studies.reports.models import CriticalResult, Report, ReportPart, ReportReading
 
 PAGE = 40
@@ -63,8 +64,7 @@ def page_of(results: QuerySet[Report], offset: int) -> Page:
 
 def waiting_of(principal: Principal) -> QuerySet[Study]:
     """Give the principal's studies that have no signed report yet, the newest first."""
-    waiting = (Study.Status.ARRIVED, Study.Status.IN_READING, Study.Status.PRELIMINARY)
-    studies = studies_visible_to(principal).filter(status__in=waiting)
+    studies = studies_visible_to(principal).filter(status__in=UNFINISHED_STATUSES)
     return studies.select_related("site", "patient").order_by(F("study_date").desc(nulls_last=True), "-pk")[:PAGE]
 
 

@@ -16,7 +16,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.errors import NotAllowed
 from studies.models import Study
-from studies.reading import OPEN_STATUSES, assign_by_rule, assign_study, set_priority
+from studies.reading import OPEN_STATUSES, UNFINISHED_STATUSES, assign_by_rule, assign_study, set_priority
 from studies.worklists.models import AssignmentRule, ReadingGroup, Shift, TurnaroundTarget
 from studies.worklists.selectors import cases_of, readers_at
 
@@ -27,7 +27,7 @@ Managed = ReadingGroup | Shift | AssignmentRule | TurnaroundTarget
 def assign_on_arrival(*, study_id: int) -> User | None:
     """Give a case that nobody has to the reader whom the first fitting rule finds; None when no rule finds one."""
     study = Study.objects.select_for_update(of=("self",)).filter(pk=study_id, assigned_to__isnull=True).first()
-    if study is None or study.status not in OPEN_STATUSES:
+    if study is None or study.status not in UNFINISHED_STATUSES:
         return None
     rules = AssignmentRule.objects.filter(is_active=True, group__site=study.site_id).select_related("group")
     for rule in rules:
@@ -47,7 +47,7 @@ def assign_to_group(*, study_id: int, name: str) -> User | None:
     A case that somebody is writing, and one of a group that its site doesn't have, stays as it is: None.
     """
     study = Study.objects.select_for_update(of=("self",)).filter(pk=study_id).first()
-    if study is None or study.status not in OPEN_STATUSES or study.claimed_by_id is not None:
+    if study is None or study.status not in UNFINISHED_STATUSES or study.claimed_by_id is not None:
         return None
     group = ReadingGroup.objects.filter(site=study.site_id, name__iexact=name).first()
     if group is None:

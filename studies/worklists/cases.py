@@ -22,6 +22,7 @@ from studies import reading
 from studies.access import visible_study
 from studies.errors import ClaimHeldByOther, NotAllowed
 from studies.models import Priority, Study
+from studies.orders.acquisition import acquisition_of
 from studies.orders.selectors import order_of
 from studies.worklists import selectors
 from studies.worklists.ages import age
@@ -68,6 +69,7 @@ def study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "priors": selectors.priors(principal, shown),
         "reads_reports": reads_reports,
         "order": order_of(shown) if principal.may(Capability.STUDY_VIEW, shown.site_id) else None,
+        "acquisition": acquisition_of(shown),
         "timeline": shown.status_changes.select_related("user"),
         "list_query": list_query,
         "may_teach": principal.may(Capability.TEACHING_MANAGE, shown.site_id),
@@ -99,7 +101,7 @@ def _claim_context(principal: Principal, study: Study) -> dict[str, Any]:
         "is_staff": principal.may(Capability.STUDY_VIEW, study.site_id),
         "claim": claim,
         "is_mine": claim is not None and principal.user is not None and claim.holder.pk == principal.user.pk,
-        "is_open": study.status in reading.OPEN_STATUSES,
+        "is_open": study.status in reading.UNFINISHED_STATUSES,
         "readers": selectors.readers_at([study.site_id]) if may_assign else [],
         "priorities": Priority.choices,
         "me": principal.user,

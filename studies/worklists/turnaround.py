@@ -13,7 +13,7 @@ from accounts.capabilities import Capability
 from accounts.notifications import notify
 from studies import events
 from studies.models import Priority, Study
-from studies.reading import OPEN_STATUSES
+from studies.reading import OPEN_STATUSES, UNFINISHED_STATUSES
 from studies.worklists.models import CaseClock, TurnaroundTarget
 from studies.worklists.selectors import holders_at
 
@@ -44,7 +44,7 @@ def minutes_for(study: Study) -> int:
 @transaction.atomic
 def set_clock(*, study_id: int) -> None:
     """Set or correct the clock of an open case; one that became due later may be told as late once more."""
-    study = Study.objects.filter(pk=study_id, status__in=OPEN_STATUSES).first()
+    study = Study.objects.filter(pk=study_id, status__in=UNFINISHED_STATUSES).first()
     if study is None:
         return
     due_at = study.received_at + timedelta(minutes=minutes_for(study))

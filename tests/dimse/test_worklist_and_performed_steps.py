@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from pynetdicom.sop_class import (
 )
 
 from tests.dimse.test_query import find
-from tests.dimse.test_store import dcmtk
+from tests.dimse.test_store import dcmtk, send
+from tests.factories import make_instance
 from tests.services.atrium import Atrium, running_atrium
 
 ORDERS = """
@@ -258,6 +260,36 @@ def test_one_performed_step_answers_several_scheduled_ones(planned: Atrium, moda
     assert order_status(planned, "AN7") == "in_progress STARTED STARTED"
     assert modality.end(uid, "COMPLETED") == 0x0000
     assert order_status(planned, "AN7") == "completed COMPLETED COMPLETED"
+
+
+def study_status(atrium: Atrium, study_instance_uid: str) -> str:
+    """Deliver what waits in the outbox, and give the study's status."""
+    return atrium.manage(
+        "shell",
+        "--no-imports",
+        "-c",
+        "from studies import events\n"
+        "from studies.models import Study\n"
+        "events.deliver_due()\n"
+        f"print(Study.objects.get(study_instance_uid='{study_instance_uid}').status)",
+    ).strip()
+
+
+def test_a_study_is_being_acquired_until_its_modality_says_that_it_has_ended(
+    planned: Atrium, modality: Modality, tmp_path: Path
+) -> None:
+    (item,) = items(planned, "W4")
+    uid, _ = modality.begin([item])
+    image = tmp_path / "image.dcm"
+    image.write_bytes(
+        make_instance(StudyInstanceUID=item.StudyInstanceUID, PatientID="W4", AccessionNumber="AN4")
+    )
+    assert send(planned, image).returncode == 0
+    assert study_status(planned, item.StudyInstanceUID) == "acquiring"
+    assert modality.change(uid, PerformedProcedureStepDescription="half").Status == 0x0000
+    assert study_status(planned, item.StudyInstanceUID) == "acquiring"
+    assert modality.end(uid, "COMPLETED") == 0x0000
+    assert study_status(planned, item.StudyInstanceUID) == "arrived"
 
 
 def test_what_must_be_there_must_be_there(modality: Modality) -> None:

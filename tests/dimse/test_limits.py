@@ -16,8 +16,8 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from studies.dimse import transport
-from studies.dimse.transport import LARGEST_PDU, TunedSocket
+from studies.dimse.transport import sockets
+from studies.dimse.transport.sockets import LARGEST_PDU, TunedSocket
 from tests.dimse.test_store import send, test_echo_is_answered, wait_until
 from tests.factories import make_instance
 from tests.services.atrium import Atrium
@@ -96,7 +96,7 @@ def test_a_pdu_longer_than_announced_is_refused_without_being_read(atrium: Atriu
 
 
 def test_a_pdu_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "PDU_SECONDS", 0.3)
+    monkeypatch.setattr(sockets, "PDU_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         theirs = socket.create_connection(listening.getsockname(), 5)
         ours, _ = listening.accept()

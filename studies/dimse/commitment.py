@@ -15,8 +15,8 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from pydicom import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
-from pynetdicom import AE, build_context, build_role
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import build_context, build_role
 from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
@@ -27,11 +27,11 @@ from portal.audit.services import record
 from studies import events
 from studies.archive import objects
 from studies.dimse.callers import Caller, refuse
+from studies.dimse.calling import associated
 from studies.dimse.messages import action_response, event_report
 from studies.dimse.models import Commitment
 from studies.dimse.scp import NOT_AUTHORISED, PROCESSING_FAILURE, SUCCESS, Service, Session
-from studies.dimse.tls import client_context
-from studies.dimse.transport import Request, TunedAssociation, associate
+from studies.dimse.transport import Request, TunedAssociation
 from studies.models import DomainEvent, Instance
 
 logger = logging.getLogger("atrium.dimse")
@@ -44,7 +44,7 @@ REASON_MISSING, REASON_CLASS_CONFLICT, REASON_NOT_WHOLE = 0x0112, 0x0119, 0x0110
 SAME_ASSOCIATION_SECONDS = 5.0
 # Longer than it takes to try the requesting association, so that the outbox doesn't report as well.
 OUTBOX_DELAY = timedelta(seconds=30)
-CONNECT_SECONDS, ANSWER_SECONDS = 15, 30
+ANSWER_SECONDS = 30
 GIVEN_UP_AFTER = timedelta(days=7)
 
 
@@ -199,7 +199,7 @@ def _note_reported(commitment: Commitment) -> None:
 
 @events.handle("commitment.requested")
 def report_later(payload: dict[str, Any]) -> None:
-    """Report by an association of our own what the requesting one didn't take. Raises NotReported."""
+    """Report by an association of our own what the requesting one didn't take. Raises NodeUnavailable, NotReported."""
     commitment = Commitment.objects.select_related("node").filter(pk=payload["commitment"]).first()
     if commitment is None or commitment.reported_at is not None:
         return
@@ -209,28 +209,15 @@ def report_later(payload: dict[str, Any]) -> None:
         return
     if node is None or not node.host or not node.port:
         raise NotReported("the node has no address")
-    ae = AE(node.calling_ae_title or settings.ATRIUM.ae_title)
-    ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
-    ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
-    association = associate(
-        ae,
-        node.host,
-        node.port,
-        node.ae_title,
-        [build_context(StorageCommitmentPushModel, [ExplicitVRLittleEndian, "1.2.840.10008.1.2"])],
-        tls=client_context(node),
-        # We call, but remain the SCP (PS3.4 §J.3.3).
-        negotiation=(build_role(StorageCommitmentPushModel, scp_role=True),),
-    )
-    if not association.is_established:
-        raise NotReported("the node can't be reached")
-    try:
+    contexts = [build_context(StorageCommitmentPushModel, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])]
+    # We call, but remain the SCP (PS3.4 §J.3.3).
+    roles = [build_role(StorageCommitmentPushModel, scp_role=True)]
+    with (
+        associated(node, contexts, negotiation=roles, answer_seconds=ANSWER_SECONDS) as association,
+        association.held(),
+    ):
         (context,) = association.accepted_contexts
-        with association.held():
-            is_taken = _report(association, context.context_id or 0, context.transfer_syntax[0], commitment)
-    finally:
-        if association.is_established:
-            association.release()
+        is_taken = _report(association, context.context_id or 0, context.transfer_syntax[0], commitment)
     if not is_taken:
         raise NotReported("the node didn't take the report")
     _note_reported(commitment)

@@ -2,101 +2,36 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from pathlib import Path
 
-from django.conf import settings
 from django.utils.translation import gettext as _
 from pydicom import Dataset
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
-from pynetdicom import AE, StoragePresentationContexts, _config, build_context, build_role, evt
-from pynetdicom.association import Association
+from pynetdicom import StoragePresentationContexts, build_context, build_role, evt
 from pynetdicom.events import Event
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from studies.dimse.calling import MOST_CONTEXTS, associated, our_title
 from studies.dimse.client import RETURNED, FoundStudy, Progress, Query, Receiver, Stored
 from studies.dimse.errors import BrokeOff, NodeRefuses, NodeUnavailable, NotSendable
+from studies.dimse.messages import IncomingObject, store_request
 from studies.dimse.models import Node
 from studies.dimse.outgoing import Outgoing
-from studies.dimse.tls import client_context
-from studies.ingest.services import new_staging_path
+from studies.dimse.scp import PROCESSING_FAILURE, SUCCESS
+from studies.dimse.sending import AssociationLost, is_kept, send_data, without_meta
+from studies.dimse.transport import TunedAssociation
+from studies.ingest.errors import OUT_OF_RESOURCES
 
-CONNECT_SECONDS, ANSWER_SECONDS = 10, 120
-MOST_CONTEXTS = 128
 FALLBACK = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
-CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED = 7, 3
-
-# Files go from disk to the network piece by piece, so that memory stays flat whatever their size.
-_config.STORE_SEND_CHUNKED_DATASET = True
-
-
-def our_title(node: Node) -> str:
-    """Give the AE title by which we call this node."""
-    return node.calling_ae_title or settings.ATRIUM.ae_title
-
-
-def calling_ae(node: Node) -> AE:
-    """Give an AE with our title and time-outs for this node."""
-    ae = AE(our_title(node))
-    ae.connection_timeout = CONNECT_SECONDS
-    ae.acse_timeout = CONNECT_SECONDS
-    ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
-    ae.maximum_pdu_size = 0
-    return ae
-
-
-@contextmanager
-def associated(node: Node, ae: AE, **options: Any) -> Iterator[Association]:
-    """Hold an association with the node. Raises NodeUnavailable with the reason in plain words."""
-    try:
-        tls = client_context(node)
-    except OSError as error:
-        raise NodeUnavailable(
-            _("The certificate or key for TLS can't be read; see ATRIUM_DICOM_TLS_CERTIFICATE.")
-        ) from error
-    association = ae.associate(node.host, node.port, ae_title=node.ae_title, tls_args=tls, **options)
-    if not association.is_established:
-        raise NodeUnavailable(why_not_associated(node, association))
-    connected = association.dul.socket
-    if connected is not None and connected.socket is not None:
-        connected.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        yield association
-    except BaseException:
-        association.abort()
-        raise
-    if association.is_established:
-        association.release()
-
-
-def why_not_associated(node: Node, association: Association) -> str:
-    """Give in plain words why there's no association (PS3.8 §9.3.4)."""
-    primitive = association.acceptor.primitive
-    if association.is_rejected:
-        diagnostic = getattr(primitive, "diagnostic", None)
-        if getattr(primitive, "result_source", None) == 1 and diagnostic == CALLING_NOT_RECOGNISED:
-            return _("The node doesn't know us. Enter the AE title “%(ours)s” and our address there.") % {
-                "ours": our_title(node)
-            }
-        if getattr(primitive, "result_source", None) == 1 and diagnostic == CALLED_NOT_RECOGNISED:
-            return _("The node has another AE title than “%(theirs)s”. Capital and small letters differ.") % {
-                "theirs": node.ae_title
-            }
-        return _("The node refuses associations at the moment. Try again later, or ask its administrator.")
-    if primitive is not None and not association.accepted_contexts and association.rejected_contexts:
-        return _("The node answers, but offers nothing of what we ask of it.")
-    try:
-        socket.create_connection((node.host, node.port or 0), CONNECT_SECONDS).close()
-    except OSError:
-        return _("The node can't be reached at %(host)s, port %(port)s.") % {"host": node.host, "port": node.port}
-    return _("Something answers at this port, but it doesn't speak DICOM, or TLS is on at one side only.")
+CHUNK = 1 << 20
 
 
 class DimseClient:
@@ -106,8 +41,6 @@ class DimseClient:
         self.node = node
 
     def find(self, query: Query, *, at_most: int) -> list[FoundStudy]:
-        ae = calling_ae(self.node)
-        ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
         identifier = self._identifier("STUDY")
         for keyword in RETURNED:
             setattr(identifier, keyword, None)
@@ -116,7 +49,8 @@ class DimseClient:
             if not value.isascii() and not self.node.character_set:
                 identifier.SpecificCharacterSet = "ISO_IR 192"
         found: list[FoundStudy] = []
-        with associated(self.node, ae) as association:
+        contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
+        with associated(self.node, contexts) as association:
             for status, answer in association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind):
                 self._check(status, _("search"))
                 if answer is not None and len(found) < at_most:
@@ -143,9 +77,11 @@ class DimseClient:
         code = status.get("Status")
         if code is None:
             raise NodeUnavailable(_("The node broke off without an answer."))
+        self._check_code(code, str(status.get("ErrorComment", "") or ""), what)
+
+    def _check_code(self, code: int, comment: str, what: str) -> None:
         if code in {0x0000, 0xFF00, 0xFF01, 0xFE00, 0xB000}:
             return
-        comment = str(status.get("ErrorComment", "") or "")
         words = _("The node answers the %(what)s with status %(code)04Xh.") % {"what": what, "code": code}
         if 0xA700 <= code <= 0xA7FF:
             raise NodeUnavailable(_("The node has no room or no resources (%(code)04Xh).") % {"code": code})
@@ -156,10 +92,8 @@ class DimseClient:
         while waiting:
             group, contexts = self._negotiable(waiting)
             waiting = waiting[len(group) :]
-            ae = calling_ae(self.node)
             # Each pair in a context of its own: what the node takes of a class is then known, not only its favourite.
-            ae.requested_contexts = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
-            yield from self._send_group(ae, group)
+            yield from self._send_group([build_context(sop_class, syntax) for sop_class, syntax in contexts], group)
 
     def _negotiable(self, waiting: list[Outgoing]) -> tuple[list[Outgoing], list[tuple[str, str]]]:
         """Give as many instances as one association's 128 contexts allow, and those contexts (PS3.8 §9.3.2.2)."""
@@ -183,34 +117,43 @@ class DimseClient:
             wanted.append((sop_class, str(JPEGBaseline8Bit)))
         return list(dict.fromkeys(wanted))
 
-    def _send_group(self, ae: AE, group: list[Outgoing]) -> Generator[Stored, None, None]:
-        with associated(self.node, ae) as association:
-            accepted: dict[str, list[str]] = {}
+    def _send_group(self, contexts: list[PresentationContext], group: list[Outgoing]) -> Generator[Stored, None, None]:
+        with associated(self.node, contexts) as association, association.held():
+            accepted: dict[str, dict[str, int]] = {}
             for context in association.accepted_contexts:
-                accepted.setdefault(str(context.abstract_syntax), []).append(str(context.transfer_syntax[0]))
-            for one in group:
-                yield self._send(association, one, accepted.get(one.instance.sop_class_uid, []))
+                of_class = accepted.setdefault(str(context.abstract_syntax), {})
+                of_class[str(context.transfer_syntax[0])] = context.context_id or 0
+            for number, one in enumerate(group):
+                yield self._send(association, one, number % 0xFFFF + 1, accepted.get(one.instance.sop_class_uid, {}))
 
-    def _send(self, association: Association, one: Outgoing, accepted: list[str]) -> Stored:
+    def _send(self, association: TunedAssociation, one: Outgoing, number: int, accepted: dict[str, int]) -> Stored:
+        """Send one instance by the context of a transfer syntax (``accepted``) that it can be had in."""
         if not accepted:
             return Stored(one, _("The node doesn't take objects of this class."))
         try:
-            staged = one.staged_as(one.syntax_for(accepted))
+            syntax = one.syntax_for(accepted)
+            staged = one.staged_as(syntax)
         except NotSendable as error:
             return Stored(one, str(error))
         try:
-            status = association.send_c_store(staged.path)
-        except (RuntimeError, ValueError, AttributeError) as error:
+            # De-identified copies have UIDs of their own.
+            meta = read_file_meta_info(staged.path)
+            command = store_request(
+                sop_class_uid=str(meta.MediaStorageSOPClassUID),
+                sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
+                message_id=number,
+                priority=0,
+                originator=None,
+            )
+            answer = send_data(association, accepted[syntax], command, without_meta(_chunks(staged.path)))
+        except AssociationLost as error:
             raise BrokeOff(_("The node broke off in the middle of an instance.")) from error
         finally:
             staged.path.unlink(missing_ok=True)
-        code = status.get("Status")
-        if code is None:
-            raise BrokeOff(_("The node broke off in the middle of an instance."))
-        if code == 0x0000 or code >> 12 == 0xB:
+        if is_kept(answer.Status):
             return Stored(one, sent_bytes=staged.size)
         try:
-            self._check(status, _("instance"))
+            self._check_code(answer.Status, str(answer.ErrorComment or ""), _("instance"))
         except NodeRefuses as error:
             return Stored(one, str(error))
         return Stored(one, sent_bytes=staged.size)
@@ -233,20 +176,28 @@ class DimseClient:
         yield from self._move(identifier)
 
     def _get(self, identifier: Dataset, receive: Receiver) -> Generator[Progress, None, None]:
-        ae = calling_ae(self.node)
-        ae.add_requested_context(StudyRootQueryRetrieveInformationModelGet)
-        roles = []
+        contexts, roles = [build_context(StudyRootQueryRetrieveInformationModelGet)], []
         for context in islice(StoragePresentationContexts, MOST_CONTEXTS - 1):
-            ae.add_requested_context(context.abstract_syntax, self._received_syntaxes())
+            contexts.append(build_context(context.abstract_syntax, self._received_syntaxes()))
             roles.append(build_role(context.abstract_syntax, scp_role=True))
 
         def on_store(event: Event) -> int:
-            path = new_staging_path()
-            path.write_bytes(event.encoded_dataset())
-            return 0x0000 if not receive(path) else 0x0110
+            incoming: IncomingObject = event.request.atrium_incoming
+            event.assoc.pulse()
+            try:
+                if incoming.failure is not None:
+                    return OUT_OF_RESOURCES
+                is_in = not receive(incoming.path)
+            finally:
+                incoming.path.unlink(missing_ok=True)
+            if is_in:
+                event.assoc.traffic.stored += 1
+            else:
+                event.assoc.traffic.failed += 1
+            return SUCCESS if is_in else PROCESSING_FAILURE
 
-        options = {"ext_neg": roles, "evt_handlers": [(evt.EVT_C_STORE, on_store)]}
-        with associated(self.node, ae, **options) as association:
+        handlers = [(evt.EVT_C_STORE, on_store)]
+        with associated(self.node, contexts, negotiation=roles, handlers=handlers) as association:
             offered = {c.abstract_syntax for c in association.accepted_contexts}
             if StudyRootQueryRetrieveInformationModelGet not in offered:
                 raise _NoGet
@@ -258,9 +209,8 @@ class DimseClient:
 
     def _move(self, identifier: Dataset) -> Generator[Progress, None, None]:
         """Have the node send to our listener (PS3.4 §C.4.2), which ingests what comes."""
-        ae = calling_ae(self.node)
-        ae.add_requested_context(StudyRootQueryRetrieveInformationModelMove)
-        with associated(self.node, ae) as association:
+        contexts = [build_context(StudyRootQueryRetrieveInformationModelMove)]
+        with associated(self.node, contexts) as association:
             answers = association.send_c_move(
                 identifier, our_title(self.node), StudyRootQueryRetrieveInformationModelMove
             )
@@ -280,6 +230,12 @@ class DimseClient:
                 raise NodeRefuses(_("The node doesn't know us as a destination. Enter our AE title and address there."))
             if status.get("Status") not in {0xFF00, 0x0000, 0xB000}:
                 self._check(status, _("retrieval"))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
 
 
 class _NoGet(Exception):

@@ -7,6 +7,10 @@ class NodeUnavailable(Exception):
     """The node can't be used now; the message says why. Trying again later makes sense."""
 
 
+class NodeBusy(NodeUnavailable):
+    """The node has as many associations of ours as it bears; it's no fault of anybody's."""
+
+
 class BrokeOff(NodeUnavailable):
     """The connection ended in the middle of an instance: the node's fault, the network's, or that instance's."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import DatabaseError, transaction
 from pydicom import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom import evt
+from pynetdicom import build_context, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import InstanceAvailabilityNotification
 
@@ -17,7 +17,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies import events
 from studies.dimse.callers import refuse
-from studies.dimse.dimse_client import associated, calling_ae, our_title
+from studies.dimse.calling import associated, our_title
 from studies.dimse.errors import NodeRefuses
 from studies.dimse.identifiers import InvalidIdentifier, read
 from studies.dimse.models import AvailabilityNotice, Node
@@ -110,9 +110,7 @@ def send_notice(payload: dict[str, Any]) -> None:
     node = Node.objects.filter(pk=payload["node"], is_active=True).first()
     if study is None or node is None:
         return
-    ae = calling_ae(node)
-    ae.add_requested_context(InstanceAvailabilityNotification)
-    with associated(node, ae) as association:
+    with associated(node, [build_context(InstanceAvailabilityNotification)]) as association:
         answer, _ = association.send_n_create(notice_of(study, node), InstanceAvailabilityNotification, generate_uid())
     code = answer.get("Status")
     if code not in {SUCCESS, DUPLICATE}:

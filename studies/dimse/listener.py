@@ -100,7 +100,8 @@ def _note(session: Session, association: Any) -> None:
         address=session.caller.principal.ip_address or "",
         uses_tls=association.dul.socket.is_encrypted,
     )
-    session.association_id = row.pk
+    session.live = associations.Live(row.pk, association)
+    association.pulse = session.live.pulse
 
 
 def end(association: Any) -> None:
@@ -113,23 +114,15 @@ def end(association: Any) -> None:
             extra={
                 "ae_title": session.caller.principal.ae_title,
                 "address": session.caller.principal.ip_address,
-                "stored": session.stored,
-                "failed": session.failed,
+                "stored": association.traffic.stored,
+                "failed": association.traffic.failed,
                 "unfinished": unfinished,
             },
         )
-        try:
-            associations.closed(
-                association_id=session.association_id,
-                was_aborted=not association.is_released,
-                stored=session.stored,
-                failed=session.failed,
-                received_bytes=association.dul.bytes_received,
-                requests=session.requests,
-                last_error=session.last_error,
+        if session.live is not None:
+            session.live.close(
+                was_aborted=not association.is_released, requests=session.requests, last_error=session.last_error
             )
-        except DatabaseError:
-            logger.exception("an association's end can't be noted")
     connection.close()
 
 

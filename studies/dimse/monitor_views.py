@@ -21,7 +21,8 @@ def network(request: HttpRequest) -> HttpResponse:
     figures = monitoring.figures_of_nodes(principal)
     context = {
         "figures": figures,
-        "live": monitoring.live_associations(principal)[:100],
+        "live": monitoring.live_associations(principal),
+        "throughput": monitoring.throughput(principal),
         "troubles": monitoring.latest_troubles(principal),
         "totals": {
             "live": sum(f.live for f in figures),

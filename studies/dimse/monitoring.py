@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -10,11 +12,32 @@ from django.utils import timezone
 
 from accounts.capabilities import Capability
 from accounts.principals import Principal
+from studies.dimse.associations import WINDOW_SECONDS
 from studies.dimse.models import AssociationLog, Node, NodeState, Transfer
 from studies.dimse.selectors import nodes_managed_by, sites_with_nodes_of
 
 OPEN = (Transfer.Status.QUEUED, Transfer.Status.RUNNING)
-LATEST = 12
+LATEST, MOST_LIVE = 12, 100
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How much passes in a second, both ways, over the last minute or as much of it as there was."""
+
+    instances: float = 0.0
+    octets: float = 0.0
+
+
+@dataclass(frozen=True)
+class LiveAssociation:
+    """An open association and its speed."""
+
+    log: AssociationLog
+    rate: Rate
+
+    @property
+    def instances(self) -> int:
+        return self.log.stored + self.log.sent
 
 
 @dataclass
@@ -23,6 +46,7 @@ class NodeFigures:
 
     node: Node
     live: int = 0
+    rate: Rate = Rate()
     received: int = 0
     received_bytes: int = 0
     not_stored: int = 0
@@ -60,11 +84,19 @@ def figures_of_nodes(principal: Principal) -> list[NodeFigures]:
             stored=Sum("stored", default=0),
             failed=Sum("failed", default=0),
             taken=Sum("received_bytes", default=0),
+            given=Sum("sent", default=0),
+            given_bytes=Sum("sent_bytes", default=0),
         )
     ):
         one = nodes[row["node"]]
         one.live, one.received, one.not_stored = row["live"], row["stored"], row["failed"]
         one.received_bytes = row["taken"]
+        one.sent, one.sent_bytes = row["given"], row["given_bytes"]
+    recent = defaultdict(list)
+    for association in _of_the_last_minute(associations):
+        recent[association.node_id].append(association)
+    for node_id, of_node in recent.items():
+        nodes[node_id or 0].rate = rate_of(of_node)
     for queue in (
         Transfer.objects.filter(Q(status__in=OPEN) | Q(created_at__gte=since), node__in=nodes)
         .order_by()
@@ -79,17 +111,46 @@ def figures_of_nodes(principal: Principal) -> list[NodeFigures]:
     ):
         one = nodes[queue["node"]]
         one.waiting_to_send, one.waiting_to_retrieve = queue["sending"], queue["retrieving"]
-        one.failed_transfers, one.sent, one.sent_bytes = queue["failures"], queue["sent"], queue["size"]
+        one.failed_transfers = queue["failures"]
+        if one.node.is_dicomweb:
+            one.sent, one.sent_bytes = queue["sent"], queue["size"]
     for state in NodeState.objects.filter(node__in=nodes):
         nodes[state.node_id].states.append(state)
     return list(nodes.values())
 
 
-def live_associations(principal: Principal) -> QuerySet[AssociationLog]:
+def rate_of(associations: Iterable[AssociationLog]) -> Rate:
+    """Give what passed through all of the associations together in the last minute, by the second.
+
+    An association that began later counts from its beginning.
+    """
+    now = timezone.now().timestamp()
+    begins = now - WINDOW_SECONDS
+    instances, octets, first = 0.0, 0.0, now
+    for one in associations:
+        before = [passed for passed in one.recent if passed[0] <= begins][-1:] or [[begins, 0, 0]]
+        ((_at, instances_before, octets_before),) = before
+        instances += one.stored + one.sent - instances_before
+        octets += one.received_bytes + one.sent_bytes - octets_before
+        first = min(first, max(one.opened_at.timestamp(), begins))
+    seconds = max(now - first, 1.0)
+    return Rate(instances / seconds, octets / seconds)
+
+
+def _of_the_last_minute(associations: QuerySet[AssociationLog]) -> QuerySet[AssociationLog]:
+    begins = timezone.now() - timedelta(seconds=WINDOW_SECONDS)
+    return associations.filter(Q(closed_at__isnull=True) | Q(closed_at__gte=begins))
+
+
+def throughput(principal: Principal) -> Rate:
+    """Give what passes in a second at the principal's sites, unknown callers of the open mode included."""
+    return rate_of(_of_the_last_minute(AssociationLog.objects.filter(site__in=sites_with_nodes_of(principal))))
+
+
+def live_associations(principal: Principal) -> list[LiveAssociation]:
     """Give the associations that are open now at the principal's sites, unknown callers' of the open mode too."""
-    return AssociationLog.objects.filter(
-        site__in=sites_with_nodes_of(principal), closed_at__isnull=True
-    ).select_related("node")
+    live = AssociationLog.objects.filter(site__in=sites_with_nodes_of(principal), closed_at__isnull=True)
+    return [LiveAssociation(log, rate_of([log])) for log in live.select_related("node").order_by("pk")[:MOST_LIVE]]
 
 
 def latest_troubles(principal: Principal) -> QuerySet[AssociationLog]:

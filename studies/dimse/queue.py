@@ -29,7 +29,7 @@ from portal.audit.services import record
 from studies.archive.deidentification import Deidentifier, Profile
 from studies.dimse.clients import client_of
 from studies.dimse.coercion import Coercion
-from studies.dimse.errors import BrokeOff, NodeRefuses, NodeUnavailable
+from studies.dimse.errors import BrokeOff, NodeBusy, NodeRefuses, NodeUnavailable
 from studies.dimse.models import Node, NodeState, Transfer, TransferItem
 from studies.dimse.outgoing import Outgoing
 from studies.ingest.services import Source, StagedFile, WayIn, ingest
@@ -37,6 +37,7 @@ from studies.models import Instance, Study
 
 logger = logging.getLogger("atrium.transfers")
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(minutes=15)
+TURN_WAIT = timedelta(seconds=5)
 LEASE = timedelta(minutes=10)
 SLICE_SECONDS = 120.0
 AT_ONCE = 500
@@ -77,6 +78,9 @@ def work_off(node_id: int, kind: str) -> bool:
                 return False
             try:
                 _run(transfer, node, state)
+            except NodeBusy as error:
+                _wait_turn(state, transfer, str(error))
+                return False
             except NodeUnavailable as error:
                 _back_off(state, transfer, str(error))
                 return False
@@ -141,6 +145,14 @@ def _back_off(state: NodeState, transfer: Transfer, reason: str) -> None:
         status=Transfer.Status.QUEUED, last_error=reason[:300]
     )
     logger.warning("node unavailable", extra={"node": state.node_id, "failures": state.failures + 1})
+
+
+def _wait_turn(state: NodeState, transfer: Transfer, reason: str) -> None:
+    """Come back soon: the node is busy with us, which is no failure of it."""
+    NodeState.objects.filter(pk=state.pk).update(next_attempt_at=timezone.now() + TURN_WAIT)
+    Transfer.objects.filter(pk=transfer.pk, status__in=OPEN).update(
+        status=Transfer.Status.QUEUED, last_error=reason[:300]
+    )
 
 
 def _answered(state: NodeState) -> None:

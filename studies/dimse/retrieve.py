@@ -6,10 +6,8 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from django.conf import settings
 from django.db.models import QuerySet
 from pydicom import Dataset
-from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
@@ -33,6 +31,8 @@ from studies.archive import objects
 from studies.archive.errors import ObjectMissing
 from studies.archive.writing import dataset_bytes
 from studies.dimse.callers import Caller, refuse
+from studies.dimse.calling import associated
+from studies.dimse.errors import NodeUnavailable
 from studies.dimse.identifiers import InvalidIdentifier, read, text_of
 from studies.dimse.messages import (
     C_GET_RSP,
@@ -57,14 +57,12 @@ from studies.dimse.scp import (
     Session,
 )
 from studies.dimse.sending import AssociationLost, Counts, contexts_for, send, send_data
-from studies.dimse.tls import client_context
-from studies.dimse.transport import Request, TunedAssociation, associate
+from studies.dimse.transport import Request, TunedAssociation
 from studies.matching import Level
 from studies.models import Instance
 
 logger = logging.getLogger("atrium.dimse")
 PAGE = 200
-CONNECT_SECONDS, ANSWER_SECONDS = 15, 120
 
 # PS3.4 Tables C.4-2 and C.4-3.
 NO_SUB_OPERATION_DONE, DESTINATION_UNKNOWN, SOME_FAILED = 0xA702, 0xA801, 0xB000
@@ -195,33 +193,29 @@ def serve_move(request: Request) -> None:
     if not instances.exists():
         answering.end(Counts(0))
         return
-    association = _associate(destination, instances)
-    if not association.is_established:
+    originator = (caller.principal.ae_title, request.message.MessageID)
+    kinds = instances.order_by().values_list("sop_class_uid", "transfer_syntax_uid").distinct()
+    contexts = contexts_for(kinds, preferred=destination.transfer_syntaxes, allow_lossy=destination.allows_lossy)
+    try:
+        with associated(destination, contexts) as association, association.held():
+
+            def send_one(instance: Instance, number: int) -> int | None:
+                return send(
+                    association,
+                    instance,
+                    message_id=number,
+                    contexts=association.accepted_contexts,
+                    originator=originator,
+                    allow_lossy=destination.allows_lossy,
+                )
+
+            _run(answering, instances, send_one, "C-MOVE", title)
+    except NodeUnavailable:
         counts = Counts(0)
         for uid in instances.values_list("sop_instance_uid", flat=True):
             counts.note(uid, None)
         logger.warning("a move destination can't be reached", extra={"ae_title": title})
         answering.end(counts)
-        return
-    originator = (caller.principal.ae_title, request.message.MessageID)
-    contexts = association.accepted_contexts
-
-    def send_one(instance: Instance, number: int) -> int | None:
-        return send(
-            association,
-            instance,
-            message_id=number,
-            contexts=contexts,
-            originator=originator,
-            allow_lossy=destination.allows_lossy,
-        )
-
-    try:
-        with association.held():
-            _run(answering, instances, send_one, "C-MOVE", title)
-    finally:
-        if association.is_established:
-            association.release()
 
 
 def _begin(answering: Answering, models: dict[str, tuple[Level, ...]]) -> QuerySet[Instance] | None:
@@ -259,15 +253,6 @@ def _asked_for(principal: Principal, identifier: Dataset, levels: tuple[Level, .
             continue
         instances = instances.filter(**{f"{column}__in": [part.strip() for part in value.split("\\") if part.strip()]})
     return instances.order_by("series__study_id", "series__series_number", "series_id", "instance_number", "pk")
-
-
-def _associate(node: Node, instances: QuerySet[Instance]) -> TunedAssociation:
-    ae = AE(node.calling_ae_title or settings.ATRIUM.ae_title)
-    ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
-    ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
-    kinds = instances.order_by().values_list("sop_class_uid", "transfer_syntax_uid").distinct()
-    contexts = contexts_for(kinds, preferred=node.transfer_syntaxes, allow_lossy=node.allows_lossy)
-    return associate(ae, node.host, node.port or 0, node.ae_title, contexts, tls=client_context(node))
 
 
 def _run(
@@ -339,7 +324,8 @@ def _send_header(
         priority=0,
         originator=None,
     )
-    return send_data(association, context.context_id, command, [dataset_bytes(dataset, context.transfer_syntax[0])])
+    data = dataset_bytes(dataset, context.transfer_syntax[0])
+    return int(send_data(association, context.context_id, command, [data]).Status)
 
 
 def _remove_bulk_data(dataset: Dataset) -> None:

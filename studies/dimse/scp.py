@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.events import Event
 
+from studies.dimse.associations import Live
 from studies.dimse.callers import Caller
 from studies.dimse.transport import Request
 
@@ -111,12 +112,10 @@ def _dispatcher(event_type: evt.InterventionEvent, handlers: Mapping[str, Handle
 
 @dataclass
 class Session:
-    """An accepted association: who calls, and what it has brought so far."""
+    """An accepted association: who calls, and what was asked so far."""
 
     caller: Caller
-    association_id: int = 0
-    stored: int = 0
-    failed: int = 0
+    live: Live | None = None
     extensions: dict[str, bytes] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     last_error: str = ""

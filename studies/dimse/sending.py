@@ -1,4 +1,4 @@
-"""Storage sub-operations of C-GET and C-MOVE (PS3.4 §C.4.2 and §C.4.3): stored bytes straight to the network.
+"""Storage as SCU, sub-operations of C-GET and C-MOVE included (PS3.4 Annex B, §C.4.2, §C.4.3): bytes to the network.
 
 An object goes as it lies in storage when the peer takes its transfer syntax, without being parsed or written anew; else
 it's transcoded, losslessly unless the node allows loss.
@@ -19,6 +19,7 @@ from pynetdicom.presentation import PresentationContext
 from studies.archive import objects
 from studies.archive.errors import NotTranscodable, ObjectMissing
 from studies.archive.transcoding import can_transcode, transcoded_file
+from studies.dimse.calling import MOST_CONTEXTS
 from studies.dimse.messages import store_request
 from studies.dimse.scp import SUCCESS
 from studies.dimse.transport import TunedAssociation
@@ -28,7 +29,6 @@ logger = logging.getLogger("atrium.dimse")
 CHUNK = 1 << 20
 MEDIUM_PRIORITY = 0
 META_GROUP_LENGTH_END = 144  # preamble, prefix and (0002,0000) with its value (PS3.10 §7.1)
-MOST_CONTEXTS = 128  # PS3.8 Table 9-18: odd context ids of one byte
 NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 # PS3.4 Table B.2-1: warnings say that the object is kept.
 WARNINGS = range(0xB000, 0xC000)
@@ -53,7 +53,7 @@ class Counts:
         self.remaining -= 1
         if status == SUCCESS:
             self.completed += 1
-        elif status is not None and status in WARNINGS:
+        elif status is not None and is_kept(status):
             self.warnings += 1
         else:
             self.failed += 1
@@ -147,7 +147,7 @@ def send(
     except (ObjectMissing, NotTranscodable, StopIteration) as error:
         logger.warning("an instance can't be sent: %s", type(error).__name__)
         return None
-    return send_data(
+    answer = send_data(
         association,
         context.context_id,
         store_request(
@@ -159,10 +159,16 @@ def send(
         ),
         _led_by(first, chunks),
     )
+    return int(answer.Status)
 
 
-def send_data(association: TunedAssociation, context_id: int, command: bytes, chunks: Iterable[bytes]) -> int:
-    """Send a C-STORE request and give its response's status. Raises AssociationLost."""
+def is_kept(status: int) -> bool:
+    """Say whether the peer has the object."""
+    return status == SUCCESS or status in WARNINGS
+
+
+def send_data(association: TunedAssociation, context_id: int, command: bytes, chunks: Iterable[bytes]) -> C_STORE:
+    """Send a C-STORE request and give its response, which has a status. Raises AssociationLost."""
     try:
         association.dimse.send_command(context_id, command, chunks)
     except (ObjectMissing, NotTranscodable) as error:
@@ -172,7 +178,9 @@ def send_data(association: TunedAssociation, context_id: int, command: bytes, ch
     answer = association.dimse.next_response()
     if not isinstance(answer, C_STORE) or answer.Status is None:
         raise AssociationLost("no answer to C-STORE")
-    return int(answer.Status)
+    if is_kept(answer.Status):
+        association.traffic.sent += 1
+    return answer
 
 
 def _led_by(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -59,12 +59,12 @@ def on_store(event: Event) -> int | Dataset:
         answer = _store(event, incoming)
     finally:
         incoming.path.unlink(missing_ok=True)
-    session = session_of(event)
+    traffic = event.assoc.traffic
     if answer == SUCCESS:
-        session.stored += 1
+        traffic.stored += 1
     else:
-        session.failed += 1
-        session.last_error = answer.ErrorComment if isinstance(answer, Dataset) else ""
+        traffic.failed += 1
+        session_of(event).last_error = answer.ErrorComment if isinstance(answer, Dataset) else ""
     return answer
 
 

@@ -8,11 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 from django.utils import timezone
-from pynetdicom import build_role
+from pynetdicom import build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.sop_class import UnifiedProcedureStepEvent, UnifiedProcedureStepPush
 
-from studies.dimse.dimse_client import associated, calling_ae
+from studies.dimse.calling import associated
 from studies.dimse.errors import NodeRefuses
 from studies.dimse.models import Node
 from studies.dimse.scp import MESSAGE_SYNTAXES
@@ -43,12 +43,11 @@ def deliver_report(payload: dict[str, Any]) -> None:
     waiting = EventReport.objects.filter(
         ae_title=node.ae_title, workitem__site_id=node.site_id, delivered_at__isnull=True, pk__lte=report.pk
     ).select_related("workitem")
-    ae = calling_ae(node)
-    ae.add_requested_context(UnifiedProcedureStepEvent, list(MESSAGE_SYNTAXES[:2]))
+    contexts = [build_context(UnifiedProcedureStepEvent, list(MESSAGE_SYNTAXES[:2]))]
     # We call, and are the SCP all the same (PS3.4 CC.2.4.3, PS3.7 D.3.3.4).
     roles = [build_role(UnifiedProcedureStepEvent, scu_role=True, scp_role=True)]
     counts: Counter[str] = Counter()
-    with associated(node, ae, ext_neg=roles) as association:
+    with associated(node, contexts, negotiation=roles) as association:
         for one in waiting.order_by("pk"):
             _tell(association, one)
             mark_delivered([one.pk])

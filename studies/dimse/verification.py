@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from django.utils.translation import gettext as _
+from pynetdicom import build_context
 from pynetdicom.sop_class import Verification
 
+from studies.dimse.calling import associated
 from studies.dimse.client import Query
 from studies.dimse.clients import client_of
-from studies.dimse.dimse_client import associated, calling_ae
 from studies.dimse.errors import NodeRefuses, NodeUnavailable
 from studies.dimse.models import Node
 from studies.dimse.tls import client_context
@@ -101,11 +102,9 @@ def _secure(node: Node) -> list[Step]:
 
 def _associate_and_echo(node: Node) -> list[Step]:
     name = _("Open an association")
-    ae = calling_ae(node)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = SECONDS
-    ae.add_requested_context(Verification)
+    contexts = [build_context(Verification)]
     try:
-        with associated(node, ae) as association:
+        with associated(node, contexts, connect_seconds=SECONDS, answer_seconds=SECONDS) as association:
             accepted = Step(name, True, _("“%(title)s” accepts us.") % {"title": node.ae_title})
             try:
                 status = association.send_c_echo()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import Site
@@ -37,9 +39,15 @@ def steps_under_way(site_ids: Iterable[int] | None = None) -> list[PerformedProc
     return list(steps if site_ids is None else steps.filter(site__in=sorted(site_ids)))
 
 
-def studies_under_way(site_ids: Iterable[int] | None = None) -> set[str]:
-    """Give the Study Instance UIDs for which a modality is at work."""
-    return {uid for step in steps_under_way(site_ids) for uid in step.study_instance_uids}
+def is_under_way(site_ids: Iterable[int] | None = None) -> Q:
+    """Give the condition that a modality is at work for a study."""
+    uids: dict[int, set[str]] = defaultdict(set)
+    for step in steps_under_way(site_ids):
+        uids[step.site_id].update(step.study_instance_uids)
+    condition = Q(pk__in=[])
+    for site_id, of_site in uids.items():
+        condition |= Q(site=site_id, study_instance_uid__in=sorted(of_site))
+    return condition
 
 
 @transaction.atomic
@@ -51,7 +59,7 @@ def follow_steps(*, study_id: int) -> None:
     study = Study.objects.select_for_update(of=("self",)).filter(pk=study_id).first()
     if study is None:
         return
-    if study.study_instance_uid in studies_under_way([study.site_id]):
+    if Study.objects.filter(is_under_way([study.site_id]), pk=study_id).exists():
         reading.begin_acquisition(study=study)
     elif study.number_of_instances:
         reading.end_acquisition(study=study, has_images=True)
@@ -71,7 +79,7 @@ def end_forgotten() -> int:
     ended = 0
     for site_id in Site.objects.order_by("pk").values_list("pk", flat=True):
         waiting = Study.objects.filter(site=site_id, status=Study.Status.ACQUIRING)
-        forgotten = waiting.exclude(study_instance_uid__in=studies_under_way([site_id]))
+        forgotten = waiting.exclude(is_under_way([site_id]))
         for study_id in list(forgotten.values_list("pk", flat=True)):
             follow_steps(study_id=study_id)
             ended += 1

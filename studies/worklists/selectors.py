@@ -14,7 +14,7 @@ from accounts.models import Membership, Role, User
 from accounts.principals import Principal
 from studies.access import studies_visible_to
 from studies.models import Study
-from studies.orders.acquisition import studies_under_way
+from studies.orders.acquisition import is_under_way
 from studies.person_names import searchable
 from studies.reading import OPEN_STATUSES
 from studies.worklists.models import ReadingGroup, SavedFilter, WorklistPreference
@@ -144,8 +144,8 @@ def waiting(
 ) -> Iterator[Study]:
     """Give the cases of the list that the principal may take next, in the list's own order.
 
-    Those are unread, have all their images, aren't another's by assignment unless the list asks for it, and nobody else holds them. Without a
-    filter of its own the list is taken by urgency, the oldest first.
+    Those are unread, have all their images, aren't another's by assignment unless the list asks for it, and nobody else
+    holds them. Without a filter of its own the list is taken by urgency, the oldest first.
     """
     unread = worklist(principal, {**criteria, "status": [Study.Status.ARRIVED]})
     sites = principal.sites_with(Capability.REPORT_WRITE)
@@ -157,7 +157,7 @@ def waiting(
     if not criteria.get("assigned"):
         unread = unread.filter(Q(assigned_to__isnull=True) | Q(assigned_to=principal.user))
     # A study's first images are here a moment before its status says that more are to come.
-    unread = unread.exclude(study_instance_uid__in=studies_under_way(sites))
+    unread = unread.exclude(is_under_way(sites))
     if beside is not None:
         unread = unread.exclude(pk=beside.pk)
     yield from unread.select_related("site", "patient").order_by(*order.order)[:20]

@@ -188,7 +188,10 @@ def test_the_monitor_shows_who_is_connected_what_waits_and_what_went_wrong(
     live = associations.opened(node=node, site=north, ae_title="PACS", address="10.1.2.3")
     ended = associations.opened(node=node, site=north, ae_title="PACS", address="10.1.2.4")
     associations.closed(
-        association_id=ended.pk, was_aborted=True, stored=41, received_bytes=5_000_000, last_error="It hung."
+        association_id=ended.pk,
+        was_aborted=True,
+        counts={"stored": 41, "received_bytes": 5_000_000},
+        last_error="It hung.",
     )
     client_of("technologist").post(reverse("send_study", args=[study.study_instance_uid]), {"node": node.pk})
     queue.work_off(node.pk, "send")

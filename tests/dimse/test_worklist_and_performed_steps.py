@@ -281,9 +281,7 @@ def test_a_study_is_being_acquired_until_its_modality_says_that_it_has_ended(
     (item,) = items(planned, "W4")
     uid, _ = modality.begin([item])
     image = tmp_path / "image.dcm"
-    image.write_bytes(
-        make_instance(StudyInstanceUID=item.StudyInstanceUID, PatientID="W4", AccessionNumber="AN4")
-    )
+    image.write_bytes(make_instance(StudyInstanceUID=item.StudyInstanceUID, PatientID="W4", AccessionNumber="AN4"))
     assert send(planned, image).returncode == 0
     assert study_status(planned, item.StudyInstanceUID) == "acquiring"
     assert modality.change(uid, PerformedProcedureStepDescription="half").Status == 0x0000

@@ -167,9 +167,7 @@ def test_a_case_has_its_reader_and_its_clock_while_its_images_are_made(
     assert CaseClock.objects.filter(study=study()).exists()
 
 
-def test_a_modality_that_falls_silent_holds_a_case_for_half_a_day(
-    modality: Modality, image: Any, people: Any
-) -> None:
+def test_a_modality_that_falls_silent_holds_a_case_for_half_a_day(modality: Modality, image: Any, people: Any) -> None:
     modality.begin()
     image()
     events.deliver_due()

@@ -103,7 +103,10 @@ class Node(models.Model):
 
 
 class AssociationLog(models.Model):
-    """An association of the listener, live while ``closed_at`` is empty; counts are written at its end."""
+    """An association with a node, live while ``closed_at`` is empty.
+
+    ``recent`` holds triples of the last minute: seconds since the epoch, instances and bytes that had passed till then.
+    """
 
     class Outcome(models.TextChoices):
         LIVE = "live", "Live"
@@ -116,6 +119,7 @@ class AssociationLog(models.Model):
     ae_title = models.CharField(max_length=16)
     address = models.CharField(max_length=45)
     uses_tls = models.BooleanField(default=False)
+    is_outgoing = models.BooleanField(default=False, help_text="We requested it.")
     listener = models.CharField(max_length=80, help_text="Host name and process id, so that a dead one's are closed.")
     outcome = models.CharField(max_length=8, choices=Outcome.choices, default=Outcome.LIVE)
     opened_at = models.DateTimeField(auto_now_add=True)
@@ -123,6 +127,9 @@ class AssociationLog(models.Model):
     stored = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
     received_bytes = models.BigIntegerField(default=0)
+    sent = models.PositiveIntegerField(default=0)
+    sent_bytes = models.BigIntegerField(default=0)
+    recent = models.JSONField(default=list)
     requests = models.JSONField(default=dict, help_text="Other requests by their DIMSE name: how many.")
     last_error = models.CharField(max_length=200, blank=True, help_text="In plain words, never patient data.")
 

@@ -26,6 +26,10 @@ from studies.dimse.transport.upper_layer import IDLE_SECONDS, TunedProvider
 logger = logging.getLogger("atrium.dimse")
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Request:
     """A request that its service answers by itself, message by message."""
@@ -40,8 +44,20 @@ class Request:
         return self.message.MessageID in self.association.dimse.cancel_req
 
 
+@dataclass
+class Traffic:
+    """How many objects an association has brought, how many of these weren't kept, and how many it took out."""
+
+    stored: int = 0
+    failed: int = 0
+    sent: int = 0
+
+
 class TunedAssociation(Association):
-    """An association that sleeps until there's something to serve."""
+    """An association that sleeps until there's something to serve.
+
+    ``pulse`` is called often while it works, from the thread that works; whoever wants to follow it puts it there.
+    """
 
     acse_timeout: float | None
     network_timeout: float | None
@@ -49,6 +65,8 @@ class TunedAssociation(Association):
 
     def __init__(self, ae: ApplicationEntity, mode: str) -> None:
         self._activity = threading.Event()
+        self.traffic = Traffic()
+        self.pulse: Callable[[], None] = _nothing
         super().__init__(ae, mode)
         acse_timeout, network_timeout = self.acse_timeout, self.network_timeout
         self.dul = TunedProvider(self, self.wake)
@@ -110,6 +128,8 @@ class TunedAssociation(Association):
             self._is_paused = True
             self._activity.wait(IDLE_SECONDS)
             self._activity.clear()
+            if self.is_acceptor:
+                self.pulse()
             # Whoever uses this association as SCU from another thread takes the messages meanwhile.
             while True:
                 self._reactor_checkpoint.wait()

@@ -126,6 +126,7 @@ class TunedDimse(DIMSEServiceProvider):
                 pdus, waiting = _pdus(context_id, waiting, largest, is_command=False, is_end=False)
                 self.dul.send_encoded(pdus)
             waiting = waiting + chunk if waiting else chunk
+            self.assoc.pulse()
         if waiting:
             self.dul.send_encoded(_pdus(context_id, waiting, largest, is_command=False, is_end=True)[0])
 
@@ -145,6 +146,8 @@ class TunedDimse(DIMSEServiceProvider):
                     if is_leaving or not self.dul.is_alive() or self.assoc.acse.is_aborted():
                         return None
                     continue
+                if item[1] is None:  # so the library tells that the association is over
+                    return None
                 if item[1].MessageIDBeingRespondedTo is not None:
                     return item[1]
                 requests.append(item)

@@ -53,7 +53,7 @@ class TunedProvider(DULServiceProvider):
         self.event_queue = WakingQueue(self.wake)
         self.to_provider_queue = WakingQueue(self.wake)
         self.to_user_queue = WakingQueue(wake)
-        self.bytes_received = 0
+        self.bytes_received = self.bytes_sent = 0
 
     def wake(self) -> None:
         """Let the reactor look at its queues."""
@@ -136,6 +136,7 @@ class TunedProvider(DULServiceProvider):
         ):
             for context_id, value in primitive.presentation_data_value_list:
                 connected.send(struct.pack(">BxIIB", P_DATA_TF, len(value) + 5, len(value) + 1, context_id) + value)
+                self.bytes_sent += len(value)
             self._idle_timer.restart()
             return
         super().send_pdu(primitive)
@@ -144,6 +145,7 @@ class TunedProvider(DULServiceProvider):
         """Send P-DATA-TF PDUs that are encoded already; in TLS by the reactor's own thread."""
         connected = self.socket
         assert isinstance(connected, TunedSocket)
+        self.bytes_sent += len(pdus)
         if not connected.is_encrypted:
             connected.send(pdus)
         else:

@@ -34,6 +34,7 @@ ROOMS = (
     ("audit", "Audit trail", "shield", "a", (C.AUDIT_VIEW,)),
     ("remote_query", "Remote archives", "server", "e", (C.STUDY_SEND,)),
     ("network", "Network", "network", "d", (C.NODE_MANAGE,)),
+    ("health", "Health", "heart-rate-monitor", "g h", (C.SYSTEM_VIEW,)),
 )
 
 

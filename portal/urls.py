@@ -25,5 +25,6 @@ urlpatterns = [
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="api_schema"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
+    path("health/", views.health_page, name="health"),
     path("metrics", views.metrics, name="metrics"),
 ]

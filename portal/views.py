@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
-from celery import current_app
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
-from django.core.files.storage import storages
-from django.db import DatabaseError, connection
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from accounts.capabilities import Capability
+from accounts.gates import capability_required
 from accounts.models import User
+from portal import health
 from studies.dimse.models import AssociationLog, NodeState, Transfer
 from studies.ingest.models import QuarantinedFile
 from studies.models import DomainEvent, Study
@@ -62,38 +63,40 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def readyz(request: HttpRequest) -> JsonResponse:
-    """Say whether database, storage and broker can be used; 503 when one can't. Tells no more to a stranger."""
-    checks = {"database": _database_works(), "storage": _storage_works(), "broker": _broker_works()}
-    return JsonResponse(
-        {name: "ok" if works else "unavailable" for name, works in checks.items()},
-        status=200 if all(checks.values()) else 503,
+    """Say whether database, storage and broker can be used; 503 when one can't.
+
+    Holders of system.view are told the warnings of the health page, too; a stranger no more than that.
+    """
+    checks = health.necessities()
+    told: dict[str, Any] = {name: "ok" if works else "unavailable" for name, works in checks.items()}
+    principal = request.principal  # type: ignore[attr-defined]
+    if checks["database"] and principal.may(Capability.SYSTEM_VIEW):
+        told["warnings"] = health.warnings()
+    return JsonResponse(told, status=200 if all(checks.values()) else 503)
+
+
+@require_GET
+@capability_required(Capability.SYSTEM_VIEW)
+def health_page(request: HttpRequest) -> HttpResponse:
+    """Show an administrator what works, what waits, and what to be warned of."""
+    words = {"database": _("Database"), "storage": _("Storage"), "broker": _("Queue of jobs (broker)")}
+    parts = [
+        {"name": words[name], "works": works, "status": "failed", "label": _("Can't be used")}
+        for name, works in health.necessities().items()
+    ]
+    listener = _("DICOM listener, port %(port)s") % {"port": settings.ATRIUM.dicom_port}
+    parts.append(
+        {
+            "name": listener,
+            "works": health.listener_answers(),
+            "status": "waiting",
+            "label": _("Not on this machine"),
+        }
     )
-
-
-def _database_works() -> bool:
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except DatabaseError:
-        return False
-    return True
-
-
-def _storage_works() -> bool:
-    try:
-        storages["objects"].exists("readiness")
-    except Exception:  # each storage has errors of its own
-        return False
-    return True
-
-
-def _broker_works() -> bool:
-    try:
-        with current_app.connection_for_write(connect_timeout=2) as broker:
-            broker.ensure_connection(max_retries=1, interval_start=0)
-    except Exception:  # each broker has errors of its own
-        return False
-    return True
+    context = {"parts": parts, "warnings": health.warnings(), "figures": health.figures()}
+    response = render(request, "health.html", context)
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 @require_GET

@@ -13,6 +13,18 @@ class NotTranscodable(Exception):
     """The instance can't be given in the wanted transfer syntax; the message says why."""
 
 
+class NotMultiframe(Exception):
+    """The instance is of a kind that has no frames to choose from."""
+
+
+class FramesNotFound(Exception):
+    """None of the frames that were asked for is there."""
+
+
+class NotTimed(Exception):
+    """Frames were asked for by time, and the instance doesn't say when they were made."""
+
+
 class NotCorrectable(ValueError):
     """A correction names what may not be corrected, or gives a value that its VR doesn't allow."""
 

@@ -76,6 +76,23 @@ def transcoded_file(
     return _compressed_file(frames, target)
 
 
+def file_of_frames(frames: Frames, target: UID) -> Iterator[bytes]:
+    """Give a Part 10 file made anew of frames, their streams as stored where the transfer syntax is their own.
+
+    Raises NotTranscodable, ObjectMissing.
+    """
+    if target in NATIVE_TARGETS:
+        return _uncompressed_file(frames, target)
+    if target != frames.syntax or not frames.is_compressed:
+        raise NotTranscodable(f"Frames can't be given as {target.name}.")
+    # The first one shows whether they can be told apart.
+    return _encapsulated_file(frames, frames.form, target, chain([frames.stored(1)], _stored_from(frames, 2)))
+
+
+def _stored_from(frames: Frames, first: int) -> Iterator[bytes]:
+    return (frames.stored(number) for number in range(first, len(frames) + 1))
+
+
 def transcoded_frame(frames: Frames, number: int, transfer_syntax_uid: str, *, allow_lossy: bool = False) -> bytes:
     """Give one frame (counted from 1): little-endian samples, or one bit stream of a compressed transfer syntax.
 
@@ -136,12 +153,12 @@ def _compressed_file(frames: Frames, target: UID) -> Iterator[bytes]:
     first = encode(samples, form, target)
     if target in LOSSY_TARGETS:
         _mark_lossy(frames, samples.nbytes / len(first))
-    header = _header(frames, form, target)
+    rest = (encode(frames.samples(number)[0], form, target) for number in range(2, len(frames) + 1))
+    return _encapsulated_file(frames, form, target, chain([first], rest))
 
-    def streams() -> Iterator[bytes]:
-        yield first
-        for number in range(2, len(frames) + 1):
-            yield encode(frames.samples(number)[0], form, target)
+
+def _encapsulated_file(frames: Frames, form: PixelForm, target: UID, streams: Iterable[bytes]) -> Iterator[bytes]:
+    header = _header(frames, form, target)
 
     def chunks() -> Iterator[bytes]:
         yield file_head(frames.header.file_meta)
@@ -149,7 +166,7 @@ def _compressed_file(frames: Frames, target: UID) -> Iterator[bytes]:
         yield _element_head(form.keyword, "OB", 0xFFFFFFFF, target)
         # The offset table is empty: it would have to come before frames that don't exist yet (PS3.5 §A.4).
         yield ITEM + struct.pack("<I", 0)
-        for stream in streams():
+        for stream in streams:
             yield ITEM + struct.pack("<I", len(stream) + len(stream) % 2)
             yield stream + b"\0" * (len(stream) % 2)
         yield SEQUENCE_END

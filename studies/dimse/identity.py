@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import jwt
 from django.conf import settings
-from django.contrib.auth import authenticate
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from accounts.models import ApiToken, User
+from accounts.passwords import IdentityRefused, user_by_password
 from accounts.principals import Principal, principal_of_user
 from accounts.services import TOKEN_PREFIX, token_digest
 from portal.audit.models import AuditEvent
@@ -19,7 +18,6 @@ from portal.audit.services import record
 from studies.dimse.callers import narrowed
 from studies.dimse.scp import Session
 
-logger = logging.getLogger("atrium.dimse")
 # PS3.7 Table D.3-14. A name alone proves nothing; Kerberos and SAML aren't verified: the caller is its node then.
 USERNAME_AND_PASSCODE, JSON_WEB_TOKEN = 2, 5
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]
@@ -30,19 +28,21 @@ def on_user_identity(event: Event) -> tuple[bool, bytes | None]:
     session: Session | None = event.assoc.atrium_session
     if session is None or event.user_id_type not in {USERNAME_AND_PASSCODE, JSON_WEB_TOKEN}:
         return True, None
-    address = session.caller.principal.ip_address
-    if event.user_id_type == USERNAME_AND_PASSCODE:
-        principal = _by_password(event.primary_field, event.secondary_field or b"", address)
-    else:
-        principal = _by_token(event.primary_field.decode("ascii", "replace").strip(), address)
-    if principal is None:
+    caller = session.caller.principal
+    try:
+        if event.user_id_type == USERNAME_AND_PASSCODE:
+            principal = _by_password(event.primary_field, event.secondary_field or b"", caller)
+        else:
+            principal = _by_token(event.primary_field.decode("ascii", "replace").strip(), caller.ip_address)
+    except IdentityRefused as refusal:
         record(
             AuditEvent.Action.SIGN_IN_FAILED,
-            principal=session.caller.principal,
-            outcome=AuditEvent.Outcome.FAILURE,
+            principal=caller,
+            outcome=AuditEvent.Outcome.REFUSED,
             site_id=session.caller.site.pk,
-            details={"way": "DICOM user identity"},
+            details={"way": "DICOM user identity", "reason": str(refusal), **_tried(event)},
         )
+        session.last_error = f"User identity refused: {refusal}"
         return False, None
     session.caller = narrowed(session.caller, principal)
     record(
@@ -59,29 +59,39 @@ def on_user_identity(event: Event) -> tuple[bool, bytes | None]:
     return True, b""
 
 
-def _by_password(name: bytes, password: bytes, address: str | None) -> Principal | None:
+def _tried(event: Event) -> dict[str, str]:
+    """Give the name that was tried; of a token nothing is told."""
+    if event.user_id_type != USERNAME_AND_PASSCODE:
+        return {}
+    return {"login": event.primary_field.decode("utf-8", "replace")[:150]}
+
+
+def _by_password(name: bytes, password: bytes, caller: Principal) -> Principal:
     try:
-        user = authenticate(None, username=name.decode(), password=password.decode())
-    except UnicodeDecodeError:
-        return None
-    if not isinstance(user, User) or not user.is_active:
-        return None
-    return principal_of_user(user, ip_address=address)
+        user = user_by_password(
+            username=name.decode(),
+            password=password.decode(),
+            ip_address=caller.ip_address,
+            user_agent=f"AE {caller.ae_title}",
+        )
+    except UnicodeDecodeError as error:
+        raise IdentityRefused("not UTF-8") from error
+    return principal_of_user(user, ip_address=caller.ip_address)
 
 
-def _by_token(text: str, address: str | None) -> Principal | None:
+def _by_token(text: str, address: str | None) -> Principal:
     if text.startswith(TOKEN_PREFIX):
         token = ApiToken.objects.select_related("user").filter(digest=token_digest(text)).first()
         if token is None or not token.is_valid or not token.user.is_active:
-            return None
+            raise IdentityRefused("the token is void")
         return principal_of_user(token.user, token=token, ip_address=address)
     return _by_signed_token(text, address)
 
 
-def _by_signed_token(text: str, address: str | None) -> Principal | None:
+def _by_signed_token(text: str, address: str | None) -> Principal:
     """Take a JSON Web Token of the issuer whose public key is configured: its subject is a user name."""
     if not settings.ATRIUM.dicom_jwt_key:
-        return None
+        raise IdentityRefused("signed tokens aren't taken here")
     try:
         claims = jwt.decode(
             text,
@@ -91,7 +101,8 @@ def _by_signed_token(text: str, address: str | None) -> Principal | None:
             options={"require": ["exp", "sub", "aud"]},
         )
     except (jwt.PyJWTError, OSError) as error:
-        logger.warning("a signed identity was refused: %s", type(error).__name__)
-        return None
+        raise IdentityRefused(f"the signed token is void: {type(error).__name__}") from error
     user = User.objects.filter(username=str(claims["sub"]), is_active=True).first()
-    return principal_of_user(user, ip_address=address) if user is not None else None
+    if user is None:
+        raise IdentityRefused("nobody has the token's name")
+    return principal_of_user(user, ip_address=address)

@@ -1,9 +1,10 @@
-"""Retrieve SCP (PS3.4 Annexes C, Y and Z): C-MOVE and C-GET, down to single instances and their headers."""
+"""Retrieve SCP (PS3.4 Annexes C, Y and Z): C-MOVE and C-GET, down to single instances, their headers and frames."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import QuerySet
@@ -29,10 +30,12 @@ from portal.audit.services import record_viewing
 from studies.access import instances_visible_to
 from studies.archive import objects
 from studies.archive.errors import ObjectMissing
+from studies.archive.extraction import Extraction
 from studies.archive.writing import dataset_bytes
 from studies.dimse.callers import Caller, refuse
 from studies.dimse.calling import associated
 from studies.dimse.errors import NodeUnavailable
+from studies.dimse.frames import FRAME, INVALID_REQUEST, NotRetrievable, extraction_of, selection_of, send_extraction
 from studies.dimse.identifiers import InvalidIdentifier, read, text_of
 from studies.dimse.messages import (
     C_GET_RSP,
@@ -45,7 +48,7 @@ from studies.dimse.messages import (
     store_request,
 )
 from studies.dimse.models import Node
-from studies.dimse.query import LEVELS
+from studies.dimse.query import LEVEL_NAMES, LEVELS
 from studies.dimse.scp import (
     CANCELLED,
     IDENTIFIER_DOES_NOT_MATCH,
@@ -81,6 +84,7 @@ MOVE_MODELS: dict[str, tuple[Level, ...]] = {
     PatientStudyOnlyQueryRetrieveInformationModelMove: ALL_LEVELS[:2],
     CompositeInstanceRootRetrieveMove: (Level.INSTANCE,),
 }
+FRAME_MODELS = {CompositeInstanceRootRetrieveGet, CompositeInstanceRootRetrieveMove}
 # The unique key of each level, and where the index has it.
 UNIQUE_KEYS = {
     Level.PATIENT: ("PatientID", "series__study__patient_id_value"),
@@ -114,6 +118,10 @@ class Answering:
     def refuse(self, code: int, comment: str) -> None:
         """End before anything was sent, with the reason for the trail too."""
         refuse(self.caller.principal, comment, site_id=self.caller.site.pk)
+        self.fail(code, comment)
+
+    def fail(self, code: int, comment: str) -> None:
+        """End before anything was sent, with the reason."""
         self.session.last_error = comment
         self._send(code, None, comment)
 
@@ -160,8 +168,8 @@ class Answering:
 def serve_get(request: Request) -> None:
     """Answer C-GET: the instances go by the same association (PS3.4 §C.4.3)."""
     answering = Answering(request, C_GET_RSP)
-    instances = _begin(answering, GET_MODELS)
-    if instances is None:
+    asked = _begin(answering, GET_MODELS)
+    if asked is None:
         return
     contexts = [context for context in request.association.accepted_contexts if context.as_scu]
     allow_lossy = answering.caller.node is not None and answering.caller.node.allows_lossy
@@ -170,18 +178,20 @@ def serve_get(request: Request) -> None:
     def send_one(instance: Instance, number: int) -> int | None:
         if without_bulk_data:
             return _send_header(request.association, instance, number, contexts)
+        if asked.extraction is not None:
+            return send_extraction(request.association, asked.extraction, message_id=number, contexts=contexts)
         return send(request.association, instance, message_id=number, contexts=contexts, allow_lossy=allow_lossy)
 
-    _run(answering, instances, send_one, "C-GET", "")
+    _run(answering, asked.instances, send_one, "C-GET", "")
 
 
 def serve_move(request: Request) -> None:
     """Answer C-MOVE: the instances go to a node that we know, by an association of our own (PS3.4 §C.4.2)."""
     answering = Answering(request, C_MOVE_RSP)
-    instances = _begin(answering, MOVE_MODELS)
-    if instances is None:
+    asked = _begin(answering, MOVE_MODELS)
+    if asked is None:
         return
-    caller = answering.caller
+    instances, caller = asked.instances, answering.caller
     title = str(request.message.MoveDestination or "").strip()
     destination = Node.objects.filter(ae_title=title, site=caller.site, is_active=True).first()
     if destination is None or destination.is_dicomweb or not destination.can_be_called:
@@ -200,6 +210,14 @@ def serve_move(request: Request) -> None:
         with associated(destination, contexts) as association, association.held():
 
             def send_one(instance: Instance, number: int) -> int | None:
+                if asked.extraction is not None:
+                    return send_extraction(
+                        association,
+                        asked.extraction,
+                        message_id=number,
+                        contexts=association.accepted_contexts,
+                        originator=originator,
+                    )
                 return send(
                     association,
                     instance,
@@ -218,8 +236,16 @@ def serve_move(request: Request) -> None:
         answering.end(counts)
 
 
-def _begin(answering: Answering, models: dict[str, tuple[Level, ...]]) -> QuerySet[Instance] | None:
-    """Give the instances asked for, from the gate on; None where the request was refused."""
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for: instances, or of a single one some frames."""
+
+    instances: QuerySet[Instance]
+    extraction: Extraction | None = None
+
+
+def _begin(answering: Answering, models: dict[str, tuple[Level, ...]]) -> Asked | None:
+    """Give what is asked for, from the gate on; None where the request was refused."""
     caller, request = answering.caller, answering.request
     if not caller.may_retrieve:
         answering.refuse(NOT_AUTHORISED, "This AE title may not retrieve.")
@@ -230,13 +256,31 @@ def _begin(answering: Answering, models: dict[str, tuple[Level, ...]]) -> QueryS
             decode(request.message.Identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated),
             caller.character_set,
         )
-        return _asked_for(caller.principal, identifier, models[str(request.context.abstract_syntax)])
+        model = str(request.context.abstract_syntax)
+        if model in FRAME_MODELS and str(identifier.get("QueryRetrieveLevel") or "").strip() == FRAME:
+            return _frames_asked_for(caller.principal, identifier)
+        return Asked(_asked_for(caller.principal, identifier, models[model]))
+    except NotRetrievable as error:
+        answering.fail(error.status, error.comment)
     except InvalidIdentifier as error:
         answering.refuse(IDENTIFIER_DOES_NOT_MATCH, str(error))
     except Exception:  # pydicom raises what it will on garbage
         logger.exception("an identifier can't be read")
         answering.refuse(UNABLE_TO_PROCESS, "The identifier can't be read.")
     return None
+
+
+def _frames_asked_for(principal: Principal, identifier: Dataset) -> Asked:
+    selection = selection_of(identifier)
+    identifier.QueryRetrieveLevel = LEVEL_NAMES[Level.INSTANCE]
+    instances = _asked_for(principal, identifier, (Level.INSTANCE,))
+    # The same UID at two sites is one instance to the one who asks for it.
+    instance = instances.first()
+    if instance is None:
+        return Asked(instances.none())
+    if len(text_of(identifier["SOPInstanceUID"]).split("\\")) != 1:
+        raise NotRetrievable(INVALID_REQUEST, "Frames are of one instance.")
+    return Asked(instances.filter(pk=instance.pk), extraction_of(instance, selection))
 
 
 def _asked_for(principal: Principal, identifier: Dataset, levels: tuple[Level, ...]) -> QuerySet[Instance]:

@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "theme": SIGNED_IN,
     "healthz": EVERYONE,
     "readyz": EVERYONE,
+    "health": {"admin"},
     "metrics": EVERYONE,  # from this machine; from elsewhere see below
     "api_schema": EVERYONE,
     "api_studies": SIGNED_IN,  # an empty list for one who may see none

@@ -17,7 +17,8 @@ from accounts.models import Site
 from portal.audit.models import AuditEvent
 from portal.sealing import unseal
 from studies.dimse import associations, queue, transfers
-from studies.dimse.models import Node, PrefetchRule, RoutingRule, Transfer
+from studies.dimse.models import AssociationLog, Node, PrefetchRule, RoutingRule, Transfer
+from studies.dimse.monitoring import rate_of
 from studies.models import Study
 from tests.factories import make_instance
 from tests.services.dicom_peers import storescp
@@ -200,6 +201,34 @@ def test_the_monitor_shows_who_is_connected_what_waits_and_what_went_wrong(
         assert words in shown or words.replace("&#x27;", "'") in shown, words
     associations.closed(association_id=live.pk)
     assert "Nobody." in client_of("admin").get(reverse("network")).content.decode()
+
+
+def test_speed_is_that_of_the_last_minute(north: Site, client_of: ClientOf) -> None:
+    node, now = node_at(north, free_port()), timezone.now()
+    at = now.timestamp()
+    slow = associations.opened(node=node, site=north, ae_title="PACS", address="10.1.2.3")
+    AssociationLog.objects.filter(pk=slow.pk).update(
+        opened_at=now - timedelta(hours=1),
+        stored=1060,
+        received_bytes=600_000_000,
+        recent=[[at - 300, 900, 1], [at - 70, 1000, 540_000_000], [at - 5, 1060, 600_000_000]],
+    )
+    fast = associations.opened(node=node, site=north, ae_title="PACS", address="10.1.2.4", is_outgoing=True)
+    AssociationLog.objects.filter(pk=fast.pk).update(
+        opened_at=now - timedelta(seconds=10), sent=200, sent_bytes=100_000_000
+    )
+    associations.closed(association_id=fast.pk, counts={"sent": 200, "sent_bytes": 100_000_000})
+    slow.refresh_from_db()
+    fast.refresh_from_db()
+    assert rate_of([slow]).instances == pytest.approx(1.0, rel=0.05)
+    assert rate_of([slow]).octets == pytest.approx(1_000_000, rel=0.05)
+    assert rate_of([fast]).instances == pytest.approx(20, rel=0.2)
+    assert rate_of([slow, fast]).instances == pytest.approx(260 / 60, rel=0.05)
+    shown = client_of("admin").get(reverse("network"), headers=HTMX).content.decode()
+    assert "4.3/s" in shown
+    AssociationLog.objects.filter(pk=slow.pk).update(recent=[[at - 70, 1060, 600_000_000]])
+    slow.refresh_from_db()
+    assert rate_of([slow]).octets == 0, "it idles"
 
 
 def test_transfers_of_long_ago_are_forgotten_but_not_those_that_failed_or_wait(study: Study, north: Site) -> None:

@@ -19,6 +19,7 @@ from pynetdicom.sop_class import (
     CompositeInstanceRetrieveWithoutBulkDataGet,
     CompositeInstanceRootRetrieveGet,
     CTImageStorage,
+    EnhancedMRImageStorage,
     MRImageStorage,
     PatientRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelGet,
@@ -66,7 +67,7 @@ class Sink:
 
     def start(self) -> Any:
         ae = AE("SINK")
-        for sop_class in (CTImageStorage, MRImageStorage):
+        for sop_class in (CTImageStorage, MRImageStorage, EnhancedMRImageStorage):
             ae.add_supported_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         return ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self.on_store)])
 
@@ -154,14 +155,20 @@ def get(
     return received, statuses
 
 
-def move(atrium: Atrium, destination: str, identifier: Dataset, *, ae_title: str = "WS_NORTH") -> list[Dataset]:
+def move(
+    atrium: Atrium,
+    destination: str,
+    identifier: Dataset,
+    model: str = StudyRootQueryRetrieveInformationModelMove,
+    *,
+    ae_title: str = "WS_NORTH",
+) -> list[Dataset]:
     """Retrieve by C-MOVE; give every status."""
     ae = AE(ae_title)
-    ae.add_requested_context(StudyRootQueryRetrieveInformationModelMove)
+    ae.add_requested_context(model)
     association = ae.associate("127.0.0.1", atrium.dicom_port, ae_title="ATRIUM")
     assert association.is_established
     statuses = []
-    model = StudyRootQueryRetrieveInformationModelMove
     for status, failed in association.send_c_move(identifier, destination, model, msg_id=9):
         if failed is not None and "FailedSOPInstanceUIDList" in failed:
             status.failed = failed.FailedSOPInstanceUIDList

@@ -15,16 +15,17 @@ import pydicom
 import pytest
 from django.utils import timezone
 from pydicom.uid import JPEG2000Lossless, generate_uid
-from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import MRImageStorage
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
+from pynetdicom.sop_class import MRImageStorage, Verification
 
 from accounts.models import Site
 from portal.audit.models import AuditEvent
 from studies.archive import objects
 from studies.archive.deidentification import Profile
-from studies.dimse import queue, transfers
-from studies.dimse.errors import NotAllowed
-from studies.dimse.models import Node, NodeState, Transfer, TransferItem
+from studies.dimse import associations, calling, queue, transfers
+from studies.dimse.calling import associated
+from studies.dimse.errors import NodeBusy, NotAllowed
+from studies.dimse.models import AssociationLog, Node, NodeState, Transfer, TransferItem
 from studies.dimse.verification import verify_node
 from studies.models import Instance, Study
 from tests.dimse.test_tls_and_identity import certificate
@@ -444,3 +445,57 @@ def test_real_files_go_to_orthanc_in_every_syntax(
     queue.work_off(node.pk, SEND)
     failed = TransferItem.objects.exclude(status="done").values_list("sop_instance_uid", "error")
     assert list(failed) == []
+
+
+def test_a_node_is_not_called_more_often_at_once_than_it_bears(
+    study: Study,
+    north: Site,
+    sender: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Callable[[timedelta], None],
+) -> None:
+    monkeypatch.setattr(calling, "TURN_SECONDS", 0.3)
+    echo = [build_context(Verification)]
+    with storescp(tmp_path / "in") as port:
+        node = node_at(north, port, maximum_associations=1)
+        transfer = transfers.send_study(study=study, node=node, principal=sender)
+        with associated(node, echo):
+            with pytest.raises(NodeBusy), associated(node, echo):
+                pass
+            queue.work_off(node.pk, SEND)
+            transfer.refresh_from_db()
+            state = NodeState.objects.get()
+            assert (transfer.status, state.down_since, state.failures) == ("queued", None, 0)
+            assert "all are in use" in transfer.last_error
+        clock(queue.TURN_WAIT)
+        queue.work_off(node.pk, SEND)
+    transfer.refresh_from_db()
+    assert transfer.status == "done"
+    assert not AssociationLog.objects.filter(closed_at__isnull=True).exists()
+
+
+def test_what_a_dead_worker_had_open_takes_no_place(study: Study, north: Site, tmp_path: Path) -> None:
+    with storescp(tmp_path / "in") as port:
+        node = node_at(north, port, maximum_associations=1)
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        row = associations.reserved(node)
+        assert row is not None
+        AssociationLog.objects.update(listener=f"{row.listener.rpartition(':')[0]}:{gone.pid}")
+        with associated(node, [build_context(Verification)]) as association:
+            assert association.send_c_echo().Status == 0x0000
+
+
+def test_the_log_tells_what_went_out_while_it_goes(
+    study: Study, north: Site, sender: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(associations, "PULSE_SECONDS", 0.0)
+    with storescp(tmp_path / "in") as port:
+        node = node_at(north, port)
+        transfers.send_study(study=study, node=node, principal=sender)
+        queue.work_off(node.pk, SEND)
+    log = AssociationLog.objects.get()
+    assert (log.is_outgoing, log.sent, log.outcome) == (True, 5, "released")
+    assert log.sent_bytes > sum(i.object_length for i in Instance.objects.all()) - 5 * 1000
+    assert [int(instances) for _, instances, _ in log.recent] == [0, 1, 2, 3, 4]

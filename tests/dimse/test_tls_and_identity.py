@@ -186,6 +186,36 @@ def test_a_user_sees_what_both_they_and_the_node_may_see(secured: Secured) -> No
     assert seen_as(secured, identity(2, "nobody", PASSWORD)) is None
 
 
+SECOND_FACTOR = """
+from allauth.mfa.models import Authenticator
+from accounts.models import User
+Authenticator.objects.create(user=User.objects.get(username="resident"), type="totp", data={"secret": "x"})
+"""
+REFUSALS = """
+from portal.audit.models import AuditEvent
+for e in AuditEvent.objects.filter(action="sign_in_failed", details__way="DICOM user identity").order_by("sequence"):
+    print(e.outcome, e.details.get("login"), e.details["reason"], e.site_id is not None, sep="|")
+"""
+
+
+def test_a_password_is_not_enough_where_there_is_a_second_factor_but_a_token_is(secured: Secured) -> None:
+    assert seen_as(secured, identity(2, "resident", PASSWORD)) == {"T0", "T1"}
+    secured.atrium.manage("shell", "--no-imports", "-c", SECOND_FACTOR)
+    assert seen_as(secured, identity(2, "resident", PASSWORD)) is None
+    assert seen_as(secured, identity(5, secured.atrium.token("resident"))) == {"T0", "T1"}
+    refused = secured.atrium.manage("shell", "--no-imports", "-c", REFUSALS).splitlines()
+    assert refused[-1] == "refused|resident|the account has a second factor and needs a token|True"
+
+
+def test_a_password_is_not_guessed_by_trying_and_each_refusal_is_in_the_trail(secured: Secured) -> None:
+    for _ in range(13):  # six for a name in each of the two listener processes
+        assert seen_as(secured, identity(2, "technologist", "wrong")) is None
+    assert seen_as(secured, identity(2, "technologist", PASSWORD)) is None
+    refused = secured.atrium.manage("shell", "--no-imports", "-c", REFUSALS).splitlines()
+    assert refused[-1] == "refused|technologist|tried too often|True"
+    assert "refused|technologist|wrong name or password|True" in refused
+
+
 def test_tokens_of_ours_and_signed_ones_stand_for_their_user(secured: Secured) -> None:
     assert seen_as(secured, identity(5, secured.atrium.token("radiologist"))) == {"T0", "T1"}
     assert seen_as(secured, identity(5, "atrium_invented")) is None

@@ -1,0 +1,44 @@
+"""What an administrator is told of the installation, and a stranger isn't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from django.conf import LazySettings
+from django.test import Client
+from django.utils import timezone
+
+from studies import events
+from studies.models import DomainEvent
+
+pytestmark = pytest.mark.django_db
+ClientOf = Callable[[str], Client]
+
+
+def test_open_mode_is_warned_of_until_it_is_off(client_of: ClientOf, settings: LazySettings) -> None:
+    settings.ATRIUM = replace(settings.ATRIUM, dicom_open=True)
+    admin = client_of("admin")
+    assert "Open mode" in admin.get("/health/").content.decode()
+    assert "North Hospital" in admin.get("/health/").content.decode()
+    assert "Open mode" in admin.get("/network/").content.decode()
+    assert any("Open mode" in text for text in admin.get("/readyz").json()["warnings"])
+    settings.ATRIUM = replace(settings.ATRIUM, dicom_open=False)
+    assert "Open mode" not in admin.get("/health/").content.decode()
+    assert not any("Open mode" in text for text in admin.get("/readyz").json()["warnings"])
+
+
+def test_a_stranger_learns_no_more_than_whether_it_works(client: Client, settings: LazySettings) -> None:
+    settings.ATRIUM = replace(settings.ATRIUM, dicom_open=True)
+    assert set(client.get("/readyz").json()) == {"database", "storage", "broker"}
+    assert client.get("/healthz").content == b"alive\n"
+
+
+def test_jobs_that_nobody_takes_are_warned_of(client_of: ClientOf) -> None:
+    admin = client_of("admin")
+    events.emit("nobody.listens", number=1)
+    assert "Is the worker started" not in admin.get("/health/").content.decode()
+    DomainEvent.objects.update(due_at=timezone.now() - timedelta(minutes=6))
+    assert "Is the worker started" in admin.get("/health/").content.decode()

@@ -12,7 +12,7 @@ STATUSES = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [("studies", "0011_series_in_order")]
+    dependencies = [("studies", "0012_orders_of_the_archive")]
 
     operations = [
         migrations.AlterField(

@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("orders", "0002_reconciliation")]
+    dependencies = [("orders", "0003_awaiting")]
 
     operations = [
         migrations.AddIndex(

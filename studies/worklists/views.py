@@ -58,7 +58,8 @@ def worklist(request: HttpRequest) -> HttpResponse:
     form, criteria, wanted = asked(request.GET, principal, preference)
     studies = selectors.worklist(principal, criteria)
     orders = scheduled.orders_asked_for(principal, criteria)
-    is_short = selectors.is_short(criteria, studies)
+    count = selectors.counted(studies)
+    is_short = selectors.is_short(criteria, count)
     order = bounded(wanted, is_short=is_short)
     after = request.GET.get("after", "")
     page = scheduled.page_of(studies, orders, order, after=after)
@@ -72,7 +73,8 @@ def worklist(request: HttpRequest) -> HttpResponse:
         keys = {name: ",".join(query.getlist(name)) for name in query}
         details = {"way": "worklist", "keys": keys, "results": len(page.cases)}
         record(AuditEvent.Action.SEARCH, principal=principal, details=details)
-    count = selectors.counted(studies) + (selectors.counted(orders) if orders is not None else 0)
+    if orders is not None:
+        count += selectors.counted(orders)
     context |= {"count": selectors.number(count), "saved_filters": _saved_filters(principal, query)}
     is_part = bool(request.htmx)  # type: ignore[attr-defined]
     response = private(render(request, "worklists/_list.html" if is_part else "worklists/worklist.html", context))

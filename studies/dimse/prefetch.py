@@ -98,11 +98,7 @@ def prefetch(occasion: Occasion, rules: Any) -> list[Transfer]:
     for rule in rules.filter(site_id=occasion.site_id, is_active=True).prefetch_related("nodes"):
         if rule.modalities and occasion.modalities and not occasion.modalities & set(rule.modalities):
             continue
-        held = _held_priors(occasion, rule)
-        if rule.from_cold_storage:
-            for study in held:
-                events.emit("study.wanted_soon", study=study.pk)
-        queued += _from_nodes(occasion, rule, already=len(held))
+        queued += _from_nodes(occasion, rule, already=len(_held_priors(occasion, rule)))
     return queued
 
 

@@ -114,7 +114,6 @@ class RoutingRuleForm(forms.ModelForm):
             "order": _("Small numbers are asked first."),
             "stops": "",
             "conditions": "",
-            "reading_group": _("By its name, as on the department's page."),
         }
         widgets = {"nodes": forms.CheckboxSelectMultiple}
 
@@ -126,6 +125,12 @@ class RoutingRuleForm(forms.ModelForm):
             self.fields["site"].initial = sites[0].pk
         self.fields["nodes"].queryset = Node.objects.filter(site__in=sites, may_receive=True)  # type: ignore[attr-defined]
         self.fields["assign_to"].queryset = _readers(sites)  # type: ignore[attr-defined]
+        self.reading_groups = _reading_groups(sites)
+        self.fields["reading_group"] = forms.ChoiceField(
+            required=False,
+            label=self.fields["reading_group"].label,
+            choices=_as_choices(self.reading_groups, kept=instance.reading_group),
+        )
         self.conditions = _rows(ConditionRow, data, instance.conditions, "conditions")
         self.coercions_in = _rows(CoercionRow, data, instance.coercions_in, "in")
         self.coercions_out = _rows(CoercionRow, data, instance.coercions_out, "out")
@@ -143,6 +148,9 @@ class RoutingRuleForm(forms.ModelForm):
         foreign = [node.ae_title for node in cleaned.get("nodes") or [] if site and node.site_id != site.pk]
         if foreign:
             self.add_error("nodes", _("%(node)s belongs to another site.") % {"node": foreign[0]})
+        group = cleaned.get("reading_group")
+        if group and site and group not in self.reading_groups.get(site.name, []):
+            self.add_error("reading_group", _("%(site)s has no reading group of this name.") % {"site": site.name})
         return cleaned
 
     def take_rows(self) -> None:
@@ -154,6 +162,23 @@ class RoutingRuleForm(forms.ModelForm):
 
 def _chosen(options: dict[str, Any]) -> list[str]:
     return [name for name, value in options.items() if value]
+
+
+def _reading_groups(sites: Any) -> dict[str, list[str]]:
+    """Give the names of the sites' reading groups, by the site's name. The groups are the worklists' room's."""
+    names: dict[str, list[str]] = {}
+    named = sites.filter(reading_groups__isnull=False).order_by("name", "reading_groups__name")
+    for site, group in named.values_list("name", "reading_groups__name"):
+        names.setdefault(site, []).append(group)
+    return names
+
+
+def _as_choices(groups: dict[str, list[str]], *, kept: str) -> list[Any]:
+    """Give choices under their sites' names, and one for a kept name that no group has any longer."""
+    choices: list[Any] = [("", "–"), *((site, [(name, name) for name in names]) for site, names in groups.items())]
+    if kept and not any(kept in names for names in groups.values()):
+        choices.append((kept, _("%(name)s (no longer there)") % {"name": kept}))
+    return choices
 
 
 def _readers(sites: Any) -> Any:
@@ -202,7 +227,6 @@ class PrefetchRuleForm(forms.ModelForm):
             "at_most",
             "within_years",
             "nodes",
-            "from_cold_storage",
         ]
         labels = {
             "is_active": _("Active"),
@@ -211,7 +235,6 @@ class PrefetchRuleForm(forms.ModelForm):
             "same_modality": _("Only priors of the same modality"),
             "same_body_part": _("Only priors of the same body part"),
             "nodes": _("Search and fetch from"),
-            "from_cold_storage": _("Bring back from the archive's cold tier, too"),
         }
         widgets = {"nodes": forms.CheckboxSelectMultiple}
 

@@ -20,6 +20,7 @@ from studies.dimse import associations, queue, transfers
 from studies.dimse.models import AssociationLog, Node, PrefetchRule, RoutingRule, Transfer
 from studies.dimse.monitoring import rate_of
 from studies.models import Study
+from studies.worklists.models import ReadingGroup
 from tests.factories import make_instance
 from tests.services.dicom_peers import storescp
 from tests.services.ports import free_port
@@ -173,6 +174,20 @@ def test_a_wrong_rule_is_explained(north: Site, client_of: ClientOf, fields: dic
 def test_a_rule_takes_no_node_of_another_site(north: Site, south: Site, client_of: ClientOf) -> None:
     answer = client_of("admin").post(reverse("new_routing_rule"), rule_entry(north, nodes=[node_at(south, 104).pk]))
     assert "belongs to another site" in answer.content.decode()
+
+
+def test_a_rule_gives_cases_to_a_reading_group_of_its_site(north: Site, south: Site, client_of: ClientOf) -> None:
+    ReadingGroup.objects.create(site=north, name="Neuro")
+    ReadingGroup.objects.create(site=south, name="Chest")
+    browser = client_of("admin")
+    assert "Neuro" in browser.get(reverse("new_routing_rule")).content.decode()
+    wrong = browser.post(reverse("new_routing_rule"), rule_entry(north, reading_group="Chest"))
+    assert "North Hospital has no reading group of this name" in wrong.content.decode()
+    assert browser.post(reverse("new_routing_rule"), rule_entry(north, reading_group="Neuro")).status_code == 302
+    rule = RoutingRule.objects.get()
+    assert rule.reading_group == "Neuro"
+    ReadingGroup.objects.all().delete()
+    assert "Neuro (no longer there)" in browser.get(reverse("routing_rule", args=[rule.pk])).content.decode()
 
 
 def test_a_prefetch_rule_is_made(north: Site, client_of: ClientOf) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from pydicom.uid import generate_uid
 
 from accounts.models import Site
 from portal.audit.models import AuditEvent
+from studies import events
 from studies.dimse import queue
 from studies.dimse.client import Query
 from studies.dimse.clients import client_of
 from studies.dimse.models import Node, PrefetchRule, Transfer
 from studies.models import DomainEvent, Instance, Study
+from studies.orders.patients import PatientIdentity
+from studies.orders.services import OrderDetails, place_order
 from tests.dimse.test_routing import clock, settle  # noqa: F401  the fixture
-from tests.factories import make_instance
+from tests.factories import make_instance, principal_of
 from tests.services.dicom_peers import Orthanc, dcmqrscp, orthanc, tool
 from tests.services.ports import free_port
 
@@ -181,23 +185,61 @@ def test_priors_come_when_a_study_has_arrived_and_bring_no_others(
     assert Study.objects.count() == 3
 
 
-def test_priors_held_here_are_called_up_from_the_cold_tier_first(
+def test_priors_held_here_are_not_fetched_and_count(
     north: Site,
+    archive: Orthanc,
     ingest_files: Any,
     clock: Any,  # noqa: F811
 ) -> None:
-    PrefetchRule.objects.create(site=north, name="priors", at_most=1, same_body_part=True)
-    ingest_files(
-        north,
-        make_instance(StudyInstanceUID="1.1", StudyDate="20250101", BodyPartExamined="HEAD"),
-        make_instance(StudyInstanceUID="1.2", StudyDate="20240101", BodyPartExamined="CHEST"),
+    node = make_node(north, archive)
+    far = [put(archive, PatientID="HELD", StudyDate=f"202{y}0301") for y in (3, 4)]
+    ingest_files(north, make_instance(PatientID="HELD", StudyDate="20250101", BodyPartExamined="CHEST"))
+    settle(clock)
+    PrefetchRule.objects.create(site=north, name="priors", at_most=2, same_body_part=True).nodes.set([node])
+    ingest_files(north, make_instance(PatientID="HELD", StudyDate="20260101", BodyPartExamined="CHEST"))
+    settle(clock)
+    assert {t.study_instance_uid for t in Transfer.objects.all()} == {far[1]}, "one is here, so one is fetched"
+
+
+def test_priors_come_when_an_order_is_placed_before_any_image(
+    north: Site, archive: Orthanc, people: dict[str, Any]
+) -> None:
+    node = make_node(north, archive)
+    PrefetchRule.objects.create(site=north, name="priors", at_most=2, on_study=False).nodes.set([node])
+    mine = [put(archive, count=2, PatientID="ORDERED", StudyDate=f"202{y}0301") for y in range(2, 5)]
+    put(archive, PatientID="ORDERED", StudyDate="20240401", Modality="MR")
+    order = place_order(
+        site=north,
+        patient=PatientIdentity("ORDERED", "Doe^Jane"),
+        details=OrderDetails("CT thorax", "CT", datetime(2026, 9, 1, 9, tzinfo=UTC)),
+        principal=principal_of(people["admin"]),
     )
-    settle(clock)
-    DomainEvent.objects.filter(name="study.wanted_soon").delete()
-    ingest_files(north, make_instance(StudyInstanceUID="1.3", StudyDate="20260101", BodyPartExamined="CHEST"))
-    settle(clock)
-    event = DomainEvent.objects.get(name="study.wanted_soon")
-    assert Study.objects.get(pk=event.payload["study"]).study_instance_uid == "1.2"
+    events.deliver_due()
+    assert {t.study_instance_uid for t in Transfer.objects.all()} == set(mine[-2:])
+    queue.work_off(node.pk, RETRIEVE)
+    events.deliver_due()
+    fetched = Study.objects.filter(patient=order.patient)
+    assert sorted(fetched.values_list("study_instance_uid", "number_of_instances")) == sorted(
+        (uid, 2) for uid in mine[-2:]
+    )
+    assert Transfer.objects.filter(status="done", origin="prefetch").count() == 2
+    order.refresh_from_db()
+    assert order.study is None, "a prior answers no order"
+
+
+def test_a_rule_for_studies_alone_fetches_nothing_for_an_order(
+    north: Site, archive: Orthanc, people: dict[str, Any]
+) -> None:
+    PrefetchRule.objects.create(site=north, name="priors", on_order=False).nodes.set([make_node(north, archive)])
+    put(archive, PatientID="ORDERED2", StudyDate="20240301")
+    place_order(
+        site=north,
+        patient=PatientIdentity("ORDERED2", "Doe^Jane"),
+        details=OrderDetails("CT thorax", "CT", datetime(2026, 9, 1, 9, tzinfo=UTC)),
+        principal=principal_of(people["admin"]),
+    )
+    events.deliver_due()
+    assert not Transfer.objects.exists()
 
 
 def test_an_archive_that_is_away_holds_up_no_arrival(

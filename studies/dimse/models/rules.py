@@ -67,7 +67,6 @@ class PrefetchRule(models.Model):
     at_most = models.PositiveSmallIntegerField(default=3)
     within_years = models.PositiveSmallIntegerField(default=10)
     nodes = models.ManyToManyField(Node, blank=True, related_name="prefetch_rules")
-    from_cold_storage = models.BooleanField(default=True)
 
     class Meta:
         ordering = ["name"]

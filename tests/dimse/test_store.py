@@ -103,6 +103,15 @@ def test_echo_is_answered(atrium: Atrium) -> None:
     assert subprocess.run(command).returncode == 0
 
 
+def test_a_peer_that_wants_to_shut_us_down_is_let_talk(atrium: Atrium) -> None:
+    command = [dcmtk("termscu"), "-v", "-aet", "CT_NORTH", "-aec", "ATRIUM", "127.0.0.1", str(atrium.dicom_port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "Association Accepted" in done.stdout + done.stderr or "No Acceptable" in done.stdout + done.stderr
+    command[command.index("CT_NORTH")] = "STRANGER"
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode != 0
+    test_echo_is_answered(atrium)
+
+
 def test_an_unknown_caller_and_a_wrong_called_title_are_refused(atrium: Atrium) -> None:
     for calling, called in (("STRANGER", "ATRIUM"), ("CT_NORTH", "ELSEWHERE")):
         command = [dcmtk("echoscu"), "-aet", calling, "-aec", called, "127.0.0.1", str(atrium.dicom_port)]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
@@ -21,6 +22,8 @@ from tests.dimse.test_query import find
 from tests.dimse.test_store import dcmtk, send
 from tests.factories import make_instance
 from tests.services.atrium import Atrium, running_atrium
+from tests.services.dicom_peers import tool, wait_for_port
+from tests.services.ports import free_port
 
 ORDERS = """
 from datetime import date, datetime, timedelta
@@ -148,6 +151,88 @@ def test_a_bad_date_is_refused(planned: Atrium) -> None:
         planned, step_keys(ScheduledProcedureStepStartDate="soon"), ModalityWorklistInformationFind, ae_title="CT_NORTH"
     )
     assert last.Status == 0xC000
+
+
+@pytest.fixture(scope="module")
+def other_server(planned: Atrium, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Run dcmtk's worklist server over what ours tells of its steps; give its port."""
+    folder = tmp_path_factory.mktemp("wlmscpfs")
+    lists = folder / "ATRIUM"
+    lists.mkdir()
+    (lists / "lockfile").touch()
+    universal = step_keys(ScheduledProcedureStepStatus="", **dict.fromkeys(COMPARED_IN_STEP, ""))
+    for keyword in ("PatientBirthDate", "PatientSex", "ReferringPhysicianName", "RequestedProcedureDescription"):
+        setattr(universal, keyword, "")
+    matches, _ = find(planned, universal, ModalityWorklistInformationFind, ae_title="CT_NORTH")
+    assert len(matches) == 6
+    for number, match in enumerate(matches):
+        pydicom.dcmwrite(lists / f"{number}.wl", match, implicit_vr=False, little_endian=True)
+        dump = subprocess.run([dcmtk("dcmdump"), str(lists / f"{number}.wl")], capture_output=True, text=True)
+        assert dump.returncode == 0, dump.stderr
+    port = free_port()
+    command = [tool("wlmscpfs"), "-dfp", str(folder), "-dfr", "-csk", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+COMPARED = ("PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID", "RequestedProcedureID")
+COMPARED_IN_STEP = (
+    *("ScheduledProcedureStepID", "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime", "Modality"),
+    *("ScheduledStationAETitle", "ScheduledPerformingPhysicianName", "ScheduledProcedureStepDescription"),
+)
+
+
+def compared(port: int, identifier: Dataset) -> tuple[list[tuple[str, ...]], int]:
+    """Ask a worklist server; give of each answer what is to be compared, and the last status."""
+    ae = AE("CT_NORTH")
+    ae.add_requested_context(ModalityWorklistInformationFind)
+    association = ae.associate("127.0.0.1", port, ae_title="ATRIUM")
+    assert association.is_established
+    rows, last = [], -1
+    for status, match in association.send_c_find(identifier, ModalityWorklistInformationFind):
+        last = status.Status
+        if match is not None:
+            (step,) = match.ScheduledProcedureStepSequence
+            # dcmtk leaves out what is empty, ours gives it without a value.
+            values = [match.get(k) for k in COMPARED] + [step.get(k) for k in COMPARED_IN_STEP]
+            rows.append(tuple(str(value or "") for value in values))
+    association.release()
+    return sorted(rows), last
+
+
+@pytest.mark.parametrize(
+    ("step", "patient", "count"),
+    [
+        ({}, {}, 6),
+        ({"Modality": "MR"}, {}, 1),
+        ({"ScheduledProcedureStepStartDate": "20260302"}, {}, 2),
+        ({"ScheduledProcedureStepStartDate": "20260303-"}, {}, 4),
+        ({"ScheduledProcedureStepStartDate": "-20260302"}, {}, 2),
+        ({"ScheduledProcedureStepStartDate": "20260302", "ScheduledProcedureStepStartTime": "0800-1000"}, {}, 1),
+        ({"ScheduledProcedureStepStartTime": "230000-235900"}, {}, 1),
+        ({"ScheduledPerformingPhysicianName": "Curie*", "ScheduledProcedureStepStartDate": "20260302"}, {}, 2),
+        ({"ScheduledPerformingPhysicianName": "Joliot*"}, {}, 0),
+        ({}, {"PatientID": "W3"}, 1),
+        ({}, {"PatientName": "Late*"}, 1),
+        ({}, {"PatientName": "?roup^Gil"}, 2),
+        ({}, {"AccessionNumber": "AN2"}, 1),
+        ({}, {"AccessionNumber": "ELSE"}, 0),
+    ],
+)
+def test_dcmtks_worklist_server_answers_the_same(
+    planned: Atrium, other_server: int, step: dict[str, str], patient: dict[str, str], count: int
+) -> None:
+    identifier = step_keys(**{**dict.fromkeys(COMPARED_IN_STEP, ""), **step})
+    for keyword, value in patient.items():
+        setattr(identifier, keyword, value)
+    ours, theirs = compared(planned.dicom_port, identifier), compared(other_server, identifier)
+    assert len(ours[0]) == count
+    assert ours == theirs
 
 
 class Modality:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
+from django.conf import settings
 from django.utils.translation import gettext as _
 from pydicom import Dataset
 from pydicom.filereader import read_file_meta_info
@@ -177,9 +178,10 @@ class DimseClient:
 
     def _get(self, identifier: Dataset, receive: Receiver) -> Generator[Progress, None, None]:
         contexts, roles = [build_context(StudyRootQueryRetrieveInformationModelGet)], []
-        for context in islice(StoragePresentationContexts, MOST_CONTEXTS - 1):
-            contexts.append(build_context(context.abstract_syntax, self._received_syntaxes()))
-            roles.append(build_role(context.abstract_syntax, scp_role=True))
+        standard = (str(context.abstract_syntax) for context in StoragePresentationContexts)
+        for sop_class in islice(chain(settings.ATRIUM.dicom_storage_classes, standard), MOST_CONTEXTS - 1):
+            contexts.append(build_context(sop_class, self._received_syntaxes()))
+            roles.append(build_role(sop_class, scp_role=True))
 
         def on_store(event: Event) -> int:
             incoming: IncomingObject = event.request.atrium_incoming

@@ -7,4 +7,5 @@ document.addEventListener("click", (event) => {
   field.setRangeText(`${space}@${button.dataset.mention} `, field.value.length, field.value.length, "end");
   field.focus();
 });
-if (window.location.hash === "#discussion") document.getElementById("discussion-box").open = true;
+// Once htmx waits for it to open.
+document.addEventListener("DOMContentLoaded", () => { if (window.location.hash === "#discussion") document.getElementById("discussion-box").open = true; });

@@ -163,6 +163,13 @@ const atriumBridge = (csrfToken) => {
     tell("studies-shown", { studies: [...new Set(studies.filter(Boolean))] });
   };
 
+  // A study of documents alone is shown, too, though no image is ever drawn.
+  const gridChanged = () => {
+    if (hasRendered) { shownStudies(); return; }
+    const sets = [...grid().viewports.values()].flatMap((v) => v.displaySetInstanceUIDs).map((uid) => services.displaySetService.getDisplaySetByUID(uid));
+    if (sets.length && sets.every((set) => set && !imagesOf(set).some((image) => image.Rows))) onRendered();
+  };
+
   const rememberProtocol = ({ protocol } = {}) => {
     const id = protocol?.id || services.hangingProtocolService.getActiveProtocol()?.protocol?.id;
     if (!id || id === shownProtocol) return;
@@ -232,10 +239,11 @@ const atriumBridge = (csrfToken) => {
       services = servicesManager.services;
       commands = commandsManager;
       const { measurementService, viewportGridService, hangingProtocolService } = services;
+      hangingProtocolService.addCustomAttribute("atriumMammoView", "Side and view of a mammogram", mammoView);
       measurementService.subscribe(measurementService.EVENTS.MEASUREMENT_ADDED, tellMeasurement("added"));
       measurementService.subscribe(measurementService.EVENTS.MEASUREMENT_UPDATED, tellMeasurement("updated"));
       measurementService.subscribe(measurementService.EVENTS.MEASUREMENT_REMOVED, tellMeasurement("removed"));
-      viewportGridService.subscribe(viewportGridService.EVENTS.GRID_STATE_CHANGED, () => hasRendered && shownStudies());
+      viewportGridService.subscribe(viewportGridService.EVENTS.GRID_STATE_CHANGED, gridChanged);
       hangingProtocolService.subscribe(hangingProtocolService.EVENTS.PROTOCOL_CHANGED, rememberProtocol);
       // The event doesn't bubble, but it is captured on its way down.
       document.addEventListener("CORNERSTONE_IMAGE_RENDERED", onRendered, true);
@@ -245,7 +253,7 @@ const atriumBridge = (csrfToken) => {
       if (channel) channel.onmessage = ({ data }) => { if (data?.from === "desk") obey[data.type]?.(data); };
       tell("ready", { hasRendered });
     },
-    getHangingProtocolModule: () => [compareProtocol(), fourUpProtocol()].map((protocol) => ({ name: protocol.id, protocol })),
+    getHangingProtocolModule: () => [compareProtocol(), fourUpProtocol(), mammoProtocol()].map((protocol) => ({ name: protocol.id, protocol })),
   };
 };
 
@@ -289,5 +297,45 @@ const fourUpProtocol = () => ({
     stage("four", 2, 2, [0, 1, 2, 3].map((n) => ({ id: "current", matchedDisplaySetsIndex: n })), 4),
     stage("two", 1, 2, [0, 1].map((n) => ({ id: "current", matchedDisplaySetsIndex: n })), 2),
     stage("one", 1, 1, [{ id: "current" }], 1),
+  ],
+});
+
+// Mammograms by what they say of themselves: the side (Image Laterality, Laterality) and the view (View Code, View
+// Position). OHIF's own protocol goes by words of the description and takes one side for the other.
+const VIEWS = { 399162004: "CC", "R-10242": "CC", 399368009: "MLO", "R-10226": "MLO" };
+const mammoView = (displaySet) => {
+  const image = (displaySet.instances || displaySet.images || [])[0] || displaySet.instance || {};
+  const shared = [image.SharedFunctionalGroupsSequence].flat()[0] || {};
+  const anatomy = [shared.FrameAnatomySequence].flat()[0] || {};
+  const side = image.ImageLaterality || anatomy.FrameLaterality || image.Laterality || "";
+  const code = [image.ViewCodeSequence].flat()[0] || {};
+  return `${side}${VIEWS[code.CodeValue] || image.ViewPosition || ""}`;
+};
+const mammoSelector = (view, study) => ({
+  studyMatchingRules: ofStudy(study).studyMatchingRules,
+  seriesMatchingRules: [withImages, { attribute: "atriumMammoView", required: true, weight: 10, constraint: { equals: { value: view } } }],
+});
+// The chest walls meet in the middle.
+const againstTheMiddle = (side) => {
+  const edge = side === "R" ? 1 : 0;
+  return { storeAsInitialCamera: true, imageArea: [0.9, 0.9], imageCanvasPoint: { imagePoint: [edge, 0.5], canvasPoint: [edge, 0.5] } };
+};
+const mammoStage = (name, rows, columns, shown, minViewportsMatched) => {
+  const built = stage(name, rows, columns, shown.map((id) => ({ id })), minViewportsMatched);
+  built.viewports.forEach((viewport, n) => { viewport.viewportOptions = { ...viewport.viewportOptions, allowUnmatchedView: false, displayArea: againstTheMiddle(shown[n][0]) }; });
+  return built;
+};
+const mammoProtocol = () => ({
+  id: "atrium.mammo",
+  name: "Mammography",
+  numberOfPriorsReferenced: 1,
+  protocolMatchingRules: [],
+  toolGroupIds: ["default"],
+  displaySetSelectors: Object.fromEntries(["RCC", "LCC", "RMLO", "LMLO"].flatMap((view) => [[view, mammoSelector(view, 0)], [`${view}prior`, mammoSelector(view, 1)]])),
+  defaultViewport: { viewportOptions, displaySets: [{ id: "RCC", matchedDisplaySetsIndex: -1 }] },
+  stages: [
+    mammoStage("four", 2, 2, ["RCC", "LCC", "RMLO", "LMLO"], 1),
+    mammoStage("cc", 2, 2, ["RCC", "LCC", "RCCprior", "LCCprior"], 3),
+    mammoStage("mlo", 2, 2, ["RMLO", "LMLO", "RMLOprior", "LMLOprior"], 3),
   ],
 });

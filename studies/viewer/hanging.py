@@ -17,7 +17,7 @@ from studies.access import studies_visible_to
 from studies.models import Study
 from studies.viewer.models import HangingPreference
 
-SINGLE, COMPARE, FOUR_UP, MAMMO, MPR = "default", "atrium.compare", "atrium.fourUp", "@ohif/hpMammo", "mpr"
+SINGLE, COMPARE, FOUR_UP, MAMMO, MPR = "default", "atrium.compare", "atrium.fourUp", "atrium.mammo", "mpr"
 FUSION = "atrium.fusion"
 PROTOCOLS = {
     SINGLE: "One image",
@@ -85,7 +85,9 @@ def hanging_of(principal: Principal, study: Study) -> Hanging:
     ).first()
     if {"PT", "CT"} <= _modalities(study):
         return Hanging(FUSION, priors)
-    protocol = preference.hanging_protocol if preference is not None else _by_modality(modality, priors)
+    # What a person chose may be a protocol that is offered no more.
+    is_chosen = preference is not None and preference.hanging_protocol in PROTOCOLS
+    protocol = preference.hanging_protocol if preference and is_chosen else _by_modality(modality, priors)
     if protocol == COMPARE and not priors:
         protocol = SINGLE
     return Hanging(protocol, priors)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
+from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_GET
+from pydicom import Dataset
 from pydicom.datadict import dictionary_description, dictionary_has_tag
-from pydicom.uid import UID
+from pydicom.uid import UID, SegmentationStorage
 
 from accounts.capabilities import Capability
 from accounts.gates import capability_required
@@ -20,11 +23,13 @@ from portal.audit.services import record_viewing
 from studies.access import visible_study
 from studies.archive import objects as archive_objects
 from studies.archive.metadata import instance_metadata
+from studies.archive.presentation_states import PRESENTATION_STATES, references
 from studies.models import Instance, Study
 
 HTML, PDF, PICTURE, PLAIN = "text/html", "application/pdf", "image/png", ""
 LONGEST_VALUE = 400
 MOST_ROWS = 2000
+MOST_PICTURES = 24
 may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 
@@ -48,7 +53,15 @@ def rendered_as(instance: Instance) -> str:
         return HTML
     if "Waveform" in name or "ECG" in name or instance.number_of_frames:
         return PICTURE
-    return PLAIN
+    return PICTURE if instance.sop_class_uid in PRESENTATION_STATES else PLAIN
+
+
+def objects_of(study: Study) -> QuerySet[Instance]:
+    """Give the study's objects that are no pictures themselves, and segmentations. The caller has passed the gate."""
+    instances = Instance.objects.filter(series__study=study, is_current=True).select_related("series")
+    return instances.filter(Q(number_of_frames=0) | Q(sop_class_uid=SegmentationStorage)).order_by(
+        "series__series_number", "series_id", "instance_number", "pk"
+    )
 
 
 @require_GET
@@ -56,14 +69,9 @@ def rendered_as(instance: Instance) -> str:
 def study_objects(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """List the study's objects that have no pixels: a viewer of images leaves some of them out."""
     study = _study(request, study_instance_uid)
-    instances = (
-        Instance.objects.filter(series__study=study, is_current=True)
-        .select_related("series")
-        .order_by("series__series_number", "series_id", "instance_number", "pk")
-    )
     shown = [
         {"instance": i, "sop_class": UID(i.sop_class_uid).name, "kind": rendered_as(i)}
-        for i in instances.filter(number_of_frames=0)[:MOST_ROWS]
+        for i in objects_of(study)[:MOST_ROWS]
     ]
     context = {"study": study, "objects": shown}
     return render(request, "viewer/objects.html", context)
@@ -86,7 +94,8 @@ def study_object(request: HttpRequest, study_instance_uid: str, sop_instance_uid
         "dicomweb_rendered",
         args=[study.study_instance_uid, instance.series.series_instance_uid, instance.sop_instance_uid],
     )
-    content = instance_metadata(instance, archive_objects.read_dataset(instance))
+    dataset = archive_objects.read_dataset(instance)
+    content = instance_metadata(instance, dataset)
     rows = list(_rows(content, 0))
     context = {
         "study": study,
@@ -94,12 +103,47 @@ def study_object(request: HttpRequest, study_instance_uid: str, sop_instance_uid
         "sop_class": UID(instance.sop_class_uid).name,
         "kind": kind,
         "rendered_url": f"{address}?accept={kind}" if kind else "",
+        "pictures": _presented(study, instance, dataset) if instance.sop_class_uid in PRESENTATION_STATES else [],
         "rows": rows[:MOST_ROWS],
         "has_more": len(rows) > MOST_ROWS,
     }
     response = render(request, "viewer/object.html", context)
     response["Cache-Control"] = "no-store"
     return response
+
+
+def _presented(study: Study, state: Instance, dataset: Dataset) -> list[dict[str, str]]:
+    """Give the images of a presentation state as it shows them, by WADO-URI (PS3.18 §9.1.2.2.3)."""
+    named = references(dataset)[:MOST_PICTURES]
+    here = Instance.objects.filter(
+        series__study=study,
+        is_current=True,
+        number_of_frames__gt=0,
+        sop_instance_uid__in=[r.sop_instance_uid for r in named],
+    ).select_related("series")
+    by_uid = {image.sop_instance_uid: image for image in here}
+    pictures = []
+    for reference in named:
+        image = by_uid.get(reference.sop_instance_uid)
+        if image is None:
+            continue
+        query = {
+            "requestType": "WADO",
+            "studyUID": study.study_instance_uid,
+            "seriesUID": image.series.series_instance_uid,
+            "objectUID": image.sop_instance_uid,
+            "frameNumber": reference.frame,
+            "contentType": PICTURE,
+            "presentationSeriesUID": state.series.series_instance_uid,
+            "presentationUID": state.sop_instance_uid,
+        }
+        if image.number_of_frames == 1:
+            del query["frameNumber"]
+        place = f"series {image.series.series_number}, image {image.instance_number}"
+        where = urlencode({"sop": image.sop_instance_uid, "frame": reference.frame})
+        jump = f"{reverse('study', args=[study.study_instance_uid])}?{where}"
+        pictures.append({"url": f"{reverse('wado_uri')}?{urlencode(query)}", "place": place, "jump": jump})
+    return pictures
 
 
 def _study(request: HttpRequest, study_instance_uid: str) -> Study:

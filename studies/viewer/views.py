@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlencode
 
-from csp.constants import NONE, SELF
+from csp.constants import SELF
 from csp.decorators import csp
 from django.conf import settings
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
@@ -38,7 +38,9 @@ POLICY = {
     "font-src": [SELF, "data:"],
     "connect-src": [SELF, "blob:", "data:"],
     "frame-ancestors": [SELF],
-    "object-src": [NONE],
+    # Encapsulated PDFs, which the browser's own reader shows.
+    "object-src": [SELF, "blob:"],
+    "frame-src": [SELF, "blob:"],
     "base-uri": [SELF],
 }
 SCRIPTS = [Path(__file__).with_name(name) for name in ("bridge.js", "app_config.js")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from django import template
 
+from studies.models import Instance, Study
 from studies.viewer.hanging import PROTOCOLS
+from studies.viewer.objects import objects_of
 
 register = template.Library()
 
@@ -13,3 +15,9 @@ register = template.Library()
 def hanging_protocols() -> dict[str, str]:
     """Give the hanging protocols on offer with their labels."""
     return PROTOCOLS
+
+
+@register.simple_tag
+def objects_beside(study: Study) -> list[Instance]:
+    """Give what the study has beside its images, for a page that the gate has let through."""
+    return list(objects_of(study)[:12])

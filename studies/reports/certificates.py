@@ -50,13 +50,8 @@ def sign_pdf(pdf: bytes, site: Site, *, reason: str) -> bytes:
 
     B-B, or B-T where ``ATRIUM_TSA_URL`` names a timestamp authority (RFC 3161).
     """
-    kept = certificate_of(site)
-    try:
-        signer = _signer(kept)
-    except ValueError:
-        # The secret key was changed: the old signing key can't be opened any more.
-        kept = _make(site)
-        signer = _signer(kept)
+    kept = usable_certificate(site)
+    signer = _signer(kept)
     metadata = signers.PdfSignatureMetadata(
         field_name=SIGNATURE_FIELD,
         md_algorithm="sha256",
@@ -69,6 +64,19 @@ def sign_pdf(pdf: bytes, site: Site, *, reason: str) -> bytes:
     output = BytesIO()
     signers.sign_pdf(IncrementalPdfFileWriter(BytesIO(pdf)), metadata, signer, timestamper=timestamper, output=output)
     return output.getvalue()
+
+
+def usable_certificate(site: Site) -> SiteCertificate:
+    """Give the certificate with which the site signs now, a new one where its key can't be opened any more.
+
+    The secret key locks it: who changes that signs with another certificate.
+    """
+    kept = certificate_of(site)
+    try:
+        _signer(kept)
+    except ValueError:
+        return _make(site)
+    return kept
 
 
 def certificate_of(site: Site) -> SiteCertificate:

@@ -19,7 +19,7 @@ from qrcode.main import QRCode
 
 from portal import pdf_libraries
 from studies.models import Study
-from studies.reports.certificates import sign_pdf
+from studies.reports.certificates import sign_pdf, usable_certificate
 from studies.reports.models import ReportPart
 
 SERIES_NUMBER = 9000
@@ -37,7 +37,14 @@ def report_pdf(study: Study, parts: Sequence[ReportPart]) -> bytes:
     from weasyprint.urls import URLFetcher
 
     address = verification_address(parts[-1])
-    context = {"study": study, "parts": parts, "address": address, "qr": _qr_path(address)}
+    context = {
+        "study": study,
+        "parts": parts,
+        "address": address,
+        "qr": _qr_path(address),
+        "is_retracted": all(part.is_retracted for part in parts),
+        "certificate": usable_certificate(study.site),
+    }
     html = render_to_string("reports/report_pdf.html", context)
     stylesheet = finders.find("css/report_pdf.css")
     assert isinstance(stylesheet, str)

@@ -89,6 +89,50 @@ def test_the_pdf_is_signed_by_the_site(signed: Client, north: Any, tmp_path: Pat
     assert "Total document signed" in said
 
 
+def pages_of(pdf: bytes, tmp_path: Path) -> list[str]:
+    tool = shutil.which("pdftotext")
+    if tool is None:
+        pytest.skip("pdftotext isn't installed")
+    (tmp_path / "pages.pdf").write_bytes(pdf)
+    said = subprocess.run([tool, "-layout", tmp_path / "pages.pdf", "-"], capture_output=True, text=True, check=True)
+    return said.stdout.split("\f")[:-1]
+
+
+def test_the_print_says_who_signed_when_with_what_and_where_to_verify(
+    signed: Client, north: Any, tmp_path: Path
+) -> None:
+    words = " ".join(pages_of(signed.get(f"{DESK}/report.pdf").content, tmp_path)[-1].split())
+    part = ReportPart.objects.get()
+    assert part.signed_at is not None
+    kept = certificates.certificate_of(north)
+    for said in (
+        f"Signed electronically by {part.signer_name}",
+        f"{part.signed_at:%Y-%m-%d %H:%M:%S} UTC",
+        part.sha256,
+        f"/reports/verify/{part.verification_code}/",
+        kept.subject,
+        kept.sha256,
+    ):
+        assert said in words
+
+
+def test_every_page_of_a_retracted_report_says_so(
+    north: Any, ingest_files: Any, client_of: Any, tmp_path: Path
+) -> None:
+    ingest_files(north, make_instance(StudyInstanceUID=UID))
+    browser: Client = client_of("radiologist")
+    browser.post(f"{DESK}/start/")
+    write(browser, findings="\n".join(f"Line {n} of a long report." for n in range(150)), impression="Long.")
+    sign(browser)
+    browser.post(f"{DESK}/retract/", {"ordinal": 1, "password": PASSWORD, "reason_for": "wrong patient"})
+    events.deliver_due()
+    pdf = browser.get(f"{DESK}/report.pdf").content
+    pages = pages_of(pdf, tmp_path)
+    assert len(pages) > 2
+    assert all("RETRACTED" in page for page in pages)
+    assert pdf_status(pdf, north).bottom_line
+
+
 def test_a_changed_pdf_is_found_out(signed: Client, north: Any) -> None:
     pdf = bytearray(signed.get(f"{DESK}/report.pdf").content)
     at = pdf.index(b"/Producer") if b"/Producer" in pdf else len(pdf) // 3

@@ -18,6 +18,8 @@ from studies.dimse.selectors import nodes_managed_by, sites_with_nodes_of
 
 OPEN = (Transfer.Status.QUEUED, Transfer.Status.RUNNING)
 LATEST, MOST_LIVE = 12, 100
+# An association that only keeps itself alive isn't said to move; bytes a second.
+LEAST_TOLD = 1000
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Rate:
 
     instances: float = 0.0
     octets: float = 0.0
+
+    @property
+    def is_worth_telling(self) -> bool:
+        return self.octets >= LEAST_TOLD
 
 
 @dataclass(frozen=True)

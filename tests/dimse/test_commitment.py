@@ -18,6 +18,8 @@ from tests.factories import make_instance
 from tests.services.atrium import Atrium, running_atrium
 from tests.services.ports import free_port
 
+pytestmark = pytest.mark.database
+
 PORT = free_port()
 NODE = f"""
 from studies.dimse.models import Node

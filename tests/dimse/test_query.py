@@ -21,6 +21,8 @@ from tests.dimse.test_store import dcmtk, send, store
 from tests.factories import make_instance
 from tests.services.atrium import Atrium, running_atrium
 
+pytestmark = pytest.mark.database
+
 CT_STUDY, MR_STUDY = "1.2.826.0.1.3680043.8.498.71", "1.2.826.0.1.3680043.8.498.72"
 
 

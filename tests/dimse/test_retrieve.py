@@ -32,6 +32,8 @@ from tests.factories import make_instance
 from tests.services.atrium import Atrium, running_atrium
 from tests.services.ports import free_port
 
+pytestmark = pytest.mark.database
+
 STUDY = "1.2.826.0.1.3680043.8.498.81"
 COUNT = 12
 NODES = """

@@ -33,7 +33,7 @@ from tests.factories import make_instance, principal_of
 from tests.services.dicom_peers import Orthanc, orthanc, storescp
 from tests.services.ports import free_port
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 SEND = Transfer.Kind.SEND
 
 

@@ -118,6 +118,7 @@ def test_an_unknown_caller_and_a_wrong_called_title_are_refused(atrium: Atrium) 
         assert subprocess.run(command, capture_output=True).returncode != 0
 
 
+@pytest.mark.database
 def test_storescu_sends_and_the_data_set_comes_back_as_it_was(atrium: Atrium, token: str, tmp_path: Path) -> None:
     path = tmp_path / "one.dcm"
     path.write_bytes(make_instance())
@@ -147,6 +148,7 @@ def test_every_malformed_file_that_can_be_sent_is_refused(shared: Path, atrium: 
     assert sent >= 4
 
 
+@pytest.mark.database
 def test_what_one_site_sends_is_not_seen_at_the_other(atrium: Atrium, tmp_path: Path) -> None:
     path = tmp_path / "south.dcm"
     path.write_bytes(make_instance(PatientID="SOUTHERNER"))
@@ -176,6 +178,7 @@ def test_peers_that_send_garbage_do_not_disturb_others(atrium: Atrium) -> None:
     test_echo_is_answered(atrium)
 
 
+@pytest.mark.database
 def test_a_peer_that_aborts_in_the_middle_leaves_nothing_visible(atrium: Atrium, token: str) -> None:
     content = make_instance(pixels=np.zeros((1024, 1024), dtype=np.uint16), PatientID="ABORTED")
     ae = AE("CT_NORTH")
@@ -218,6 +221,7 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> bool:
     return is_so()
 
 
+@pytest.mark.database
 def test_killed_in_the_middle_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     study, series = generate_uid(), generate_uid()

@@ -25,6 +25,8 @@ from tests.services.atrium import Atrium, running_atrium
 from tests.services.dicom_peers import tool, wait_for_port
 from tests.services.ports import free_port
 
+pytestmark = pytest.mark.database
+
 ORDERS = """
 from datetime import date, datetime, timedelta
 from django.utils import timezone

@@ -12,11 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.services.ports import free_port
+from tests.services.postgresql import own_database
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 60
@@ -114,7 +115,20 @@ class Atrium:
 
 @contextmanager
 def running_atrium(data: Path, *parts: str, **environment: str) -> Iterator[Atrium]:
-    """Make an installation in ``data`` and start the parts; everything is stopped at the end."""
+    """Make an installation in ``data`` and start the parts; everything is stopped at the end.
+
+    Beside a PostgreSQL (tests.services.postgresql) it has a database there, else SQLite.
+    """
+    with ExitStack() as stack:
+        url = os.environ.get("ATRIUM_DATABASE_URL", "")
+        if url.startswith("postgresql") and "ATRIUM_DATABASE_URL" not in environment:
+            environment["ATRIUM_DATABASE_URL"] = stack.enter_context(own_database(url))
+        with _running(data, *parts, **environment) as atrium:
+            yield atrium
+
+
+@contextmanager
+def _running(data: Path, *parts: str, **environment: str) -> Iterator[Atrium]:
     data.mkdir(parents=True, exist_ok=True)
     atrium = Atrium(data, free_port(), free_port())
     atrium.environment = {

@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psycopg
 
 from tests.services.ports import free_port
 
@@ -57,6 +60,19 @@ def postgresql() -> Iterator[str]:
             yield f"postgresql://postgres@127.0.0.1:{port}/atrium"
         finally:
             run(f"{binaries}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@contextmanager
+def own_database(url: str) -> Iterator[str]:
+    """Make a database of one's own on the server of ``url``, give its URL, and drop it in the end."""
+    name = f"own_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(f'CREATE DATABASE "{name}"')
+    try:
+        yield f"{url.rpartition('/')[0]}/{name}"
+    finally:
+        with psycopg.connect(url, autocommit=True) as server:
+            server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 if __name__ == "__main__":

@@ -89,6 +89,10 @@ def _wait_for(port: int) -> None:
     sys.exit(f"nothing listens on port {port}")
 
 
+# CPU seconds in a second, of a peer that does nothing but wait.
+IDLE = 0.05
+
+
 @contextmanager
 def orthanc(folder: Path) -> Iterator[Peer]:
     """Start Debian's Orthanc with DICOMweb, without authentication."""
@@ -150,6 +154,15 @@ def nginx(folder: Path, servers: str) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait()
+
+
+def settle(peer: Peer) -> None:
+    """Wait until the peer has done what it does after the last request, a minute at most."""
+    for _ in range(60):
+        cpu = peer.cpu_seconds()
+        time.sleep(1)
+        if peer.cpu_seconds() - cpu < IDLE:
+            return
 
 
 def measure(peer: Peer, units: int, work: Callable[[], None]) -> Figure:

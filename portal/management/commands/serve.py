@@ -61,6 +61,7 @@ MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_TOP_PAD_": "4194304",
 }
+WORKER_NICENESS = 5
 
 
 def _web() -> list[str]:
@@ -79,6 +80,8 @@ def _web() -> list[str]:
 
 
 def _worker() -> list[str]:
+    """Jobs, below who waits for an answer: metadata of what was stored can be built once nobody asks for more."""
+    os.nice(WORKER_NICENESS)
     return [
         *(_beside_python("celery"), "--quiet", "-A", "portal", "worker", "--pool", "threads", "--concurrency", "2"),
         *("--loglevel", "WARNING", "--without-gossip", "--without-mingle"),

@@ -107,6 +107,16 @@ def modalities(value: object) -> list[str]:
     return []
 
 
+@register.filter
+def detail(value: object) -> str:
+    """Give a detail of an event in words: `{"q": "lind", "site": ["a", "b"]}` as `q=lind, site=a, b`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={detail(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(detail(one) for one in value)
+    return str(value)
+
+
 def kind_of(bound: BoundField) -> str:
     """Give the kind of control that a form field is drawn as."""
     widget = bound.field.widget

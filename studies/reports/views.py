@@ -82,6 +82,7 @@ def report(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "preliminary": preliminary,
         "critical_results": critical.critical_results_of(principal_of(request)).filter(study=study),
         "is_whole": all(signing.verify_part(p) for p in parts),
+        "may_write": selectors.may_write(principal_of(request), study),
     }
     response = render(request, "reports/report.html", context)
     response["Cache-Control"] = "no-store"

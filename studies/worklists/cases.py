@@ -111,7 +111,7 @@ def _claim_context(principal: Principal, study: Study) -> dict[str, Any]:
 @require_POST
 @may_write_reports
 def next_case(request: HttpRequest) -> HttpResponse:
-    """Claim and open the list's next case that nobody else holds; give the one beside back if it's untouched."""
+    """Claim and open the list's next case that nobody else holds; give the one beside back, untouched or done."""
     principal = principal_of(request)
     query = QueryDict(request.POST.get("query", "")[:1000])
     beside = visible(principal, request.POST["beside"][:64]) if request.POST.get("beside") else None
@@ -120,7 +120,7 @@ def next_case(request: HttpRequest) -> HttpResponse:
             reading.claim_study(study=candidate, principal=principal)
         except ClaimHeldByOther:
             continue
-        if beside is not None and beside.status == Study.Status.ARRIVED:
+        if beside is not None and beside.status not in {Study.Status.IN_READING, Study.Status.PRELIMINARY}:
             _release(beside, principal)
         return redirect(_case_url(candidate, query))
     messages.info(request, _("No unread case is left in this list."))

@@ -75,7 +75,11 @@ def worklist(request: HttpRequest) -> HttpResponse:
         record(AuditEvent.Action.SEARCH, principal=principal, details=details)
     if orders is not None:
         count += selectors.counted(orders)
-    context |= {"count": selectors.number(count), "saved_filters": _saved_filters(principal, query)}
+    context |= {
+        "count": count,
+        "count_shown": selectors.number(count),
+        "saved_filters": _saved_filters(principal, query),
+    }
     is_part = bool(request.htmx)  # type: ignore[attr-defined]
     response = private(render(request, "worklists/_list.html" if is_part else "worklists/worklist.html", context))
     if is_part:

@@ -11,7 +11,12 @@
   const live = document.getElementById("live");
   const list = () => document.getElementById("list");
   const rows = () => document.getElementById("rows");
-  const rowOf = (pk) => rows()?.querySelector(`tr[data-row="${pk}"]`);
+  // Of a long list only what is near the eye stays in the page: a window's rows wait here until one comes back to it.
+  const away = new Map();
+  const rowOf = (pk) => {
+    const wanted = `tr[data-row="${pk}"]`;
+    return rows()?.querySelector(wanted) || [...away.values()].map((kept) => kept.querySelector(wanted)).find(Boolean);
+  };
   let fresh = new Set();
 
   // Clocks and claims run on without the server.
@@ -70,7 +75,7 @@
     const answer = await fetch(`${list().dataset.rowsUrl}?ids=${pks.join(",")}&${list().dataset.query}`, { headers: { "HX-Request": "true" } });
     if (!answer.ok) return;
     const holder = document.createElement("template");
-    holder.innerHTML = `<table><tbody>${await answer.text()}</tbody></table>`;
+    holder.innerHTML = `<table>${await answer.text()}</table>`;
     const now = new Map([...holder.content.querySelectorAll("tr[data-row]")].map((row) => [row.dataset.row, row]));
     for (const pk of pks) {
       const old = rowOf(pk);
@@ -188,18 +193,72 @@
     if (next) next.elements.query.value = list().dataset.query;
   });
 
+  // The list goes on before its end is seen. It scrolls inside the page, so that the margin is the scroller's.
+  const AHEAD = "1500px";
+  const near = { rootMargin: AHEAD, scrollMargin: AHEAD };
+  const ahead = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      ahead.unobserve(entry.target);
+      htmx.trigger(entry.target, "atrium:more");
+    }
+  }, near);
+
+  const putAway = (place) => {
+    // What is chosen or has the focus stays.
+    if (away.has(place) || place.contains(document.activeElement) || place.querySelector(":checked")) return;
+    const height = place.offsetHeight;
+    const kept = document.createDocumentFragment();
+    kept.append(...place.children);
+    away.set(place, kept);
+    const gap = place.insertRow();
+    gap.className = "gap";
+    gap.insertCell().colSpan = 20;
+    gap.style.height = `${height}px`;
+  };
+  const bringBack = (place) => {
+    const kept = away.get(place);
+    if (!kept) return;
+    away.delete(place);
+    place.replaceChildren(kept);
+  };
+  const windows = new IntersectionObserver((entries) => {
+    for (const entry of entries) (entry.isIntersecting ? bringBack : putAway)(entry.target);
+    tick();
+  }, near);
+
+  // Columns may grow with what comes, but don't shrink with what goes.
+  const holdWidths = () => {
+    const heads = [...(rows()?.querySelectorAll("thead th") ?? [])];
+    const widths = heads.map((head) => head.getBoundingClientRect().width);
+    heads.forEach((head, place) => { head.style.minWidth = `${widths[place]}px`; });
+  };
+  const goOn = () => {
+    for (const place of rows()?.querySelectorAll("tbody.window") ?? []) windows.observe(place);
+    const more = rows()?.querySelector(".more-rows");
+    if (more) ahead.observe(more);
+    if (rows()?.querySelectorAll("tbody.window").length > 1) holdWidths();
+  };
+  window.addEventListener("resize", () => {
+    for (const head of rows()?.querySelectorAll("thead th") ?? []) head.style.minWidth = "";
+  });
+
   filter.addEventListener("input", label);
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.target === place || event.detail.target === place) {
       fresh = new Set();
+      away.clear();
       label();
       choose();
     }
     tick();
   });
+  // Only then does the new last row answer.
+  document.addEventListener("htmx:afterSettle", goOn);
 
   label();
   tick();
+  goOn();
   setInterval(tick, TICK);
   // Back from a case, one goes on where one was.
   const last = sessionStorage.getItem("worklist-row");

@@ -109,6 +109,7 @@ def _named_as_studies(orders: QuerySet[Order]) -> QuerySet[Order]:
 def page_of(studies: QuerySet[Study], orders: QuerySet[Order] | None, order: Sorting, *, after: str = "") -> CasePage:
     """Give one window by keyset: the studies, which can be read now, then the orders that were asked for."""
     cases: list[Row] = []
+    size = selectors.size_of(after)
     if not after.startswith(AMONG_ORDERS):
         found = selectors.page_of(studies, order, after=after)
         if found.after or orders is None:
@@ -116,7 +117,7 @@ def page_of(studies: QuerySet[Study], orders: QuerySet[Order] | None, order: Sor
         cases, after = [*found.studies], AMONG_ORDERS
     if orders is None:
         return CasePage(cases, "")
-    room = selectors.PAGE - len(cases)
+    room = size - len(cases)
     following = order.after(orders, after.removeprefix(AMONG_ORDERS)).order_by(*order.order)[: room + 1]
     rows = list(following)
     if len(rows) <= room:

@@ -21,6 +21,8 @@ from studies.worklists.models import ReadingGroup, SavedFilter, WorklistPreferen
 from studies.worklists.sorting import Sorting
 
 PAGE = 30
+# What follows while one scrolls comes in larger windows.
+NEXT_PAGE = 60
 # The status of the filter that no study has: orders whose images aren't there yet; see worklists.scheduled.
 SCHEDULED = "scheduled"
 # A count that goes on costs time and tells nobody more.
@@ -103,10 +105,17 @@ def page_of(studies: QuerySet[Study], order: Sorting, *, after: str = "") -> Pag
 
     Which rows those are is asked first: whole rows, joined with others', would make a sort of thousands slow.
     """
-    pks = list(order.after(studies, after).order_by(*order.order).values_list("pk", flat=True)[: PAGE + 1])
+    size = size_of(after)
+    pks = list(order.after(studies, after).order_by(*order.order).values_list("pk", flat=True)[: size + 1])
     place = {pk: number for number, pk in enumerate(pks)}
-    rows = sorted(rows_of(studies, pks), key=lambda study: place[study.pk])
-    return Page(rows[:PAGE], order.cursor(rows[PAGE - 1]) if len(rows) > PAGE else "")
+    rows = sorted(rows_of(studies, pks[:size]), key=lambda study: place[study.pk])
+    # A row that changed in between may be missing; the list goes on all the same.
+    return Page(rows, order.cursor(rows[-1]) if rows and len(pks) > size else "")
+
+
+def size_of(after: str) -> int:
+    """Give how many rows a window has: the first few at once, then more at a time."""
+    return NEXT_PAGE if after else PAGE
 
 
 def _shown(studies: QuerySet[Study]) -> QuerySet[Study]:

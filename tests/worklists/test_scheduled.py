@@ -112,6 +112,7 @@ def test_windows_hold_every_case_once_in_any_order(
     north: Any, people: Any, sort: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selectors, "PAGE", 3)
+    monkeypatch.setattr(selectors, "NEXT_PAGE", 4)
     for number in range(7):
         place(
             people,

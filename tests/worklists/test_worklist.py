@@ -61,6 +61,7 @@ def test_pages_hold_every_study_once_in_one_order(
     days: list[int | None], sort: str, north: Any, people: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selectors, "PAGE", 3)
+    monkeypatch.setattr(selectors, "NEXT_PAGE", 4)
     Study.objects.all().delete()
     for number, day in enumerate(days):
         day_of = date(2026, 1, day) if day else None

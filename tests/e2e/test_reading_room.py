@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
@@ -13,10 +14,23 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.browser import chromium, needs_chromium, outside, signed_in
-from tests.factories import make_instance
+from tests.factories import PASSWORD, make_instance
 from tests.services.atrium import Atrium, running_atrium
 
 pytestmark = needs_chromium
+MANY = """
+from accounts.models import Site
+from studies.models import Patient, Study
+site = Site.objects.get(slug="north")
+patient = Patient.objects.create(site=site, identity="|MANY", patient_id="MANY", patient_name="Many")
+Study.objects.bulk_create(
+    Study(
+        site=site, patient=patient, study_instance_uid=f"1.2.99.{n}", patient_id_value="MANY", status="final",
+        patient_name=f"MANY{n:04}", patient_name_search=f"MANY{n:04}", study_description="manyfold",
+    )
+    for n in range(400)
+)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -156,19 +170,139 @@ def test_a_wrong_patient_is_corrected_by_keys_and_leaves_so(
         assert sent.OriginalAttributesSequence[0].ModifiedAttributesSequence[0].PatientID == "WRONG"
 
 
-@pytest.mark.parametrize(
-    ("person", "path"),
-    [
-        ("radiologist", "/worklist/"),
-        ("radiologist", "/dashboard/"),
-        ("radiologist", "/worklist/sharing/"),
-        ("technologist", "/orders/"),
-        ("technologist", "/orders/new/"),
-        ("technologist", "/reconciliation/"),
-    ],
-)
-def test_a_phone_shows_all_of_a_page(room: Atrium, browser: Browser, person: str, path: str) -> None:
-    with signed_in(browser, room, person, viewport={"width": 390, "height": 844}) as page:
-        page.goto(f"{room.url}{path}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+def test_what_is_scheduled_comes_and_goes_in_the_list(
+    room: Atrium, technologist: requests.Session, browser: Browser
+) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        page.goto(f"{room.url}/worklist/?status=scheduled&sort=date")
+        expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+        order = {
+            "site": "north",
+            "patient_id": "TOCOME",
+            "patient_name": "Tocome^Tor",
+            "description": "CT head",
+            "modality": "CT",
+            "scheduled_at": datetime.now(UTC).isoformat(),
+            "accession_number": "TOCOME1",
+        }
+        assert technologist.post(f"{room.url}/api/v1/orders/", json=order, timeout=60).status_code == 201
+        expect(page.locator("#new-rows")).to_have_text("1 new", timeout=20_000)
+        page.keyboard.press(".")
+        expect(row(page, "TOCOME")).to_contain_text("Scheduled")
+        expect(row(page, "TOCOME").locator("input")).to_have_count(0)
+        send(room, technologist, PatientName="Tocome^Tor", PatientID="TOCOME", AccessionNumber="TOCOME1")
+        expect(row(page, "TOCOME")).to_have_class(re.compile("is-gone"), timeout=20_000)
+        page.reload()
+        expect(row(page, "TOCOME")).to_have_count(0)
+
+
+def test_a_change_elsewhere_takes_neither_focus_nor_choice(
+    room: Atrium, technologist: requests.Session, browser: Browser
+) -> None:
+    for number in (1, 2):
+        send(room, technologist, PatientName=f"Calm^{number}", PatientID=f"C{number}", AccessionNumber=f"C{number}")
+    with signed_in(browser, room, "radiologist") as page, signed_in(browser, room, "resident") as other:
+        page.goto(f"{room.url}/worklist/?q=calm&sort=name")
+        expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+        page.keyboard.press("j")
+        page.keyboard.press("x")
+        other.goto(f"{room.url}/worklist/?q=calm&sort=name")
+        other.locator(".row-link").first.click()
+        other.click("#claim >> text=Claim")
+        expect(row(page, "CALM, 1").locator(".holder")).to_have_text("resident", timeout=20_000)
+        assert page.evaluate("document.activeElement.closest('tr').textContent.includes('CALM, 1')")
+        assert row(page, "CALM, 1").locator("input").is_checked()
+        assert "until" in (row(page, "CALM, 1").locator(".holder").get_attribute("title") or "")
+        # The keys go on from where one was.
+        page.keyboard.press("j")
+        assert page.evaluate("document.activeElement.closest('tr').textContent.includes('CALM, 2')")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/studies/**")
+        page.keyboard.press("Escape")
+        page.wait_for_url("**/worklist/**")
+        expect(page.locator(".row-link:focus")).to_contain_text("CALM, 2")
+
+
+def test_every_key_that_the_help_names_does_what_it_says(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        page.goto(f"{room.url}/worklist/?status=arrived")
+        page.keyboard.press("?")
+        expect(page.locator("#key-help")).to_be_visible()
+        listed = page.locator("#key-help dt").all_inner_texts()
+        assert {"n", "/", "j", "k", "Enter", "x", "1", "2", "3", "4", "5", "?", "Esc"} <= set(listed)
+        assert len(listed) == len(set(listed)), "a key means one thing"
+        page.keyboard.press("Escape")
+        expect(page.locator("#key-help")).to_be_hidden()
+        for key, query in (("1", "status=arrived"), ("3", "priority=STAT"), ("5", "status=scheduled")):
+            page.keyboard.press(key)
+            page.wait_for_url(f"**{query}**")
+        page.keyboard.press("/")
+        assert page.evaluate("document.activeElement.name") == "q"
+        page.keyboard.type("n")
+        assert page.input_value("input[name=q]") == "n", "a key typed into a field is a letter"
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement === document.body")
+
+
+def test_the_next_case_is_one_key_away_from_the_signed_report(
+    room: Atrium, technologist: requests.Session, browser: Browser
+) -> None:
+    for number in (1, 2):
+        send(
+            room,
+            technologist,
+            PatientName=f"Onward^{number}",
+            PatientID=f"O{number}",
+            AccessionNumber=f"O{number}",
+            Modality="XA",
+            StudyDescription="XA onward",
+        )
+    with signed_in(browser, room, "radiologist") as page:
+        page.goto(f"{room.url}/worklist/?status=arrived&modality=XA&sort=name")
+        page.keyboard.press("n")
+        page.wait_for_url("**/studies/**")
+        first = page.url.split("/studies/")[1].split("/")[0]
+        page.click("text=Write the report")
+        page.fill("#section-findings", "No stenosis.")
+        page.fill("#section-impression", "Normal.")
+        page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("#checks-seen")
+        page.fill("#sign-password", PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".report-signature")
+        page.goto(f"{room.url}/reports/{first}/")
+        page.keyboard.press("n")
+        page.wait_for_url("**/studies/**")
+        # Of the same list, which the report's page doesn't know.
+        expect(page.locator(".patient-strip")).to_contain_text("ONWARD, 2")
+        expect(page.locator("#claim")).to_contain_text("You have this case open until")
+    with signed_in(browser, room, "resident") as page:
+        page.goto(f"{room.url}/studies/{first}/")
+        expect(page.locator("#claim")).not_to_contain_text("has this case open")
+
+
+def test_a_long_list_goes_on_by_itself_and_stays_light(room: Atrium, browser: Browser) -> None:
+    room.manage("shell", "--no-imports", "-c", MANY)
+    with signed_in(browser, room, "radiologist") as page:
+        page.goto(f"{room.url}/worklist/?description=manyfold&sort=name")
+        expect(page.locator("#rows tr[data-row]").first).to_contain_text("MANY0000")
+        page.mouse.move(700, 500)
+        for _ in range(100):
+            page.mouse.wheel(0, 1500)
+            if page.locator("#rows tr", has_text="MANY0399").count():
+                break
+            page.wait_for_timeout(50)
+        expect(row(page, "MANY0399")).to_be_visible()
+        assert page.locator("#rows tr[data-row]").count() < 300, "what is far from the eye isn't in the page"
+        assert page.locator("#rows tr", has_text="MANY0000").count() == 0
+        for _ in range(100):
+            page.mouse.wheel(0, -1500)
+            if page.locator("#rows tr", has_text="MANY0000").count():
+                break
+            page.wait_for_timeout(50)
+        expect(row(page, "MANY0000")).to_be_visible()
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/studies/**")
     assert outside == []

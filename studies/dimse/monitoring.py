@@ -160,9 +160,9 @@ def live_associations(principal: Principal) -> list[LiveAssociation]:
 
 
 def latest_troubles(principal: Principal) -> QuerySet[AssociationLog]:
-    """Give the last associations that were aborted or had an error."""
+    """Give the last associations of callers that were aborted or had an error; of nodes' own, see their states."""
     return (
-        AssociationLog.objects.filter(site__in=sites_with_nodes_of(principal))
+        AssociationLog.objects.filter(site__in=sites_with_nodes_of(principal), is_outgoing=False)
         .filter(Q(outcome=AssociationLog.Outcome.ABORTED) | ~Q(last_error=""))
         .order_by("-opened_at")[:LATEST]
     )

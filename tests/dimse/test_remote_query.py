@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.urls import reverse
 from pydicom.uid import generate_uid
 
@@ -17,7 +19,8 @@ from studies import events
 from studies.dimse import queue
 from studies.dimse.client import Query
 from studies.dimse.clients import client_of
-from studies.dimse.models import Node, PrefetchRule, Transfer
+from studies.dimse.models import AssociationLog, Node, PrefetchRule, Transfer
+from studies.dimse.transfers import queue_retrieval
 from studies.models import DomainEvent, Instance, Study
 from studies.orders.patients import PatientIdentity
 from studies.orders.services import OrderDetails, place_order
@@ -144,10 +147,6 @@ def test_other_sites_archives_cannot_be_asked(north: Site, archive: Orthanc, cli
 
 
 def test_dcmtks_archive_is_asked_and_fetched_from_by_c_get(north: Site, people: Any, tmp_path: Path) -> None:
-    import subprocess
-
-    from studies.dimse.transfers import queue_retrieval
-
     file = tmp_path / "one.dcm"
     file.write_bytes(make_instance(PatientID="AT_DCMTK", StudyInstanceUID="1.2.826.0.1.99"))
     with dcmqrscp(tmp_path / "qr", free_port()) as port:
@@ -160,6 +159,10 @@ def test_dcmtks_archive_is_asked_and_fetched_from_by_c_get(north: Site, people: 
         queue.work_off(node.pk, RETRIEVE)
     assert Transfer.objects.get().status == "done", Transfer.objects.get().last_error
     assert Instance.objects.get().series.study.patient_id_value == "AT_DCMTK"
+    log = AssociationLog.objects.latest("pk")
+    assert (log.is_outgoing, log.stored, log.outcome) == (True, 1, "released")
+    assert log.received_bytes > Instance.objects.get().object_length - 1000
+    assert not list(settings.STAGING_ROOT.iterdir()), "nothing is left of what came"
 
 
 def test_priors_come_when_a_study_has_arrived_and_bring_no_others(

@@ -22,6 +22,7 @@ from portal.audit.services import record
 from studies import events
 from studies.errors import ClaimHeldByOther, NotAllowed
 from studies.models import Priority, StatusChange, Study
+from studies.trail import subject_of
 
 CLAIM_LASTS = timedelta(minutes=20)
 # Waiting for a reader, in the order in which a case passes through them.
@@ -176,9 +177,6 @@ def _record(study: Study, principal: Principal, details: dict[str, Any]) -> None
     record(
         AuditEvent.Action.CHANGE,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details=details,
     )

@@ -37,6 +37,7 @@ from studies.archive.overlay import ORIGINAL_ATTRIBUTES
 from studies.matching import remember_names
 from studies.models import Patient, ReferringPhysician, Series, Study
 from studies.person_names import searchable
+from studies.trail import subject_of
 
 PATIENT_KEYWORDS = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID", "IssuerOfPatientIDQualifiersSequence"),
@@ -86,10 +87,7 @@ def correct_study(*, study: Study, attributes: Mapping[str, Any], reason: str, p
     record(
         AuditEvent.Action.CHANGE,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"what": "study corrected", "attributes": sorted(attributes), "correction": made.pk},
     )
     return made

@@ -31,6 +31,7 @@ from studies.archive.errors import NotAuthorised
 from studies.archive.models import Rejection
 from studies.counting import count_series, count_study
 from studies.models import Instance, Study
+from studies.trail import subject_of
 
 
 class Reason(StrEnum):
@@ -254,9 +255,6 @@ def _record(what: str, study: Study, principal: Principal, count: int, reason: s
     record(
         AuditEvent.Action.CHANGE,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"what": what, "instances": count, **({"code": str(reason)} if reason else {})},
     )

@@ -22,6 +22,7 @@ from studies.access import instances_visible_to, visible_study
 from studies.dicomweb.errors import DicomWebError, empty, not_found
 from studies.dicomweb.framing import IMMUTABLE, REVALIDATED, closing, etag_of, message_type, part_head
 from studies.models import Instance, Study
+from studies.trail import subject_of
 
 MOST_FRAMES = 10_000
 may_retrieve = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
@@ -53,10 +54,7 @@ def leave_trace(request: HttpRequest, study: Study, way: str, **counts: int) -> 
     record_viewing(
         AuditEvent.Action.RETRIEVE,
         principal=principal_of_request(request),
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"way": way},
         **counts,
     )

@@ -63,6 +63,7 @@ from studies.dimse.sending import AssociationLost, Counts, contexts_for, send, s
 from studies.dimse.transport import Request, TunedAssociation
 from studies.matching import Level
 from studies.models import Instance
+from studies.trail import subject_of
 
 logger = logging.getLogger("atrium.dimse")
 PAGE = 200
@@ -324,10 +325,7 @@ def _run(
                 record_viewing(
                     AuditEvent.Action.RETRIEVE,
                     principal=answering.caller.principal,
-                    site_id=study.site_id,
-                    patient_id=study.patient_id_value,
-                    patient_name=study.patient_name,
-                    study_instance_uid=study.study_instance_uid,
+                    **subject_of(study),
                     details={"way": way, **({"destination": destination} if destination else {})},
                 )
             if counts.remaining:

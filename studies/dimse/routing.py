@@ -25,6 +25,7 @@ from studies.dimse.models import Node, RoutedStudy, RoutingRule, Transfer
 from studies.dimse.transfers import current_instances, queue_sending
 from studies.models import Series, Study
 from studies.reading import assign_by_rule, set_priority
+from studies.trail import subject_of
 
 logger = logging.getLogger("atrium.routing")
 DRY_RUN_STUDIES = 100
@@ -117,10 +118,7 @@ def _apply_to_study(rule: RoutingRule, study: Study) -> None:
     record(
         AuditEvent.Action.CHANGE,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"what": "routing rule applied", "rule": rule.name},
     )
 

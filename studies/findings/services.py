@@ -24,6 +24,7 @@ from studies.findings.models import ImageFinding
 from studies.findings.selectors import SIGNED
 from studies.ingest.services import Source, WayIn, ingest, stage
 from studies.models import Instance, Study
+from studies.trail import subject_of
 
 LARGEST_PICTURE = 4 << 20
 LARGEST_SIDE = 1024
@@ -222,9 +223,6 @@ def _record(study: Study, principal: Principal, step: str, finding: ImageFinding
     record(
         AuditEvent.Action.REPORT_DRAFT,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"step": step, "sop_instance_uid": finding.sop_instance_uid, "frame": finding.frame_number},
     )

@@ -18,6 +18,7 @@ from studies.models import Patient, Study
 from studies.orders.errors import CannotUndo, NotAllowed, NotTheSameSite, OrderHasStudy
 from studies.orders.models import Mismatch, Order, PerformedProcedureStep, Reconciliation, ScheduledProcedureStep
 from studies.orders.services import STEPS_OVER, set_order_status
+from studies.trail import subject_of
 
 # What a study takes over from its order, and what a correction changes.
 STUDY_COLUMNS = (
@@ -185,9 +186,6 @@ def trace(study: Study, principal: Principal, details: dict[str, Any]) -> None:
     record(
         AuditEvent.Action.CHANGE,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details=details,
     )

@@ -29,6 +29,7 @@ from studies.orders.matching import candidates_for
 from studies.orders.models import Mismatch, Order, Reconciliation
 from studies.orders.views import principal_of, private, selected_order
 from studies.person_names import displayed
+from studies.trail import subject_of
 
 may_correct = capability_required(Capability.STUDY_CORRECT)
 PAGE = 100
@@ -74,10 +75,7 @@ def reconcile(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     record_viewing(
         AuditEvent.Action.VIEW,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"page": "reconciliation"},
     )
     text = request.GET.get("q", "").strip()[:120]

@@ -23,6 +23,7 @@ from studies.models import Study
 from studies.peer_review.errors import CommentMissing, NotYours
 from studies.peer_review.models import PeerReview, Programme
 from studies.reports.models import ReportPart
+from studies.trail import subject_of
 
 LOOK_BACK = timedelta(days=3)
 LONGEST_COMMENT = 4000
@@ -130,9 +131,6 @@ def _record(principal: Principal, study: Study, step: str, **details: str) -> No
     record(
         AuditEvent.Action.CHANGE,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"what": step, **details},
     )

@@ -16,6 +16,7 @@ from portal.audit.services import record_viewing
 from studies.peer_review import selectors, services
 from studies.peer_review.errors import PeerReviewError
 from studies.peer_review.models import PeerReview, Programme
+from studies.trail import subject_of
 
 RECENT = 100
 may_review = capability_required(Capability.PEER_REVIEW)
@@ -53,10 +54,7 @@ def peer_review(request: HttpRequest, pk: int) -> HttpResponse:
     record_viewing(
         AuditEvent.Action.VIEW,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"page": "peer review"},
     )
     error = ""

@@ -35,6 +35,7 @@ from studies.reports.errors import (
 from studies.reports.models import OpenedPrior, Report, ReportPart, ReportTemplate, ReportVersion
 from studies.reports.outline import Value
 from studies.reports.templates import template_for, templates_for
+from studies.trail import subject_of
 
 LONGEST_TEXT = 50_000
 # Saves within one window share a version: a history of minutes can be read, one of seconds can't.
@@ -289,10 +290,7 @@ def record_on(
         action,
         principal=principal,
         outcome=outcome,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details=details,
     )
 

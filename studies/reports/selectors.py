@@ -11,6 +11,7 @@ from portal.audit.services import record_viewing
 from studies.access import studies_visible_to
 from studies.models import Study
 from studies.reports.models import OpenedPrior, PreliminarySignature, ReportPart, ReportReading, ReportVersion
+from studies.trail import subject_of
 
 
 def may_read(principal: Principal, study: Study) -> bool:
@@ -105,8 +106,5 @@ def record_reading(principal: Principal, study: Study) -> None:
     record_viewing(
         AuditEvent.Action.REPORT_READ,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
     )

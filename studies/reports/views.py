@@ -45,6 +45,7 @@ from studies.reports.requests import (
     study_of,
     written_study_of,
 )
+from studies.trail import subject_of
 
 RECENT = 30
 MOST_VERSIONS = 200
@@ -100,10 +101,7 @@ def pdf(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     record(
         AuditEvent.Action.REPORT_PDF,
         principal=principal_of(request),
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
     )
     response = HttpResponse(content, content_type="application/pdf")
     response["Content-Disposition"] = f'inline; filename="report-{study.pk}.pdf"'

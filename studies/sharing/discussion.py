@@ -18,6 +18,7 @@ from studies.models import Study
 from studies.sharing.errors import NobodyAsked, NotAllowed, NothingSaid, UnknownColleague
 from studies.sharing.models import Comment
 from studies.sharing.selectors import may_be_told, may_discuss
+from studies.trail import subject_of
 
 LONGEST = 4000
 MENTION = re.compile(r"(?<![\w@])@([\w.+-]{1,150}?)(?=[\s,;:!?)]|[.](?:\s|$)|$)")
@@ -83,9 +84,6 @@ def _record(study: Study, principal: Principal, step: str, **details: object) ->
     record(
         AuditEvent.Action.CHANGE,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"what": step, **details},
     )

@@ -22,6 +22,7 @@ from studies.sharing import selectors, teaching
 from studies.sharing.errors import NotAllowed, SharingError
 from studies.sharing.forms import TeachingCaseForm
 from studies.sharing.models import TeachingCase
+from studies.trail import subject_of
 
 PAGE = 100
 may_see_studies = capability_required(Capability.STUDY_VIEW)
@@ -135,10 +136,7 @@ def teaching_case(request: HttpRequest, pk: int) -> HttpResponse:
         record_viewing(
             AuditEvent.Action.VIEW,
             principal=_principal(request),
-            site_id=case.study.site_id,
-            patient_id=case.study.patient_id_value,
-            patient_name=case.study.patient_name,
-            study_instance_uid=case.study.study_instance_uid,
+            **subject_of(case.study),
             details={"page": "teaching case"},
         )
     context = {"case": case, "is_author": case.author_id == _principal(request).user.pk}  # type: ignore[union-attr]

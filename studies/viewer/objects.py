@@ -25,6 +25,7 @@ from studies.archive import objects as archive_objects
 from studies.archive.metadata import instance_metadata
 from studies.archive.presentation_states import PRESENTATION_STATES, references
 from studies.models import Instance, Study
+from studies.trail import subject_of
 
 HTML, PDF, PICTURE, PLAIN = "text/html", "application/pdf", "image/png", ""
 LONGEST_VALUE = 400
@@ -155,10 +156,7 @@ def _study(request: HttpRequest, study_instance_uid: str) -> Study:
     record_viewing(
         AuditEvent.Action.VIEW,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"page": "objects"},
     )
     return study

@@ -24,6 +24,7 @@ from studies.errors import ClaimHeldByOther, NotAllowed
 from studies.models import Priority, Study
 from studies.orders.acquisition import acquisition_of
 from studies.orders.selectors import order_of
+from studies.trail import subject_of
 from studies.worklists import selectors
 from studies.worklists.ages import age
 from studies.worklists.sorting import sorting
@@ -52,10 +53,7 @@ def study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     record_viewing(
         AuditEvent.Action.VIEW,
         principal=principal,
-        site_id=shown.site_id,
-        patient_id=shown.patient_id_value,
-        patient_name=shown.patient_name,
-        study_instance_uid=shown.study_instance_uid,
+        **subject_of(shown),
         details={"page": "study"},
     )
     reads_reports = principal.may(Capability.REPORT_READ, shown.site_id) or principal.may(

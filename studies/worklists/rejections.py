@@ -25,6 +25,7 @@ from studies.archive.models import Rejection
 from studies.archive.rejection import Reason, restore_instances
 from studies.ingest.rejection import reject_instances
 from studies.models import Instance, Series, Study
+from studies.trail import subject_of
 
 PAGE = 50
 may_reject = capability_required(Capability.STUDY_REJECT)
@@ -73,10 +74,7 @@ def reject(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     record_viewing(
         AuditEvent.Action.VIEW,
         principal=principal,
-        site_id=study.site_id,
-        patient_id=study.patient_id_value,
-        patient_name=study.patient_name,
-        study_instance_uid=study.study_instance_uid,
+        **subject_of(study),
         details={"page": "reject"},
     )
     error = ""

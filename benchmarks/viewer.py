@@ -1,7 +1,8 @@
 """``python -m benchmarks viewer``: how long OHIF takes to draw the first and to have the last image of a CT.
 
-The same build with the same configuration opens the same 300 slices in the same chromium, once from Atrium and once
-from Orthanc behind nginx, which serves OHIF's files. The browser's cache is empty each time.
+The same 300 slices in the same chromium, from three places: Orthanc behind nginx with OHIF as it's published, the same
+with OHIF as we build it, and Atrium. Each with a profile of its own on disk: first the empty cache of a first visit,
+then the study opened again as on any other hour of the day, when the browser has kept scripts and their code.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, Route
+from playwright.sync_api import Page, Playwright, sync_playwright
 
 from benchmarks.peers import Peer, atrium, nginx, orthanc
 from benchmarks.plane import CT_STUDY, ct_series, store
-from tests.e2e.browser import DISTINCT_GREYS, chromium
+from studies.viewer.build import build_viewer
+from tests.e2e.browser import CHROMIUM, DISTINCT_GREYS, FLAGS
 from tests.services.atrium import ROOT
 
-BUILD = ROOT / ".build" / "viewer"
+BUILD, PUBLISHED = ROOT / ".build" / "viewer", ROOT / ".build" / "viewer-published"
+# The third opening of a profile is the first that runs code that chromium has kept.
+UNTIL_KEPT = 2
 CONFIGURATION = """
 window.config = {
   name: "bench", routerBasename: "/viewer", extensions: [], modes: [], showStudyList: false,
@@ -64,58 +68,82 @@ def _until(page: Page, is_so: Callable[[], bool]) -> float:
     return time.perf_counter()
 
 
-def _configured(context: BrowserContext) -> None:
-    def answer(route: Route) -> None:
-        route.fulfill(body=CONFIGURATION, content_type="text/javascript")
-
-    context.route("**/viewer/app-config.js", answer)
+Figures = dict[str, list[float]]
 
 
-def measured(browser: Browser, root: str, study: str, slices: int, rounds: int, token: str) -> tuple[float, float]:
-    """Give the medians of several openings, each with an empty cache."""
-    firsts, lasts = [], []
-    for _ in range(rounds):
-        context = browser.new_context(extra_http_headers={"Authorization": token} if token else {})
-        _configured(context)
-        first, last = opened(context.new_page(), f"{root}/viewer/viewer?StudyInstanceUIDs={study}", slices)
-        context.close()
-        firsts.append(first)
-        lasts.append(last)
-    return statistics.median(firsts), statistics.median(lasts)
+def measured(playwright: Playwright, root: str, slices: int, again: int, token: str) -> Figures:
+    """Give the seconds of one visit's first opening and of the ones of the same day, in a new profile."""
+    figures: Figures = {title: [] for title in TITLES}
+    with tempfile.TemporaryDirectory(prefix="atrium-profile-") as profile:
+        context = playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=CHROMIUM,
+            args=FLAGS,
+            extra_http_headers={"Authorization": token} if token else {},
+        )
+        with closing(context):
+            for number in range(UNTIL_KEPT + again):
+                with closing(context.new_page()) as page:
+                    times = opened(page, f"{root}/viewer/viewer?StudyInstanceUIDs={CT_STUDY}", slices)
+                if 0 < number < UNTIL_KEPT:
+                    continue
+                for title, seconds in zip(TITLES[2:] if number else TITLES[:2], times, strict=True):
+                    figures[title].append(seconds)
+    return figures
 
 
-def _proxy(peer: Peer) -> str:
+TITLES = ("first image, empty cache", "last image, empty cache", "first image, same day", "last image, same day")
+
+
+def _proxy(peer: Peer, build: Path, folder: Path) -> str:
+    """Give nginx's configuration as one would write it: OHIF precompressed and kept for good, DICOMweb passed on."""
+    configuration = folder / "app-config.js"
+    configuration.parent.mkdir(parents=True, exist_ok=True)
+    configuration.write_text(CONFIGURATION)
     return f"""
         gzip_static on;
-        location /viewer/ {{ alias {BUILD}/; try_files $uri /viewer/index.html; }}
-        location = /viewer/index.html {{ alias {BUILD}/index.html; }}
+        location = /viewer/app-config.js {{ alias {configuration}; }}
+        location ~ ^/viewer/(.*\\.bundle\\..*)$ {{ alias {build}/$1; expires max; add_header Cache-Control immutable; }}
+        location /viewer/ {{ alias {build}/; try_files $uri /viewer/index.html; }}
+        location = /viewer/index.html {{ alias {build}/index.html; }}
         location /dicom-web/ {{ proxy_pass {peer.root}/; proxy_http_version 1.1; proxy_set_header Connection "";
             proxy_set_header Host $http_host; proxy_buffering off; client_max_body_size 0; }}
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure both and print a table."""
+    """Measure all three, in turns, and print a table of medians."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks viewer", description=__doc__)
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--again", type=int, default=2)
     options = parser.parse_args(arguments)
-    ct, study = ct_series(options.slices, CT_STUDY), CT_STUDY
+    build_viewer(PUBLISHED, as_published=True)
+    ct = ct_series(options.slices, CT_STUDY)
     with tempfile.TemporaryDirectory(prefix="atrium-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        browser = stack.enter_context(chromium())
-        theirs_peer = stack.enter_context(orthanc(folder / "orthanc"))
-        store(theirs_peer, ct, 1)()
-        port = stack.enter_context(nginx(folder / "nginx", _proxy(theirs_peer)))
-        theirs = measured(browser, f"http://127.0.0.1:{port}", study, options.slices, options.rounds, "")
-        ours_peer = stack.enter_context(atrium(folder / "atrium"))
-        store(ours_peer, ct, 1)()
+        peer = stack.enter_context(orthanc(folder / "orthanc"))
+        ours = stack.enter_context(atrium(folder / "atrium"))
+        for one in (peer, ours):
+            store(one, ct, 1)()
         # As when a person comes to read what arrived: the worker has built the metadata.
         time.sleep(12)
-        parts = urlsplit(ours_peer.root)
-        token = str(ours_peer.session.headers["Authorization"])
-        ours = measured(browser, f"http://{parts.netloc}", study, options.slices, options.rounds, token)
-    print(f"| OHIF, {options.slices} slices, seconds | Orthanc | Atrium | ratio |")
-    print("| --- | ---: | ---: | ---: |")
-    for title, their, our in zip(("first image drawn", "last image there"), theirs, ours, strict=True):
-        print(f"| {title} | {their:.2f} | {our:.2f} | {our / their:.2f} |")
+        places: dict[str, tuple[str, str]] = {}
+        for title, build in (("Orthanc", PUBLISHED), ("Orthanc, our OHIF", BUILD)):
+            port = stack.enter_context(
+                nginx(folder / title.replace(", ", "-").replace(" ", "-"), _proxy(peer, build, folder / build.name))
+            )
+            places[title] = (f"http://127.0.0.1:{port}", "")
+        token = str(ours.session.headers["Authorization"])
+        places["Atrium"] = (f"http://{urlsplit(ours.root).netloc}", token)
+        playwright = stack.enter_context(sync_playwright())
+        figures: dict[str, Figures] = {place: {title: [] for title in TITLES} for place in places}
+        for _ in range(options.rounds):
+            for place, (root, credential) in places.items():
+                for title, seconds in measured(playwright, root, options.slices, options.again, credential).items():
+                    figures[place][title] += seconds
+    print(f"| OHIF, {options.slices} slices, seconds | {' | '.join(places)} | ratio | of it to our OHIF |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for title in TITLES:
+        theirs, with_ours, us = (statistics.median(figures[place][title]) for place in places)
+        print(f"| {title} | {theirs:.2f} | {with_ours:.2f} | {us:.2f} | {us / theirs:.2f} | {us / with_ours:.2f} |")

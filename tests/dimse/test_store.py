@@ -221,7 +221,6 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> bool:
     return is_so()
 
 
-@pytest.mark.database
 def test_killed_in_the_middle_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     study, series = generate_uid(), generate_uid()

@@ -315,16 +315,18 @@
   });
   document.addEventListener("DOMContentLoaded", arrive);
 
-  // An earlier study opened beside this one is offered as the comparison.
+  // An earlier study opened beside this one is offered as the comparison, also one opened before the draft was begun.
   document.addEventListener("atrium:prior-opened", async (event) => {
-    if (!form()) return;
-    const data = new URLSearchParams({ csrfmiddlewaretoken: token() });
+    const address = document.getElementById("report-desk")?.dataset.priorsUrl;
+    if (!address) return;
+    const data = new URLSearchParams({ csrfmiddlewaretoken: JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"] });
     for (const uid of event.detail.studies) data.append("prior", uid);
-    const response = await fetch(form().dataset.priorsUrl, { method: "POST", body: data, keepalive: true });
+    const response = await fetch(address, { method: "POST", body: data, keepalive: true });
     const offer = document.getElementById("comparison-offer");
     if (!response.ok || !offer) return;
     const text = (await response.json()).comparison;
-    offer.hidden = !text;
+    const field = offer.closest(".desk-section").querySelector("textarea");
+    offer.hidden = !text || field?.value.includes(text);
     offer.querySelector("button").dataset.text = text;
     offer.querySelector("span").textContent = text;
   });

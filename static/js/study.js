@@ -112,6 +112,10 @@
     waiting = hasRendered ? null : where;
     if (hasRendered) say("jump", where);
   };
+  // Told to the desk, which may still be on its way.
+  const shown = new Set();
+  const tellShown = () => { if (shown.size) document.dispatchEvent(new CustomEvent("atrium:prior-opened", { detail: { studies: [...shown] } })); };
+  document.addEventListener("htmx:afterSwap", (event) => { if (event.detail.target.id === "report-panel") tellShown(); });
   const heard = {
     "image-rendered": () => {
       wait.hidden = true;
@@ -127,8 +131,8 @@
     "key-image": marked,
     // What hangs beside the study was compared with it.
     "studies-shown": ({ studies }) => {
-      const others = studies.filter((uid) => uid !== study);
-      if (others.length) document.dispatchEvent(new CustomEvent("atrium:prior-opened", { detail: { studies: others } }));
+      for (const uid of studies) if (uid !== study) shown.add(uid);
+      tellShown();
     },
     "key-image-refused": () => note(page.dataset.noKeyImage),
     "measurements-saved": ({ count, isFailed }) => note(isFailed ? page.dataset.failed : count ? page.dataset.saved : page.dataset.nothing),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -15,10 +16,13 @@ from playwright.sync_api import Browser, Page
 
 from portal.demo.studies import demo_studies
 from tests.e2e.browser import chromium, needs_chromium, needs_viewer, outside, signed_in, until, viewer_of
+from tests.factories import PASSWORD
 from tests.services.atrium import ROOT, Atrium, running_atrium
 
 pytestmark = [needs_chromium, needs_viewer]
 SLICES = 30
+# The image number that the first viewport says it shows.
+PLACE = "(document.querySelector('[data-cy=viewport-pane]').innerText.match(/I:\\s*(\\d+)/) || [])[1]"
 SR = "1.2.840.10008.5.1.4.1.1.88.33"
 
 
@@ -83,6 +87,9 @@ def test_a_measurement_becomes_words_then_an_sr_and_comes_back(
         until(viewer, "document.querySelectorAll('canvas.cornerstone-canvas').length === 2")
         page.click("text=Write the report")
         page.wait_for_selector("#section-findings")
+        # It was compared with before a word was written.
+        page.click("#take-comparison")
+        assert re.fullmatch(r"CT chest with contrast of \d{4}-\d\d-\d\d\.", page.input_value("#section-comparison"))
         measure(page)
         until(
             page, "/[\\d.]+ mm \\(series \\d+, image \\d+\\)/.test(document.querySelector('#section-findings').value)"
@@ -104,6 +111,24 @@ def test_a_measurement_becomes_words_then_an_sr_and_comes_back(
         page.click("#findings .finding[data-kind=measurement] .finding-jump")
         time.sleep(1)
         assert page.input_value("#section-findings") == words, "what was restored is not written again"
+        # Edited words still lead to the image: here another one is named, and signed.
+        until(viewer, f"{PLACE} !== '5'")
+        page.fill("#section-findings", f"{words}\nA cyst, seen best in (series 2, image 5).")
+        page.fill("#section-impression", "Nodule.")
+        page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("#checks-seen")
+        page.fill("#sign-password", PASSWORD)
+        page.press("#sign-password", "Enter")
+        page.click("article.report a[data-jump]:has-text('series 2, image 5')")
+        until(viewer, f"{PLACE} === '5'")
+    with signed_in(browser, installation, "referrer", color_scheme="light") as page:
+        # From the report's own page, too, and not to the prior's image of the same numbers.
+        page.goto(f"{installation.url}/reports/{study}/")
+        page.click("article.report a[data-jump]:has-text('series 2, image 5')")
+        page.wait_for_url(f"**/studies/{study}/?sop=*")
+        viewer = viewer_of(page)
+        until(viewer, f"{PLACE} === '5'")
     assert outside == []
 
 

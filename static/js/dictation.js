@@ -33,11 +33,11 @@
   };
 
   const ponder = (text) => {
-    let bubble = document.getElementById("heard");
+    let bubble = document.getElementById("dictation-heard");
     if (!text) { bubble?.remove(); return; }
     if (!bubble) {
       bubble = document.createElement("p");
-      bubble.id = "heard";
+      bubble.id = "dictation-heard";
       bubble.setAttribute("aria-hidden", "true");
     }
     bubble.textContent = text;

@@ -91,7 +91,7 @@ def peer_review_figures(request: HttpRequest) -> HttpResponse:
     shares = dict(Programme.objects.values_list("site_id", "percent"))
     sites = [{"site": site, "percent": shares.get(site.pk, 0)} for site in selectors.sites_led_by(principal)]
     rows = [
-        {**row, "scores": [row[f"score_{score.lower()}"] for score in PeerReview.Score.values]}
+        {**row, "scores": [(score, row[f"score_{score.lower()}"]) for score in PeerReview.Score.values]}
         for row in selectors.figures(principal)
     ]
     context = {"rows": rows, "sites": sites, "scores": PeerReview.Score.values}

@@ -74,11 +74,11 @@ def test_what_is_heard_for_good_goes_in_at_the_caret_and_is_saved(page: Page) ->
     page.keyboard.press("F9")
     assert page.evaluate("[ear.interimResults, ear.continuous]") == [True, True]
     hear(page, "the heart is", is_final=False)
-    assert page.inner_text("#heard") == "the heart is"
+    assert page.inner_text("#dictation-heard") == "the heart is"
     assert findings(page) == "The lungs are clear. No effusion."
     hear(page, "the heart is normal full stop")
     assert findings(page) == "The lungs are clear. The heart is normal. No effusion."
-    assert page.locator("#heard").count() == 0
+    assert page.locator("#dictation-heard").count() == 0
     hear(page, "no nodule period")
     assert findings(page) == "The lungs are clear. The heart is normal. No nodule. No effusion."
     page.wait_for_selector(SAVED)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 from tests.services.postgresql import postgresql
@@ -61,6 +62,19 @@ INSERT INTO worklists_caseclock (study_id, due_at) SELECT id, received_at + INTE
 WHERE status IN ('arrived', 'in_reading', 'preliminary')
 """
 
+# Ten thousand orders whose images aren't there yet among those that studies answered.
+ORDERS = """
+INSERT INTO orders_order (site_id, patient_id, study_id, accession_number, placer_order_number, filler_order_number,
+    study_instance_uid, requested_procedure_id, requested_procedure_description, requested_procedure_code, priority,
+    indication, referring_physician_id, referring_physician_name, patient_class, patient_location, admission_id, status,
+    status_at, scheduled_at, modality, placed_at)
+SELECT site_id, patient_id, CASE WHEN n <= %(open)s THEN NULL ELSE id END, 'O' || n, '', '', '2.25.' || n, 'R' || n,
+    study_description, '{}', priority, '', referring_physician_id, referring_physician_name, 'O', '', '',
+    CASE WHEN n <= %(open)s THEN (ARRAY['scheduled','scheduled','arrived','in_progress'])[1 + n %% 4]
+    ELSE 'completed' END, now(), now() + (n %% 20000) * INTERVAL '2 minutes', left(modalities_in_study, 16), now()
+FROM (SELECT row_number() OVER (ORDER BY id) AS n, * FROM studies_study) AS s WHERE n <= %(orders)s
+"""
+
 LISTS = {
     "all, newest first": "",
     "unread, STAT first": "status=arrived&sort=priority,date",
@@ -80,6 +94,14 @@ LISTS = {
     "referrer": "referrer=okaf",
     "sorted by name": "sort=name",
     "three columns": "status=arrived&sort=modality,priority,-date",
+    "sorted by arrival": "sort=-arrival",
+    "sorted by patient ID": "sort=patient_id",
+    "sorted by accession number": "sort=-accession",
+    "sorted by day, then modality": "sort=-date,modality",
+    "scheduled, STAT first": "status=scheduled&sort=priority,date",
+    "scheduled, of a day": "status=scheduled&since=TODAY&sort=date",
+    "scheduled, by name": "status=scheduled&q=lindq",
+    "scheduled and unread": "status=scheduled&status=arrived&sort=priority,date",
 }
 
 
@@ -120,7 +142,7 @@ def measure(studies: int, rounds: int, *, explain: bool) -> None:
     print("| list | p50 | p95 | CPU p50 | goal |\n| --- | ---: | ---: | ---: | ---: |")
     missed = [_row("first paint", lambda: client.get("/worklist/"), rounds, FIRST_PAINT_MS)]
     for title, query in LISTS.items():
-        address = "/worklist/?" + query.replace("GROUP", str(group))
+        address = "/worklist/?" + _query(query, group)
         missed.append(_row(title, _filtered(client, address), rounds, FILTER_MS))
     deep = _deep(client, "/worklist/?status=arrived&sort=priority,date", 60)
     missed.append(_row("60 windows down, unread", _filtered(client, deep), rounds, FILTER_MS))
@@ -154,16 +176,21 @@ def _fill(studies: int) -> int:
         "studies": studies,
         "patients": max(studies // 3, 1),
         "open": min(OPEN, studies),
+        "orders": studies // 2,
     }
     started = time.monotonic()
     with connection.cursor() as cursor:
-        for statement in (PATIENTS, STUDY_ROWS, CLOCKS):
+        for statement in (PATIENTS, STUDY_ROWS, CLOCKS, ORDERS):
             cursor.execute(statement, values)
         cursor.execute("VACUUM ANALYZE")
     print(f"filled in {time.monotonic() - started:.0f} s", file=sys.stderr)
     group = ReadingGroup.objects.create(site=sites["north"], name="Neuro", modalities=["CT", "MR"], words=["head"])
     group.members.add(people["radiologist"])
     return int(group.pk)
+
+
+def _query(query: str, group: int) -> str:
+    return query.replace("GROUP", str(group)).replace("TODAY", date.today().isoformat())
 
 
 def _filtered(client: Any, address: str) -> Callable[[], Any]:
@@ -200,14 +227,17 @@ def _explain(group: int) -> None:
 
     from accounts.principals import principal_of_user
     from studies.worklists import selectors
+    from studies.worklists.scheduled import orders_asked_for
     from studies.worklists.views import asked
 
     principal = principal_of_user(_reader())
     for title, query in LISTS.items():
-        data = QueryDict(query.replace("GROUP", str(group)))
+        data = QueryDict(_query(query, group))
         _form, criteria, order = asked(data, principal, selectors.preference_of(principal.user))
-        rows = selectors.worklist(principal, criteria).order_by(*order.order)[: selectors.PAGE + 1]
-        print(f"\n### {title}\n{rows.explain(analyze=True)}")
+        for found in (selectors.worklist(principal, criteria), orders_asked_for(principal, criteria)):
+            if found is not None and not found.query.is_empty():
+                rows = found.order_by(*order.order).values_list("pk", flat=True)[: selectors.PAGE + 1]
+                print(f"\n### {title}\n{rows.explain(analyze=True)}")
 
 
 if __name__ == "__main__":

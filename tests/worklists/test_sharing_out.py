@@ -189,6 +189,44 @@ def test_the_figures_are_what_happened(north: Any, people: Any, client_of: Any) 
     assert client_of("resident").get("/dashboard/").status_code == 403
 
 
+def test_percentiles_are_those_computed_by_hand(north: Any, people: Any) -> None:
+    now = timezone.now()
+    # MR: 10, 20 … 210 minutes; the median is the 11th, the 90th percentile the 19th, the 95th the 20th.
+    spread = [("MR", "ROUTINE", minutes) for minutes in range(10, 220, 10)]
+    # US, urgent: two reports; between them percentiles lie on a straight line.
+    spread += [("US\\SR", "HIGH", 100), ("US\\SR", "HIGH", 200)]
+    # Signed, retracted and signed again: the first final report counts.
+    spread += [("XA", "STAT", 30)]
+    for number, (modality, priority, minutes) in enumerate(spread):
+        study = make_study(north, number, modalities_in_study=modality, priority=priority)
+        Study.objects.filter(pk=study.pk).update(received_at=now - timedelta(minutes=minutes))
+        StatusChange.objects.create(study=study, status="preliminary")
+        StatusChange.objects.create(study=study, status="final")
+        StatusChange.objects.filter(study=study, status="final").update(changed_at=now)
+    again = StatusChange.objects.create(study=study, status="final")
+    StatusChange.objects.filter(pk=again.pk).update(changed_at=now + timedelta(hours=3))
+    before = make_study(north, 900, modalities_in_study="MR")
+    StatusChange.objects.create(study=before, status="final")
+    StatusChange.objects.filter(study=before).update(changed_at=now - timedelta(days=8))
+    priorities, modalities = figures.turnaround(figures.department(principal_of(people["radiologist"]), [north]), 7)
+    rows = {row.label: (row.count, row.p50, row.p90, row.p95) for row in (*priorities, *modalities)}
+    assert rows == {
+        "STAT": (1, 30, 30, 30),
+        "High": (2, 150, 190, 195),
+        "Routine": (21, 110, 190, 200),
+        "MR": (21, 110, 190, 200),
+        "US": (2, 150, 190, 195),
+        "XA": (1, 30, 30, 30),
+    }
+
+
+def test_the_dashboard_of_an_empty_department_says_so(north: Any, client_of: Any) -> None:
+    page = client_of("radiologist").get("/dashboard/").content.decode()
+    assert page.count("No report became final in this period.") == 2
+    assert "No case is waiting." in page
+    assert "No study arrived in this period." in page
+
+
 def test_the_lead_sets_up_groups_rules_shifts_and_targets(north: Any, people: Any, client_of: Any) -> None:
     lead = client_of("radiologist")
     body = {"site": north.pk, "name": "Chest", "modalities": "ct, dx", "members": [people["resident"].pk]}

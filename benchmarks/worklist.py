@@ -227,14 +227,16 @@ def _explain(group: int) -> None:
 
     from accounts.principals import principal_of_user
     from studies.worklists import selectors
-    from studies.worklists.scheduled import orders_asked_for
+    from studies.worklists.scheduled import named_as_studies, orders_asked_for
     from studies.worklists.views import asked
 
     principal = principal_of_user(_reader())
     for title, query in LISTS.items():
         data = QueryDict(_query(query, group))
         _form, criteria, order = asked(data, principal, selectors.preference_of(principal.user))
-        for found in (selectors.worklist(principal, criteria), orders_asked_for(principal, criteria)):
+        orders = orders_asked_for(principal, criteria)
+        of_orders = None if orders is None else named_as_studies(orders)
+        for found in (selectors.worklist(principal, criteria), of_orders):
             if found is not None and not found.query.is_empty():
                 rows = found.order_by(*order.order).values_list("pk", flat=True)[: selectors.PAGE + 1]
                 print(f"\n### {title}\n{rows.explain(analyze=True)}")

@@ -153,6 +153,12 @@
   document.getElementById("bulk-none")?.addEventListener("click", chooseNone);
 
   document.addEventListener("keydown", (event) => {
+    const menu = event.key === "Escape" && event.target.closest(".filter-menu[open]");
+    if (menu) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+      return;
+    }
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=checkbox]), select, textarea")) return;
     if (event.key === "x" && focusedStudy()) {
       const box = rowOf(focusedStudy()).querySelector("input[name=study]");

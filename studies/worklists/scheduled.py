@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from django.db.models import Case, Exists, F, IntegerField, OuterRef, Q, QuerySet, Value, When
+from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models.functions import Upper
 from django.utils.translation import gettext_lazy as _
 
 from accounts.principals import Principal
-from studies.models import Priority, Study
+from studies.models import Patient, Priority, Study
 from studies.orders.models import Order
 from studies.orders.selectors import orders_visible_to
 from studies.person_names import searchable
@@ -25,6 +26,7 @@ LABELS = {
 }
 # A cursor among the orders, which come after the studies.
 AMONG_ORDERS = "o."
+MOST_KNOWN = 1000
 Row = Study | Order
 
 
@@ -37,10 +39,7 @@ class CasePage:
 
 
 def orders_asked_for(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Order] | None:
-    """Give the orders without images that match the filter form's values; None when its status asks for none.
-
-    Their columns are called as those of studies are, so that one :class:`Sorting` orders both.
-    """
+    """Give the orders without images that match the filter form's values; None when its status asks for none."""
     statuses = criteria.get("status") or []
     wanted = [*AWAITING] if SCHEDULED in statuses else []
     if Study.Status.CANCELLED in statuses:
@@ -48,18 +47,14 @@ def orders_asked_for(principal: Principal, criteria: dict[str, Any]) -> QuerySet
     if not wanted:
         return None
     orders = orders_visible_to(principal).prefetch_related(None).filter(study__isnull=True, status__in=wanted)
-    return _named_as_studies(_matching(orders, criteria))
+    return _matching(orders, criteria)
 
 
 def _matching(orders: QuerySet[Order], criteria: dict[str, Any]) -> QuerySet[Order]:
     if criteria.get("body_part") or criteria.get("assigned") not in (None, "", "nobody", "me_or_nobody"):
         return orders.none()  # only images tell of a body part, and nobody reads what isn't there
     if text := (criteria.get("q") or "").strip():
-        name = text.replace(",", "^").replace("^ ", "^")
-        named = Study.objects.filter(patient=OuterRef("patient"), patient_name_search__prefix=searchable(name))
-        orders = orders.filter(
-            Q(patient__patient_name__istartswith=name) | Q(patient__patient_id=text) | Q(Exists(named))
-        )
+        orders = _of_patient(orders, text)
     if criteria.get("description"):
         orders = orders.filter(requested_procedure_description__icontains=criteria["description"].strip())
     if criteria.get("referrer"):
@@ -87,7 +82,30 @@ def _matching(orders: QuerySet[Order], criteria: dict[str, Any]) -> QuerySet[Ord
     return orders
 
 
-def _named_as_studies(orders: QuerySet[Order]) -> QuerySet[Order]:
+def _of_patient(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
+    """Give the orders of patients with the ID, or whose name begins so."""
+    name = text.replace(",", "^").replace("^ ", "^")
+    # Few orders wait, patients are many: each order's is looked up, instead of all patients joined.
+    own = Patient.objects.filter(pk=OuterRef("patient")).values_list(Upper("patient_name"))
+    # Without the marks a name is known only from a patient's studies; more letters find more of them.
+    known = Study.objects.filter(patient_name_search__prefix=searchable(name)).values("patient")[:MOST_KNOWN]
+    return orders.alias(own_name=Subquery(own[:1])).filter(
+        Q(own_name__startswith=name.upper())
+        | Q(patient__in=Patient.objects.filter(patient_id=text).values("pk"))
+        | Q(patient__in=known)
+    )
+
+
+def named_as_studies(orders: QuerySet[Order]) -> QuerySet[Order]:
+    """Give the orders with their columns called as those of studies are, so that one sorting orders both."""
+    return _own_named_as_studies(orders).annotate(
+        patient_name=F("patient__patient_name"),
+        patient_name_search=F("patient__patient_name"),
+        patient_id_value=F("patient__patient_id"),
+    )
+
+
+def _own_named_as_studies(orders: QuerySet[Order]) -> QuerySet[Order]:
     rank = Case(
         *(When(priority=value, then=rank) for rank, value in enumerate(Priority.values)),
         default=len(Priority.values),
@@ -96,9 +114,6 @@ def _named_as_studies(orders: QuerySet[Order]) -> QuerySet[Order]:
     return orders.annotate(
         sort_date=F("scheduled_at"),
         received_at=F("placed_at"),
-        patient_name=F("patient__patient_name"),
-        patient_name_search=F("patient__patient_name"),
-        patient_id_value=F("patient__patient_id"),
         priority_rank=rank,
         modalities_in_study=F("modality"),
         study_description=F("requested_procedure_description"),
@@ -118,11 +133,26 @@ def page_of(studies: QuerySet[Study], orders: QuerySet[Order] | None, order: Sor
     if orders is None:
         return CasePage(cases, "")
     room = size - len(cases)
-    following = order.after(orders, after.removeprefix(AMONG_ORDERS)).order_by(*order.order)[: room + 1]
-    rows = list(following)
-    if len(rows) <= room:
+    orders = _sortable(orders, order)
+    following = order.after(orders, after.removeprefix(AMONG_ORDERS)).order_by(*order.order)
+    pks = list(following.values_list("pk", flat=True)[: room + 1])
+    place = {pk: number for number, pk in enumerate(pks)}
+    rows = sorted(rows_of(orders, pks[:room]), key=lambda row: place[row.pk])
+    if len(pks) <= room:
         return CasePage([*cases, *rows], "")
-    return CasePage([*cases, *rows[:room]], AMONG_ORDERS + (order.cursor(rows[room - 1]) if room else ""))
+    return CasePage([*cases, *rows], AMONG_ORDERS + (order.cursor(rows[-1]) if rows else ""))
+
+
+def rows_of(orders: QuerySet[Order], pks: list[int]) -> list[Order]:
+    """Give those of the rows that the list holds now."""
+    return list(named_as_studies(orders.filter(pk__in=pks)).select_related("patient", "site"))
+
+
+def _sortable(orders: QuerySet[Order], order: Sorting) -> QuerySet[Order]:
+    """Name what the list is sorted by; a patient's columns cost a join."""
+    if any(step.name in {"name", "patient_id"} for step in order.steps):
+        return named_as_studies(orders)
+    return _own_named_as_studies(orders)
 
 
 def key_of(case: Row) -> str:

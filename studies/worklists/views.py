@@ -111,7 +111,7 @@ def rows(request: HttpRequest) -> HttpResponse:
     found: list[Row] = [*selectors.rows_of(selectors.worklist(principal, criteria), pks)]
     orders = scheduled.orders_asked_for(principal, criteria) if order_pks else None
     if orders is not None:
-        found += orders.filter(pk__in=order_pks)
+        found += scheduled.rows_of(orders, order_pks)
     context = {**_row_context(principal, found, preference), "page": CasePage(found, ""), "next_url": ""}
     return private(render(request, "worklists/_rows.html", context))
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
-from django.db.models.functions import Upper
+from django.db.models.functions import Cast, Upper
 from django.utils.translation import gettext_lazy as _
 
 from accounts.principals import Principal
@@ -117,7 +117,7 @@ def _own_named_as_studies(orders: QuerySet[Order]) -> QuerySet[Order]:
         priority_rank=rank,
         modalities_in_study=F("modality"),
         study_description=F("requested_procedure_description"),
-        number_of_instances=Value(0),
+        number_of_instances=Cast(Value(0), IntegerField()),  # a bare 0 would be a column's place
     )
 
 

@@ -12,6 +12,7 @@ from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
 from accounts.capabilities import Capability
+from accounts.principals import Principal
 
 View = Callable[..., HttpResponseBase]
 
@@ -53,6 +54,12 @@ def program_capability_required(*capabilities: Capability) -> Callable[[View], V
         return gated
 
     return decorate
+
+
+def principal_of(request: HttpRequest) -> Principal:
+    """Give who asks, as the middleware found out."""
+    principal: Principal = request.principal  # type: ignore[attr-defined]
+    return principal
 
 
 def problem(status: int, title: str, **members: Any) -> JsonResponse:

@@ -1,7 +1,7 @@
 """Pixel codecs: one frame from and to each transfer syntax (PS3.5 §8.2), by kept libraries.
 
 pydicom's decoders and encoders (pylibjpeg, OpenJPEG, CharLS) do most; JPEG lossless and HTJ2K are encoded by
-imagecodecs (libjpeg-turbo, OpenJPH), which pydicom has no encoder for.
+imagecodecs (libjpeg-turbo, OpenJPH), which pydicom has no encoder for, and JPEG XL is decoded by it (libjxl).
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ from studies.archive.errors import NotTranscodable
 
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
 LOSSY_JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit}
+# JPEG XL lossless, JPEG recompression and JPEG XL (PS3.5 §8.2.18): newer than pydicom's dictionary.
+JPEG_XL = {UID(f"1.2.840.10008.1.2.4.{number}") for number in (110, 111, 112)}
 DECODABLE = UNCOMPRESSED | {
+    *JPEG_XL,
     *LOSSY_JPEG,
     JPEGLossless,
     JPEGLosslessSV1,
@@ -131,6 +134,8 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
     uid = UID(syntax)
     if uid not in DECODABLE:
         raise NotTranscodable(f"{uid.name} can't be decoded here.")
+    if uid in JPEG_XL:
+        return _jpeg_xl(data, form)
     source = encapsulate([data], has_bot=False) if uid.is_compressed else data
     options = form.options() | {"pixel_keyword": form.keyword, "pixel_vr": form.vr}
     try:
@@ -146,6 +151,21 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
         planar_configuration=0,
         bits_allocated=samples.dtype.itemsize * 8 if form.bits_allocated > 1 else form.bits_allocated,
     )
+
+
+def _jpeg_xl(data: bytes, form: PixelForm) -> tuple[np.ndarray, PixelForm]:
+    """Decode JPEG XL; libjxl gives colours as RGB, whatever they were coded as."""
+    try:
+        samples: np.ndarray = imagecodecs.jpegxl_decode(data)
+    except (*DECODING_ERRORS, imagecodecs.DelayedImportError) as error:
+        raise NotTranscodable("The pixel data can't be decoded here.") from error
+    shape = (form.rows, form.columns) if form.samples_per_pixel == 1 else (form.rows, form.columns, 3)
+    if samples.shape != shape or samples.dtype.kind != "u" or samples.dtype.itemsize * 8 != form.bits_allocated:
+        raise NotTranscodable("The pixel data isn't what the data set says.")
+    if form.pixel_representation:
+        samples = samples.view(f"i{samples.dtype.itemsize}")
+    colours = form.photometric_interpretation if form.samples_per_pixel == 1 else "RGB"
+    return samples, replace(form, photometric_interpretation=colours, planar_configuration=0)
 
 
 def _twelve_bits(data: bytes) -> np.ndarray:

@@ -11,8 +11,7 @@ from django.urls import register_converter
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
 from accounts.capabilities import Capability
-from accounts.gates import program_capability_required
-from accounts.principals import Principal
+from accounts.gates import principal_of, program_capability_required
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.archive import non_patient as kept
@@ -48,11 +47,6 @@ class CategoryConverter:
 register_converter(CategoryConverter, "category")
 
 
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 def instances(request: HttpRequest, category: str) -> HttpResponseBase:
     """Search or store."""
     return (_store if request.method == "POST" else _search)(request, category)
@@ -77,7 +71,11 @@ def _store(request: HttpRequest, category: str, sop_instance_uid: str = "") -> H
                 continue
             try:
                 one, _ = store_non_patient_instance(
-                    staged=file, category=category, site=site, principal=_principal(request), only_uid=sop_instance_uid
+                    staged=file,
+                    category=category,
+                    site=site,
+                    principal=principal_of(request),
+                    only_uid=sop_instance_uid,
                 )
                 stored.append(_stored(request, one))
             except Refusal as refusal:
@@ -120,13 +118,13 @@ def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> Htt
     """Give one object as DICOM, or its attributes as JSON or XML."""
     if request.method not in {"GET", "HEAD"}:
         raise DicomWebError(405, "That method isn't for this resource.")
-    visible = kept.non_patient_instances_visible_to(_principal(request), category)
+    visible = kept.non_patient_instances_visible_to(principal_of(request), category)
     one = visible.filter(sop_instance_uid=sop_instance_uid).first()
     if one is None:
         raise not_found()
     record(
         AuditEvent.Action.RETRIEVE,
-        principal=_principal(request),
+        principal=principal_of(request),
         site_id=one.site_id,
         details={"way": "wado", "category": category, "uid": one.sop_instance_uid},
     )
@@ -155,7 +153,7 @@ def _search(request: HttpRequest, category: str) -> HttpResponseBase:
         if name.lower() not in NOT_KEYS:
             keys[_tag(name)] = _pattern(found[-1])
     limit, offset = (_natural(request, name, default) for name, default in (("limit", MOST_RESULTS), ("offset", 0)))
-    visible = kept.non_patient_instances_visible_to(_principal(request), category)
+    visible = kept.non_patient_instances_visible_to(principal_of(request), category)
     # A site has tens of these, not thousands: they're compared one by one.
     matches = [one for one in visible.iterator() if all(p is None or _has(one, tag, p) for tag, p in keys.items())]
     page = matches[offset : offset + min(limit, MOST_RESULTS)]

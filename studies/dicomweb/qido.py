@@ -16,8 +16,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from accounts.capabilities import Capability
-from accounts.gates import program_capability_required
-from accounts.principals import Principal
+from accounts.gates import principal_of, program_capability_required
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.archive.metadata import series_metadata
@@ -197,14 +196,14 @@ def find_studies(request: HttpRequest) -> HttpResponse:
     """Answer a search for studies by one who may search. Raises DicomWebError."""
     search = parse(request)
     search.warnings += _ignored(search.beyond.values())
-    return _answer(request, search, matching_studies(_principal(request), search.criteria), _study_results)
+    return _answer(request, search, matching_studies(principal_of(request), search.criteria), _study_results)
 
 
 def find_series(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Answer a search for series, of one study or of all, by one who may search. Raises DicomWebError."""
     search = parse(request)
     search.warnings += _ignored(search.beyond.values())
-    series = matching_series(_principal(request), search.criteria, study_instance_uid=study_instance_uid)
+    series = matching_series(principal_of(request), search.criteria, study_instance_uid=study_instance_uid)
     return _answer(
         request,
         search,
@@ -219,7 +218,7 @@ def find_instances(request: HttpRequest, study_instance_uid: str, series_instanc
     if not series_instance_uid:
         search.warnings += _ignored(search.beyond.values())
     instances = matching_instances(
-        _principal(request),
+        principal_of(request),
         search.criteria,
         study_instance_uid=study_instance_uid,
         series_instance_uid=series_instance_uid,
@@ -232,11 +231,6 @@ def find_instances(request: HttpRequest, study_instance_uid: str, series_instanc
             root, search, page, with_study=not study_instance_uid, with_series=not series_instance_uid
         ),
     )
-
-
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
 
 
 def _media_type(request: HttpRequest) -> str:
@@ -265,7 +259,7 @@ def _answer(request: HttpRequest, search: Search, rows: QuerySet[Any], results: 
     if search.criteria.used:
         record(
             AuditEvent.Action.SEARCH,
-            principal=_principal(request),
+            principal=principal_of(request),
             details={"way": "qido", "keys": search.criteria.used, "results": len(page)},
         )
     root = request.build_absolute_uri("/dicom-web/")

@@ -16,8 +16,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from accounts.capabilities import Capability
-from accounts.gates import problem, program_capability_required
-from accounts.principals import Principal
+from accounts.gates import principal_of, problem, program_capability_required
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.dicomweb.datasets import answer_with, dataset_from
@@ -48,11 +47,6 @@ WARNINGS = {
     services.ALREADY_CANCELED: "The UPS is already in the requested state of CANCELED.",
     services.ALREADY_COMPLETED: "The UPS is already in the requested state of COMPLETED.",
 }
-
-
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
 
 
 def _warn(response: HttpResponse, text: str) -> HttpResponse:
@@ -101,7 +95,7 @@ def workitems(request: HttpRequest) -> HttpResponseBase:
     uid = uid or next((name for name in request.GET if re.fullmatch(r"[0-9.]+", name)), "")
     site = site_for(request, Capability.WORKITEM_PERFORM)
     done = services.create_workitem(
-        site=site, dataset=dataset_from(request), principal=_principal(request), sop_instance_uid=uid
+        site=site, dataset=dataset_from(request), principal=principal_of(request), sop_instance_uid=uid
     )
     response = _done(done, 201)
     response["Location"] = _url(request, f"workitems/{done.workitem.sop_instance_uid}")
@@ -115,13 +109,13 @@ def _search(request: HttpRequest) -> HttpResponse:
     keys, ignored = matching.keys_of(parameters, keyword_of=_keyword)
     limit = min(_natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
     offset = _natural(request, "offset", 0)
-    page = list(selectors.search(_principal(request), keys)[offset : offset + limit + 1])
+    page = list(selectors.search(principal_of(request), keys)[offset : offset + limit + 1])
     is_cut = len(page) > limit and limit == MOST_RESULTS
     page = page[:limit]
     if keys:
         record(
             AuditEvent.Action.SEARCH,
-            principal=_principal(request),
+            principal=principal_of(request),
             details={"way": "ups", "keys": {k: v[:200] for k, v in keys.items()}, "results": len(page)},
         )
     if not page:
@@ -155,12 +149,12 @@ def _natural(request: HttpRequest, name: str, default: int) -> int:
 @answers_workitem_errors
 def workitem(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
     """Retrieve (GET), update (POST; PUT is taken, too)."""
-    found = selectors.visible_workitem(_principal(request), workitem_uid)
+    found = selectors.visible_workitem(principal_of(request), workitem_uid)
     _only(request, "GET", "HEAD", "POST", "PUT")
     if request.method in {"GET", "HEAD"}:
         record(
             AuditEvent.Action.VIEW,
-            principal=_principal(request),
+            principal=principal_of(request),
             site_id=found.site_id,
             patient_id=found.patient_id,
             patient_name=found.patient_name,
@@ -175,7 +169,7 @@ def workitem(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
     done = services.update_workitem(
         workitem=found,
         dataset=dataset_from(request),
-        principal=_principal(request),
+        principal=principal_of(request),
         transaction_uid=transaction_uid,
     )
     response = _done(done, 200)
@@ -187,14 +181,14 @@ def workitem(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
 @answers_workitem_errors
 def state(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
     """Change the state (PS3.18 §11.7)."""
-    found = selectors.visible_workitem(_principal(request), workitem_uid)
+    found = selectors.visible_workitem(principal_of(request), workitem_uid)
     _only(request, "PUT")
     content = dataset_from(request).to_json_dict()
     done = services.change_state(
         workitem=found,
         state=str(next(iter(values(content, "ProcedureStepState")), "")),
         transaction_uid=str(next(iter(values(content, "TransactionUID")), "")),
-        principal=_principal(request),
+        principal=principal_of(request),
     )
     response = _done(done, 200)
     response["Content-Location"] = _url(request, f"workitems/{found.sop_instance_uid}")
@@ -205,10 +199,10 @@ def state(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
 @answers_workitem_errors
 def cancel_request(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
     """Request cancellation (PS3.18 §11.8)."""
-    found = selectors.visible_workitem(_principal(request), workitem_uid)
+    found = selectors.visible_workitem(principal_of(request), workitem_uid)
     _only(request, "POST")
     done = services.request_cancellation(
-        workitem=found, dataset=dataset_from(request, may_be_empty=True), principal=_principal(request)
+        workitem=found, dataset=dataset_from(request, may_be_empty=True), principal=principal_of(request)
     )
     return _done(done, 202)
 
@@ -218,7 +212,7 @@ def cancel_request(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
 def subscriber(request: HttpRequest, workitem_uid: str, ae_title: str) -> HttpResponseBase:
     """Subscribe (POST), unsubscribe (DELETE); for one workitem, or for all by the well-known UIDs (PS3.18 §11.10)."""
     _only(request, "POST", "DELETE")
-    principal = _principal(request)
+    principal = principal_of(request)
     deletion_lock = request.GET.get("deletionlock", "false").lower() == "true"
     if workitem_uid in GLOBAL:
         site = site_for(request, Capability.WORKITEM_VIEW)
@@ -268,7 +262,7 @@ def suspend(request: HttpRequest, workitem_uid: str, ae_title: str) -> HttpRespo
     if workitem_uid not in GLOBAL:
         raise errors.InvalidWorkitem("Only a global subscription can be suspended.")
     site = site_for(request, Capability.WORKITEM_VIEW)
-    subscriptions.suspend_globally(site=site, ae_title=ae_title, principal=_principal(request))
+    subscriptions.suspend_globally(site=site, ae_title=ae_title, principal=principal_of(request))
     return empty(200)
 
 

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required
+from accounts.gates import capability_required, principal_of
 from accounts.principals import Principal
 from studies.access import studies_visible_to
 from studies.dimse.models import PrefetchRule, RoutingRule
@@ -22,11 +22,6 @@ from studies.dimse.rules import delete_rule, save_rule
 from studies.dimse.selectors import sites_with_nodes_of
 
 may_manage = capability_required(Capability.NODE_MANAGE)
-
-
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
 
 
 def _routing_rules(principal: Principal) -> QuerySet[RoutingRule]:
@@ -43,7 +38,7 @@ def _prefetch_rules(principal: Principal) -> QuerySet[PrefetchRule]:
 @may_manage
 def rules(request: HttpRequest) -> HttpResponse:
     """List the rules of both kinds."""
-    principal = _principal(request)
+    principal = principal_of(request)
     context = {"routing": _routing_rules(principal), "prefetch": _prefetch_rules(principal)}
     return render(request, "dimse/rules.html", context)
 
@@ -59,11 +54,11 @@ def new_routing_rule(request: HttpRequest) -> HttpResponse:
 @may_manage
 def routing_rule(request: HttpRequest, pk: int) -> HttpResponse:
     """Show and change a routing rule."""
-    return _edit_routing(request, get_object_or_404(_routing_rules(_principal(request)), pk=pk))
+    return _edit_routing(request, get_object_or_404(_routing_rules(principal_of(request)), pk=pk))
 
 
 def _edit_routing(request: HttpRequest, rule: RoutingRule) -> HttpResponse:
-    principal = _principal(request)
+    principal = principal_of(request)
     form = RoutingRuleForm(request.POST or None, principal=principal, instance=rule)
     context: dict[str, Any] = {"form": form, "rule": rule if rule.pk else None}
     status = 200
@@ -82,7 +77,7 @@ def _edit_routing(request: HttpRequest, rule: RoutingRule) -> HttpResponse:
 @may_manage
 def try_routing_rule(request: HttpRequest, pk: int) -> HttpResponse:
     """Show what the rule would have done with the last studies of its site that the person may see."""
-    principal = _principal(request)
+    principal = principal_of(request)
     rule = get_object_or_404(_routing_rules(principal), pk=pk)
     latest = studies_visible_to(principal).filter(site=rule.site).order_by("-received_at", "-pk")[:DRY_RUN_STUDIES]
     context = {"rule": rule, "would": dry_run(rule, latest), "asked": len(latest)}
@@ -96,7 +91,7 @@ def try_routing_rule(request: HttpRequest, pk: int) -> HttpResponse:
 @may_manage
 def delete_routing_rule(request: HttpRequest, pk: int) -> HttpResponse:
     """Remove a routing rule."""
-    principal = _principal(request)
+    principal = principal_of(request)
     rule = get_object_or_404(_routing_rules(principal), pk=pk)
     delete_rule(rule=rule, principal=principal)
     messages.success(request, _("%(name)s is removed.") % {"name": rule.name})
@@ -114,11 +109,11 @@ def new_prefetch_rule(request: HttpRequest) -> HttpResponse:
 @may_manage
 def prefetch_rule(request: HttpRequest, pk: int) -> HttpResponse:
     """Show and change a prefetch rule."""
-    return _edit_prefetch(request, get_object_or_404(_prefetch_rules(_principal(request)), pk=pk))
+    return _edit_prefetch(request, get_object_or_404(_prefetch_rules(principal_of(request)), pk=pk))
 
 
 def _edit_prefetch(request: HttpRequest, rule: PrefetchRule) -> HttpResponse:
-    principal = _principal(request)
+    principal = principal_of(request)
     form = PrefetchRuleForm(request.POST or None, principal=principal, instance=rule)
     if request.method == "POST" and form.is_valid():
         changed = form.save(commit=False)
@@ -133,7 +128,7 @@ def _edit_prefetch(request: HttpRequest, rule: PrefetchRule) -> HttpResponse:
 @may_manage
 def delete_prefetch_rule(request: HttpRequest, pk: int) -> HttpResponse:
     """Remove a prefetch rule."""
-    principal = _principal(request)
+    principal = principal_of(request)
     rule = get_object_or_404(_prefetch_rules(principal), pk=pk)
     delete_rule(rule=rule, principal=principal)
     messages.success(request, _("%(name)s is removed.") % {"name": rule.name})

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required
+from accounts.gates import capability_required, principal_of
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
@@ -35,16 +35,11 @@ may_send = capability_required(Capability.STUDY_SEND)
 may_see_transfers = capability_required(Capability.STUDY_SEND, Capability.NODE_MANAGE)
 
 
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 @require_http_methods(["GET", "POST"])
 @may_send
 def send_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Choose where a study goes; then show how far it is."""
-    principal = _principal(request)
+    principal = principal_of(request)
     try:
         study = visible_study(principal, study_instance_uid)
     except Study.DoesNotExist as error:
@@ -72,7 +67,7 @@ def send_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 @may_see_transfers
 def transfers(request: HttpRequest) -> HttpResponse:
     """List transfers, the youngest first, a page by keyset; to htmx only the table."""
-    principal = _principal(request)
+    principal = principal_of(request)
     mine = transfers_of(principal)
     form = TransferFilterForm(request.GET, nodes=Node.objects.filter(pk__in=mine.order_by().values("node")))
     chosen = form.cleaned_data if form.is_valid() else {}
@@ -118,7 +113,7 @@ def _private(response: HttpResponse) -> HttpResponse:
 @may_see_transfers
 def transfer(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one transfer and what became of each instance; to htmx, that asks again and again, only its state."""
-    principal = _principal(request)
+    principal = principal_of(request)
     one = get_object_or_404(transfers_of(principal), pk=pk)
     failed = one.items.filter(status=TransferItem.Status.FAILED).order_by("pk")
     context: dict[str, Any] = {
@@ -137,7 +132,7 @@ def transfer(request: HttpRequest, pk: int) -> HttpResponse:
 @may_see_transfers
 def cancel_transfer(request: HttpRequest, pk: int) -> HttpResponse:
     """Take a transfer out of its queue."""
-    principal = _principal(request)
+    principal = principal_of(request)
     services.cancel(transfer=get_object_or_404(transfers_of(principal), pk=pk), principal=principal)
     return redirect("transfer", pk=pk)
 
@@ -146,7 +141,7 @@ def cancel_transfer(request: HttpRequest, pk: int) -> HttpResponse:
 @may_see_transfers
 def run_transfer_again(request: HttpRequest, pk: int) -> HttpResponse:
     """Queue what failed again."""
-    principal = _principal(request)
+    principal = principal_of(request)
     services.run_again(transfer=get_object_or_404(transfers_of(principal), pk=pk), principal=principal)
     return redirect("transfer", pk=pk)
 
@@ -155,7 +150,7 @@ def run_transfer_again(request: HttpRequest, pk: int) -> HttpResponse:
 @may_send
 def remote_query(request: HttpRequest) -> HttpResponse:
     """Ask a remote archive and list what it has; by POST, so that patients stay out of addresses."""
-    principal = _principal(request)
+    principal = principal_of(request)
     form = RemoteQueryForm(request.POST or None, principal=principal)
     context: dict[str, Any] = {
         "form": form,
@@ -194,7 +189,7 @@ def _held(node: Node, uids: list[str]) -> set[str]:
 @may_send
 def remote_retrieve(request: HttpRequest) -> HttpResponse:
     """Fetch chosen studies from a remote archive."""
-    principal = _principal(request)
+    principal = principal_of(request)
     node_id = request.POST.get("node", "")
     uids = [uid for uid in request.POST.getlist("study") if uid and len(uid) <= 64 and set(uid) <= set("0123456789.")]
     node = queryable_nodes(principal).filter(pk=int(node_id)).first() if node_id.isdigit() else None

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.capabilities import Capability
+from accounts.gates import principal_of
 from accounts.principals import Principal
 from studies.access import sites_where
 from studies.models import Priority
@@ -96,18 +97,13 @@ class OrderPageSerializer(serializers.Serializer[dict[str, object]]):
     orders = OrderSerializer(many=True)
 
 
-def _principal(request: Request) -> Principal:
-    principal: Principal = request._request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 def _shown(order_id: int) -> dict[str, Any]:
     order = Order.objects.select_related("site", "patient").prefetch_related("scheduled_steps").get(pk=order_id)
     return dict(OrderSerializer(order).data)
 
 
 def _visible(request: Request, pk: int) -> Order:
-    order = selectors.orders_visible_to(_principal(request)).filter(pk=pk).first()
+    order = selectors.orders_visible_to(principal_of(request._request)).filter(pk=pk).first()
     if order is None:
         raise NotFound
     return order
@@ -129,7 +125,7 @@ def _refused(refusal: OrderRefused) -> APIException:
 @api_view(["GET", "POST"])
 def orders(request: Request) -> Response:
     """List the orders that one may see, the newest schedule first; place an order."""
-    principal = _principal(request)
+    principal = principal_of(request._request)
     if request.method == "POST":
         return _place(request, principal)
     form = OrderFilterForm(request.query_params, principal=principal)
@@ -169,7 +165,7 @@ def order(request: Request, pk: int) -> Response:
         serializer.is_valid(raise_exception=True)
         changes = {name: value for name, value in serializer.validated_data.items() if name in changeable_details()}
         try:
-            services.change_order(order=shown, changes=changes, principal=_principal(request))
+            services.change_order(order=shown, changes=changes, principal=principal_of(request._request))
         except OrderRefused as refusal:
             raise _refused(refusal) from refusal
     return Response(_shown(shown.pk))
@@ -180,7 +176,7 @@ def order(request: Request, pk: int) -> Response:
 def cancel(request: Request, pk: int) -> Response:
     """Cancel an order that no images have come for."""
     try:
-        services.cancel_order(order=_visible(request, pk), principal=_principal(request))
+        services.cancel_order(order=_visible(request, pk), principal=principal_of(request._request))
     except OrderRefused as refusal:
         raise _refused(refusal) from refusal
     return Response(_shown(pk))

@@ -9,8 +9,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required
-from accounts.principals import Principal
+from accounts.gates import capability_required, principal_of
 from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
 from studies.peer_review import selectors, services
@@ -22,16 +21,11 @@ RECENT = 100
 may_review = capability_required(Capability.PEER_REVIEW)
 
 
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 @require_GET
 @may_review
 def peer_reviews(request: HttpRequest) -> HttpResponse:
     """Show what waits for the person's score, and what colleagues thought of their reports."""
-    principal = _principal(request)
+    principal = principal_of(request)
     results = list(selectors.results_of(principal)[:RECENT])
     context = {
         "waiting": selectors.reviews_for(principal).filter(completed_at=None)[:RECENT],
@@ -48,7 +42,7 @@ def peer_reviews(request: HttpRequest) -> HttpResponse:
 @may_review
 def peer_review(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a report without its signer beside its images; with POST score it."""
-    principal = _principal(request)
+    principal = principal_of(request)
     review = get_object_or_404(selectors.reviews_for(principal), pk=pk)
     study = review.part.report.study
     record_viewing(
@@ -87,7 +81,7 @@ def peer_review(request: HttpRequest, pk: int) -> HttpResponse:
 @capability_required(Capability.CASE_ASSIGN)
 def peer_review_figures(request: HttpRequest) -> HttpResponse:
     """Show how scores are spread at the sites that the person leads, and each site's programme."""
-    principal = _principal(request)
+    principal = principal_of(request)
     shares = dict(Programme.objects.values_list("site_id", "percent"))
     sites = [{"site": site, "percent": shares.get(site.pk, 0)} for site in selectors.sites_led_by(principal)]
     rows = [
@@ -102,7 +96,7 @@ def peer_review_figures(request: HttpRequest) -> HttpResponse:
 @capability_required(Capability.CASE_ASSIGN)
 def set_programme(request: HttpRequest, pk: int) -> HttpResponse:
     """Set a site's share of reviewed reports."""
-    principal = _principal(request)
+    principal = principal_of(request)
     site = get_object_or_404(selectors.sites_led_by(principal), pk=pk)
     percent = request.POST.get("percent", "")
     if percent.isdigit() and len(percent) <= 3:

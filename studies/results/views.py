@@ -8,8 +8,7 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required
-from accounts.principals import Principal
+from accounts.gates import capability_required, principal_of
 from portal.audit.models import AuditEvent
 from portal.audit.services import record, record_viewing
 from studies.access import studies_visible_to
@@ -20,16 +19,11 @@ may_read_results = capability_required(Capability.REPORT_READ)
 may_see_studies = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 @require_GET
 @may_read_results
 def results(request: HttpRequest) -> HttpResponse:
     """Show the person's results, critical and new ones first, and what still waits for a report."""
-    principal = _principal(request)
+    principal = principal_of(request)
     wanted = request.GET.get("q", "").replace("\x00", "")[:120]
     only_unread = request.GET.get("only") == "unread"
     offset = request.GET.get("offset", "")
@@ -64,7 +58,7 @@ def results(request: HttpRequest) -> HttpResponse:
 @may_see_studies
 def patient(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a patient's studies and reports over all sites, as far as the person may see them."""
-    principal = _principal(request)
+    principal = principal_of(request)
     visible = studies_visible_to(principal).values("patient")
     shown = get_object_or_404(Patient.objects.select_related("site"), Q(pk=pk) & Q(pk__in=visible))
     wanted = request.GET.get("q", "").replace("\x00", "")[:120]

@@ -11,8 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required
-from accounts.principals import Principal
+from accounts.gates import capability_required, principal_of
 from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
 from studies.access import visible_study
@@ -29,13 +28,8 @@ may_see_studies = capability_required(Capability.STUDY_VIEW)
 may_teach = capability_required(Capability.TEACHING_MANAGE)
 
 
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 def _study(request: HttpRequest, study_instance_uid: str) -> Study:
-    principal = _principal(request)
+    principal = principal_of(request)
     try:
         study = visible_study(principal, study_instance_uid)
     except Study.DoesNotExist as error:
@@ -55,7 +49,7 @@ def discussion(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         text = request.POST.get("text", "")
         try:
             talk.post_comment(
-                study=study, principal=_principal(request), text=text, is_consult=bool(request.POST.get("is_consult"))
+                study=study, principal=principal_of(request), text=text, is_consult=bool(request.POST.get("is_consult"))
             )
             text = ""
         except SharingError as refused:
@@ -67,7 +61,7 @@ def _discussion(request: HttpRequest, study: Study, *, error: str = "", text: st
     context = {
         "study": study,
         "comments": selectors.thread_of(study),
-        "colleagues": selectors.colleagues_of(study, beside=_principal(request).user),
+        "colleagues": selectors.colleagues_of(study, beside=principal_of(request).user),
         "error": error,
         "text": text,
     }
@@ -83,7 +77,7 @@ def close_consult(request: HttpRequest, study_instance_uid: str, pk: int) -> Htt
     study = _study(request, study_instance_uid)
     comment = get_object_or_404(selectors.thread_of(study), pk=pk)
     try:
-        talk.close_consult(comment=comment, principal=_principal(request))
+        talk.close_consult(comment=comment, principal=principal_of(request))
     except NotAllowed as error:
         raise Http404 from error
     return _discussion(request, study)
@@ -93,7 +87,7 @@ def close_consult(request: HttpRequest, study_instance_uid: str, pk: int) -> Htt
 @may_see_studies
 def consults(request: HttpRequest) -> HttpResponse:
     """Show the open requests for an opinion: those that ask the person, and their own."""
-    principal = _principal(request)
+    principal = principal_of(request)
     found = list(selectors.open_consults(principal)[:PAGE])
     context = {
         "asked": [c for c in found if c.author_id != principal.user.pk],  # type: ignore[union-attr]
@@ -107,7 +101,7 @@ def consults(request: HttpRequest) -> HttpResponse:
 def teaching_files(request: HttpRequest) -> HttpResponse:
     """Show the teaching files, narrowed by words."""
     wanted = request.GET.get("q", "")[:120]
-    cases = selectors.teaching_cases(_principal(request), wanted=wanted)[:PAGE]
+    cases = selectors.teaching_cases(principal_of(request), wanted=wanted)[:PAGE]
     template = "sharing/_teaching_files.html" if request.htmx else "sharing/teaching_files.html"  # type: ignore[attr-defined]
     return render(request, template, {"cases": cases, "q": wanted})
 
@@ -117,11 +111,11 @@ def teaching_files(request: HttpRequest) -> HttpResponse:
 def new_teaching_case(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Make a teaching case of a study."""
     study = _study(request, study_instance_uid)
-    if not _principal(request).may(Capability.TEACHING_MANAGE, study.site_id):
+    if not principal_of(request).may(Capability.TEACHING_MANAGE, study.site_id):
         raise Http404
     form = TeachingCaseForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        case = teaching.request_teaching_case(study=study, principal=_principal(request), words=form.cleaned_data)
+        case = teaching.request_teaching_case(study=study, principal=principal_of(request), words=form.cleaned_data)
         messages.success(request, _("The de-identified copy is being made."))
         return redirect("teaching_case", pk=case.pk)
     return render(request, "sharing/teaching_form.html", {"form": form, "study": study}, status=_status(form))
@@ -135,11 +129,11 @@ def teaching_case(request: HttpRequest, pk: int) -> HttpResponse:
     if case.study is not None:
         record_viewing(
             AuditEvent.Action.VIEW,
-            principal=_principal(request),
+            principal=principal_of(request),
             **subject_of(case.study),
             details={"page": "teaching case"},
         )
-    context = {"case": case, "is_author": case.author_id == _principal(request).user.pk}  # type: ignore[union-attr]
+    context = {"case": case, "is_author": case.author_id == principal_of(request).user.pk}  # type: ignore[union-attr]
     return render(request, "sharing/teaching_case.html", context)
 
 
@@ -150,7 +144,7 @@ def edit_teaching_case(request: HttpRequest, pk: int) -> HttpResponse:
     case = _own_case(request, pk)
     form = TeachingCaseForm(request.POST or None, initial={name: getattr(case, name) for name in teaching.FIELDS})
     if request.method == "POST" and form.is_valid():
-        teaching.change_teaching_case(case=case, principal=_principal(request), words=form.cleaned_data)
+        teaching.change_teaching_case(case=case, principal=principal_of(request), words=form.cleaned_data)
         return redirect("teaching_case", pk=case.pk)
     return render(request, "sharing/teaching_form.html", {"form": form, "case": case}, status=_status(form))
 
@@ -159,19 +153,19 @@ def edit_teaching_case(request: HttpRequest, pk: int) -> HttpResponse:
 @may_teach
 def delete_teaching_case(request: HttpRequest, pk: int) -> HttpResponse:
     """Forget one's own case."""
-    teaching.delete_teaching_case(case=_own_case(request, pk), principal=_principal(request))
+    teaching.delete_teaching_case(case=_own_case(request, pk), principal=principal_of(request))
     messages.success(request, _("The teaching case is removed."))
     return redirect("teaching_files")
 
 
 def _case(request: HttpRequest, pk: int) -> TeachingCase:
-    case: TeachingCase = get_object_or_404(selectors.teaching_cases(_principal(request)), pk=pk)
+    case: TeachingCase = get_object_or_404(selectors.teaching_cases(principal_of(request)), pk=pk)
     return case
 
 
 def _own_case(request: HttpRequest, pk: int) -> TeachingCase:
     case = _case(request, pk)
-    if case.author_id != _principal(request).user.pk:  # type: ignore[union-attr]
+    if case.author_id != principal_of(request).user.pk:  # type: ignore[union-attr]
         raise Http404
     return case
 

@@ -13,8 +13,7 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required, problem, program_capability_required
-from accounts.principals import Principal
+from accounts.gates import capability_required, principal_of, problem, program_capability_required
 from studies.access import visible_study
 from studies.findings.errors import FindingError, NotAllowed
 from studies.findings.models import ImageFinding
@@ -26,14 +25,9 @@ LARGEST_BODY = 6 << 20
 may_read = capability_required(Capability.REPORT_READ, Capability.REPORT_WRITE)
 
 
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 def _study(request: HttpRequest, study_instance_uid: str) -> Study:
     """Pass the gate. Raises Http404, also for one who may see the study but no report."""
-    principal = _principal(request)
+    principal = principal_of(request)
     try:
         study = visible_study(principal, study_instance_uid)
     except Study.DoesNotExist as error:
@@ -56,7 +50,7 @@ def findings(request: HttpRequest, study_instance_uid: str) -> HttpResponseBase:
 
 
 def _context(request: HttpRequest, study: Study) -> dict[str, Any]:
-    principal = _principal(request)
+    principal = principal_of(request)
     return {
         "study": study,
         "findings": findings_of(principal, study),
@@ -95,7 +89,7 @@ def _measurement(
     values = [Quantity(str(v["name"]), float(v["value"]), str(v["unit"])) for v in sent["values"]]
     return keep_measurement(
         study=study,
-        principal=_principal(request),
+        principal=principal_of(request),
         tracking_identifier=str(sent["uid"]),
         place=place,
         label=str(sent.get("label") or ""),
@@ -111,7 +105,11 @@ def _key_image(request: HttpRequest, study: Study, place: Place, sent: dict[str,
         label=str(sent.get("label") or ""),
     )
     return keep_key_image(
-        study=study, principal=_principal(request), tracking_identifier=str(sent["uid"]), place=place, viewport=viewport
+        study=study,
+        principal=principal_of(request),
+        tracking_identifier=str(sent["uid"]),
+        place=place,
+        viewport=viewport,
     )
 
 
@@ -124,9 +122,9 @@ def _float(value: Any) -> float | None:
 def remove(request: HttpRequest, study_instance_uid: str, pk: int) -> HttpResponse:
     """Take a finding out of the list."""
     study = _study(request, study_instance_uid)
-    finding = get_object_or_404(findings_of(_principal(request), study), pk=pk)
+    finding = get_object_or_404(findings_of(principal_of(request), study), pk=pk)
     try:
-        remove_finding(finding=finding, principal=_principal(request))
+        remove_finding(finding=finding, principal=principal_of(request))
     except NotAllowed as error:
         raise Http404 from error
     return render(request, "viewer/_findings.html", _context(request, study))
@@ -137,7 +135,7 @@ def remove(request: HttpRequest, study_instance_uid: str, pk: int) -> HttpRespon
 def picture(request: HttpRequest, study_instance_uid: str, pk: int) -> HttpResponse:
     """Give a key image's picture."""
     study = _study(request, study_instance_uid)
-    finding = get_object_or_404(findings_of(_principal(request), study), pk=pk, picture__isnull=False)
+    finding = get_object_or_404(findings_of(principal_of(request), study), pk=pk, picture__isnull=False)
     response = HttpResponse(bytes(finding.picture), content_type="image/jpeg")  # type: ignore[arg-type]
     response["Cache-Control"] = "private, max-age=86400, immutable"
     return response

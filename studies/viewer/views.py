@@ -21,8 +21,7 @@ from whitenoise import WhiteNoise
 from whitenoise.responders import StaticFile
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required
-from accounts.principals import Principal
+from accounts.gates import capability_required, principal_of
 from studies.access import visible_study
 from studies.models import Study
 from studies.viewer.hanging import FUSION, hanging_of, remember_protocol
@@ -67,7 +66,7 @@ def _files(root: Path) -> ViewerFiles:
 def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Open OHIF with a study, hung as its kind and the person want it, its relevant priors beside it."""
     study = _visible(request, study_instance_uid)
-    hanging = hanging_of(_principal(request), study)
+    hanging = hanging_of(principal_of(request), study)
     uids = [study.study_instance_uid, *(prior.study_instance_uid for prior in hanging.priors)]
     query = {"StudyInstanceUIDs": ",".join(uids)}
     # Fusion has a mode of its own in OHIF, with its own layout.
@@ -86,7 +85,7 @@ def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 def remember_preference(request: HttpRequest) -> HttpResponse:
     """Remember the hanging protocol that the person chose for this kind of study."""
     study = _visible(request, request.POST.get("study", "")[:64])
-    user = _principal(request).user
+    user = principal_of(request).user
     assert user is not None
     try:
         remember_protocol(user=user, study=study, protocol=request.POST.get("protocol", ""))
@@ -95,14 +94,9 @@ def remember_preference(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=204)
 
 
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 def _visible(request: HttpRequest, study_instance_uid: str) -> Study:
     try:
-        return visible_study(_principal(request), study_instance_uid)
+        return visible_study(principal_of(request), study_instance_uid)
     except Study.DoesNotExist as error:
         raise Http404 from error
 

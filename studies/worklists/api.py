@@ -9,7 +9,7 @@ from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.principals import Principal
+from accounts.gates import principal_of
 from studies.access import visible_study
 from studies.models import Study
 from studies.worklists import selectors
@@ -40,11 +40,6 @@ class StudyPageSerializer(serializers.Serializer[dict[str, object]]):
     next = serializers.CharField(allow_blank=True)
 
 
-def _principal(request: Request) -> Principal:
-    principal: Principal = request._request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 @extend_schema(
     operation_id="studies_list",
     parameters=[
@@ -67,7 +62,7 @@ def _principal(request: Request) -> Principal:
 @api_view(["GET"])
 def studies(request: Request) -> Response:
     """List the studies that one may see, filtered and sorted as in the worklist, by pages."""
-    principal = _principal(request)
+    principal = principal_of(request._request)
     form = WorklistFilterForm(request.query_params, principal=principal)
     if not form.is_valid():
         raise ValidationError(form.errors.get_json_data())
@@ -85,6 +80,6 @@ def studies(request: Request) -> Response:
 def study(request: Request, study_instance_uid: str) -> Response:
     """Give one study."""
     try:
-        return Response(StudySerializer(visible_study(_principal(request), study_instance_uid)).data)
+        return Response(StudySerializer(visible_study(principal_of(request._request), study_instance_uid)).data)
     except Study.DoesNotExist as error:
         raise NotFound from error

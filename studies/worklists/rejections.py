@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required
+from accounts.gates import capability_required, principal_of
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
@@ -50,11 +50,6 @@ REASONS = {
 }
 
 
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 def _study(principal: Principal, study_instance_uid: str) -> Study:
     try:
         study = visible_study(principal, study_instance_uid)
@@ -69,7 +64,7 @@ def _study(principal: Principal, study_instance_uid: str) -> Study:
 @may_reject
 def reject(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Choose series or images of a study and why they are rejected; reject them."""
-    principal = _principal(request)
+    principal = principal_of(request)
     study = _study(principal, study_instance_uid)
     record_viewing(
         AuditEvent.Action.VIEW,
@@ -125,7 +120,7 @@ def _reject(request: HttpRequest, study: Study) -> str:
         return _("Choose at least one series or image.")
     reason = Reason(request.POST["reason"])
     try:
-        outcome = reject_instances(study=study, instances=instances, reason=reason, principal=_principal(request))
+        outcome = reject_instances(study=study, instances=instances, reason=reason, principal=principal_of(request))
     except NotAuthorised as error:
         raise Http404 from error
     if outcome is None or not outcome.is_in:
@@ -140,7 +135,7 @@ def _reject(request: HttpRequest, study: Study) -> str:
 @may_reject
 def rejected(request: HttpRequest) -> HttpResponse:
     """List what is rejected, note by note, the newest first."""
-    principal = _principal(request)
+    principal = principal_of(request)
     sites = sites_where(principal, Capability.STUDY_REJECT)
     groups = (
         Rejection.objects.filter(site__in=sites, lifted_at__isnull=True)
@@ -177,7 +172,7 @@ def _reason(code: str) -> str:
 @may_reject
 def restore(request: HttpRequest) -> HttpResponse:
     """Take back what one note rejected in one study."""
-    principal = _principal(request)
+    principal = principal_of(request)
     study = studies_visible_to(principal).filter(pk__in=_ids([request.POST.get("study", "")])).first()
     if study is None:
         raise Http404

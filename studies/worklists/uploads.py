@@ -12,9 +12,8 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required, problem, program_capability_required
+from accounts.gates import capability_required, principal_of, problem, program_capability_required
 from accounts.models import Site
-from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.access import sites_where
@@ -28,16 +27,11 @@ BATCH = 20
 PAGE = 200
 
 
-def _principal(request: HttpRequest) -> Principal:
-    principal: Principal = request.principal  # type: ignore[attr-defined]
-    return principal
-
-
 @require_GET
 @capability_required(Capability.STUDY_UPLOAD)
 def upload(request: HttpRequest) -> HttpResponse:
     """Show the place to drop files, folders and ZIPs."""
-    sites = sites_where(_principal(request), Capability.STUDY_UPLOAD).order_by("pk")
+    sites = sites_where(principal_of(request), Capability.STUDY_UPLOAD).order_by("pk")
     return render(request, "worklists/upload.html", {"sites": sites})
 
 
@@ -51,7 +45,7 @@ def upload_file(request: HttpRequest) -> HttpResponseBase:
     name = request.GET.get("name", "")[-300:]
     if is_skipped(name):
         return JsonResponse({"files": [{"name": name, "status": "skipped", "reason": ""}]})
-    source = Source(WayIn.UPLOAD, site, _principal(request))
+    source = Source(WayIn.UPLOAD, site, principal_of(request))
     try:
         outcomes = _ingest_body(request, name, source)
     except UnacceptableZip as error:
@@ -62,7 +56,7 @@ def upload_file(request: HttpRequest) -> HttpResponseBase:
 
 
 def _site(request: HttpRequest) -> Site | None:
-    sites = sites_where(_principal(request), Capability.STUDY_UPLOAD).order_by("pk")
+    sites = sites_where(principal_of(request), Capability.STUDY_UPLOAD).order_by("pk")
     slug = request.GET.get("site")
     return sites.filter(slug=slug).first() if slug else sites.first()
 
@@ -103,7 +97,7 @@ def _result(outcome: Outcome) -> dict[str, Any]:
 @capability_required(Capability.QUARANTINE_VIEW)
 def quarantine(request: HttpRequest) -> HttpResponse:
     """Show the refused files of the person's sites, the newest first."""
-    sites = sites_where(_principal(request), Capability.QUARANTINE_VIEW)
+    sites = sites_where(principal_of(request), Capability.QUARANTINE_VIEW)
     files = QuarantinedFile.objects.filter(site__in=sites).select_related("site").order_by("-received_at")[:PAGE]
     return render(request, "worklists/quarantine.html", {"files": files})
 
@@ -112,13 +106,13 @@ def quarantine(request: HttpRequest) -> HttpResponse:
 @capability_required(Capability.QUARANTINE_VIEW)
 def quarantined_file(request: HttpRequest, pk: int) -> FileResponse:
     """Give a refused file's bytes."""
-    sites = sites_where(_principal(request), Capability.QUARANTINE_VIEW)
+    sites = sites_where(principal_of(request), Capability.QUARANTINE_VIEW)
     file = QuarantinedFile.objects.filter(pk=pk, site__in=sites).first()
     if file is None:
         raise Http404
     record(
         AuditEvent.Action.EXPORT,
-        principal=_principal(request),
+        principal=principal_of(request),
         site_id=file.site_id,
         details={"what": "quarantined file", "sha256": bytes(file.sha256).hex()},
     )

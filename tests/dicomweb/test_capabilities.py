@@ -59,6 +59,15 @@ def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(path: str,
     assert "GET" in answer["Allow"]
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["studies", "studies/{study}"])
+def test_storing_by_put_is_not_in_the_standard(path: str, client_of: Any) -> None:
+    answer = client_of("technologist").put(address(path), b"DICM", content_type="application/dicom")
+    assert answer.status_code == 405
+    assert "POST" in answer["Allow"]
+    assert "PUT" not in answer["Allow"]
+
+
 def test_capabilities_come_as_wadl_and_as_json(client: Client) -> None:
     answer = client.options("/dicom-web/", HTTP_ACCEPT="application/vnd.sun.wadl+xml")
     assert answer["Content-Type"] == "application/vnd.sun.wadl+xml"

@@ -25,7 +25,11 @@ COLOUR = np.random.default_rng(3).integers(0, 256, (96, 80, 3), dtype=np.uint8)
 
 def compressed(pixels: np.ndarray, stream: bytes, syntax: str) -> bytes:
     uids = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.1", "SOPInstanceUID": "1.2.1.1"}
-    dataset = pydicom.dcmread(BytesIO(make_instance(**uids, pixels=pixels)))
+    grey = pixels if pixels.ndim == 2 else pixels[..., 0].copy()
+    dataset = pydicom.dcmread(BytesIO(make_instance(**uids, pixels=grey)))
+    if pixels.ndim == 3:
+        dataset.SamplesPerPixel, dataset.PlanarConfiguration, dataset.PhotometricInterpretation = 3, 0, "RGB"
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
     dataset.PixelData = encapsulate([stream])
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True

@@ -268,3 +268,57 @@ def test_the_help_names_the_desks_keys(installation: Atrium, browser: Browser, d
         listed = page.inner_text("#key-help")
         for words in ("Next field or place", "Previous field", "Sign", "Dictate", "Flag a critical finding"):
             assert words in listed
+
+
+def tab_to(page: Page, element: str) -> None:
+    """Press Tab until the element has the keyboard."""
+    for _ in range(30):
+        if page.evaluate("() => document.activeElement.id") == element:
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"no way by Tab to {element}")
+
+
+def test_a_template_is_made_by_keyboard_alone(installation: Atrium, browser: Browser) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        page.goto(f"{installation.url}/reports/templates/new/")
+        tab_to(page, "id_name")
+        page.keyboard.type("Thyroid of mine")
+        page.focus("#e-add-section")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#e-5-title:focus")
+        page.keyboard.type("TI-RADS")
+        tab_to(page, "e-5-0-label")
+        page.keyboard.type("Nodule")
+        tab_to(page, "e-5-0-type")
+        page.keyboard.type("One")
+        page.keyboard.press("Tab")
+        page.wait_for_selector("#e-5-0-options")
+        tab_to(page, "e-5-0-options")
+        page.keyboard.type("None\nSolid")
+        tab_to(page, "e-5-add")
+        page.wait_for_selector("#e-5-0-default option[value=Solid]", state="attached")
+        page.focus("#e-5-add")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#e-5-1-label:focus")
+        page.keyboard.type("Size in words")
+        tab_to(page, "e-5-1-show-if")
+        page.select_option("#e-5-1-show-if", "5.0")
+        page.wait_for_selector("[name='5.1.show_if_values'][value=Solid]")
+        page.check("[name='5.1.show_if_values'][value=Solid]")
+        # Beside it the desk as it will be: the part depends on the choice.
+        page.wait_for_selector("#template-preview #section-nodule")
+        page.wait_for_selector("#template-preview #field-size_in_words[data-condition-values=Solid]", state="hidden")
+        page.select_option("#section-nodule", "Solid")
+        page.wait_for_selector("#template-preview #field-size_in_words", state="visible")
+        picture(page, "template-editor")
+        page.focus("#e-5-0-label")
+        page.keyboard.press("Alt+ArrowDown")
+        page.wait_for_selector("#template-preview .alert:has-text('doesn\\'t come before it')")
+        assert page.evaluate("() => document.activeElement.id") == "e-5-1-label"
+        page.keyboard.press("Alt+ArrowUp")
+        page.wait_for_selector("#template-preview #section-nodule")
+        assert page.evaluate("() => document.activeElement.value") == "Nodule"
+        page.keyboard.press("Control+s")
+        page.wait_for_url("**/reports/templates/")
+        page.wait_for_selector("a.row-link:has-text('Thyroid of mine')")

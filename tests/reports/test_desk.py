@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from portal.audit.models import AuditEvent
 from studies.models import Study
 from studies.reports import signing
 from studies.reports.checks import checks_of
-from studies.reports.models import PreliminarySignature, ReportPart, ReportVersion
+from studies.reports.models import PreliminarySignature, ReportPart, ReportTemplate, ReportVersion
 from tests.factories import PASSWORD, make_instance
 from tests.reports.desk import DESK, UID, sign, write
 
@@ -187,3 +188,14 @@ def test_anothers_case_is_taken_over_knowingly(radiologist: Client, client_of: A
     assert not ReportPart.objects.exists()
     radiologist.post(f"{DESK}/start/", {"take_over": "1"})
     assert ReportPart.objects.get().author.username == "radiologist"
+
+
+def test_the_browser_spells_in_the_templates_language(north: Any, ingest_files: Any, client_of: Any) -> None:
+    ingest_files(north, make_instance(StudyInstanceUID=UID))
+    ReportTemplate.objects.update(language="de-CH")
+    browser = client_of("radiologist")
+    browser.post(f"{DESK}/start/")
+    page = browser.get(f"{DESK}/desk/").content.decode()
+    areas = re.findall(r'<textarea class="form-control section entry"[^>]*>', page)
+    assert areas
+    assert all('spellcheck="true"' in area and 'lang="de-CH"' in area for area in areas)

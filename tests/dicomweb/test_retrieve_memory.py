@@ -17,6 +17,18 @@ from tests.services.atrium import Atrium, running_atrium
 
 FRAMES, SIDE, INSTANCES = 96, 1024, 8
 MEGABYTE = 1 << 20
+# Seven instances more in the index for the one large object: a study of 1.5 GB that takes no room on disk.
+COPIES = 7
+INDEXED_AGAIN = """
+from studies.counting import count_series, count_study
+from studies.models import Instance
+one = Instance.objects.select_related("series__study").get(sop_instance_uid="{sop}")
+for number in range(1, {copies} + 1):
+    one.pk, one.sop_instance_uid, one.instance_number = None, f"{sop}.{{number}}", number + 1
+    one.save(force_insert=True)
+count_series({{one.series_id}})
+count_study(one.series.study)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +43,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
                 StudyInstanceUID="1.2.9", SeriesInstanceUID="1.2.9.1", pixels=ramp[:12], InstanceNumber=number
             )
             (folder / f"{number}.dcm").write_bytes(content)
+        uids = {"StudyInstanceUID": "1.2.20", "SeriesInstanceUID": "1.2.20.1", "SOPInstanceUID": "1.2.20.1.1"}
+        (folder / "again.dcm").write_bytes(make_instance(**uids, pixels=ramp))
         atrium.manage("import", str(folder), "--site", "north")
+        again = INDEXED_AGAIN.format(sop="1.2.20.1.1", copies=COPIES)
+        atrium.manage("shell", "--no-imports", "-c", again)
         yield atrium
 
 
@@ -62,6 +78,8 @@ def memory_of(server: Atrium) -> int:
         (f"studies/{STUDY}", "*/*", 190),
         ("studies/1.2.9", 'multipart/related; type="application/dicom"', 190),
         ("studies/1.2.9", "application/zip", 190),
+        ("studies/1.2.20", 'multipart/related; type="application/dicom"', 1530),
+        ("studies/1.2.20", "application/zip", 1530),
         (f"studies/{STUDY}", 'multipart/related; type="application/octet-stream"', 190),
         (f"studies/{STUDY}", f'multipart/related; type="application/dicom"; transfer-syntax={RLELossless}', 1),
         (f"studies/{STUDY}/series/{SERIES}/instances/{SERIES}.1/bulkdata/7FE00010", "*/*", 190),

@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext as _
 
 from accounts.capabilities import Capability as C
@@ -43,6 +44,15 @@ def portal(request: HttpRequest) -> dict[str, Any]:
     principal = getattr(request, "principal", None)
     if principal is None or principal.is_stranger:
         return {"navigation": [], "demo_people": _demo_people(request)}
+    # Only what a template uses is looked up: parts of a page use none of it.
+    return {
+        "navigation": SimpleLazyObject(lambda: _navigation(request, principal)),
+        "site_label": SimpleLazyObject(lambda: ", ".join(_site_names(principal))),
+        "unread": SimpleLazyObject(lambda: unread_of(principal.user).count() if principal.user is not None else 0),
+    }
+
+
+def _navigation(request: HttpRequest, principal: Principal) -> list[dict[str, Any]]:
     navigation: list[dict[str, Any]] = []
     for name, label, icon, key, capabilities in ROOMS:
         if any(principal.may(c) for c in capabilities):
@@ -50,15 +60,10 @@ def portal(request: HttpRequest) -> dict[str, Any]:
             navigation.append({"url": url, "label": _(label), "icon": icon, "key": key, "name": name})
     # Of rooms inside rooms only the innermost is where one is.
     here = max((item["url"] for item in navigation if request.path.startswith(item["url"])), key=len, default="")
-    critical_count = _critical_count(principal)
     for item in navigation:
         item["active"] = item["url"] == here
-        item["count"] = critical_count if item["name"] == "critical_results" else 0
-    return {
-        "navigation": navigation,
-        "site_label": ", ".join(_site_names(principal)),
-        "unread": unread_of(principal.user).count() if principal.user is not None else 0,
-    }
+        item["count"] = _critical_count(principal) if item["name"] == "critical_results" else 0
+    return navigation
 
 
 def _critical_count(principal: Principal) -> int:

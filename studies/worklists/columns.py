@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
 from django.template import Template, engines
 from django.template.loader import get_template
 from django.utils.functional import Promise
+from django.utils.html import escape
+from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_lazy as _
 
 
@@ -54,6 +57,10 @@ USUAL = (
 REFERRERS = ("patient", "status", "date", "modality", "study", "patient_id", "born", "site")
 
 
+# Whole {% translate "…" %} tags without a variable or an option.
+_TRANSLATED = re.compile(r"""\{% translate (["'])([^"'{}]*)\1 %\}""")
+
+
 def chosen(names: list[str], *, is_referrer: bool) -> list[Column]:
     """Give the columns to show; the patient always comes first."""
     if is_referrer:
@@ -62,9 +69,14 @@ def chosen(names: list[str], *, is_referrer: bool) -> list[Column]:
     return [COLUMNS[name] for name in (["patient", *known] if known else USUAL)]
 
 
-@lru_cache(maxsize=256)
 def cells(names: tuple[str, ...]) -> Template:
-    """Give the columns' cells as one template: a row costs one inclusion, not one per column."""
+    """Give the columns' cells as one template, in the reader's language: a row costs one inclusion and no catalogue."""
+    return _cells(names, get_language() or "")
+
+
+@lru_cache(maxsize=256)
+def _cells(names: tuple[str, ...], language: str) -> Template:
     sources = [get_template(COLUMNS[name].template).template.source for name in names]  # type: ignore[attr-defined]
-    whole: Template = engines["django"].from_string("".join(sources)).template  # type: ignore[attr-defined]
+    source = _TRANSLATED.sub(lambda found: escape(gettext(found[2])), "".join(sources))
+    whole: Template = engines["django"].from_string(source).template  # type: ignore[attr-defined]
     return whole

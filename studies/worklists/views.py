@@ -118,16 +118,19 @@ def rows(request: HttpRequest) -> HttpResponse:
 
 def _row_context(principal: Principal, cases: list[Row], preference: WorklistPreference) -> dict[str, Any]:
     now = timezone.now()
+    is_referrer = not principal.may(Capability.STUDY_VIEW)
+    page = "report" if is_referrer else "study"
     for case in cases:
         shown: Any = case
         shown.key = scheduled.key_of(case)
         if isinstance(case, Order):
             scheduled.dress(case)
+            shown.url = reverse("order", args=[case.pk])
         else:
+            shown.url = reverse(page, args=[case.study_instance_uid])
             is_claimed = case.claimed_by is not None and case.claimed_until is not None and case.claimed_until > now
             shown.holder = case.claimed_by if is_claimed else None
         shown.age = age(case.patient.patient_birth_date, shown.study_date)
-    is_referrer = not principal.may(Capability.STUDY_VIEW)
     chosen = columns.chosen(preference.columns, is_referrer=is_referrer)
     return {
         "columns": chosen,

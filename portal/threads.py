@@ -18,6 +18,7 @@ from django.core import signals
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.base import BaseHandler
+from django.db import close_old_connections
 from django.http import FileResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
@@ -179,6 +180,8 @@ class ThreadedDjango(BaseHandler):
         response = self.get_response(ASGIRequest(scope, body))  # type: ignore[arg-type]
         body.close()
         if response.streaming:
+            # Another thread goes on and ends the request; what this one holds, it would hold until its next.
+            close_old_connections()
             return response
         try:
             return Answer(response.status_code, _headers_of(response), response.content)  # type: ignore[attr-defined]

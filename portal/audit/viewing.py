@@ -88,7 +88,8 @@ def record_viewing(
             transaction.on_commit(lambda: _remember(window))
     # After the event, so that what writes the counts never makes a window that nobody began.
     if instances or frames or octets:
-        _count(window, _Counts(instances, frames, octets))
+        # A transaction that fails is tried again: what it counted didn't happen.
+        transaction.on_commit(lambda: _count(window, _Counts(instances, frames, octets)))
     if time.monotonic() - _flushed_at > FLUSH_SECONDS and not transaction.get_connection().in_atomic_block:
         flush_counts()
 

@@ -12,7 +12,6 @@ from django.db import transaction
 from django.utils import timezone
 from pydicom import DataElement, Dataset
 
-from studies.archive.errors import ObjectMissing
 from studies.archive.models import SeriesMetadata
 from studies.archive.objects import read_dataset
 from studies.models import Instance, Series
@@ -116,7 +115,7 @@ def build_due_metadata(*, most: int = 100) -> int:
     for series in due:
         try:
             series_metadata(series)
-        except ObjectMissing:
-            logger.exception("metadata can't be built: an object is missing")
+        except Exception:  # whatever is wrong with one series must not hold up those behind it
+            logger.exception("a series' metadata can't be built")
         Series.objects.filter(pk=series.pk, revision=series.revision).update(metadata_due_at=None)
     return len(due)

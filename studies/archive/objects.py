@@ -57,6 +57,14 @@ def digest(key: str, offset: int, length: int) -> bytes:
     return hashed.digest()
 
 
+def reaches(key: str, length: int) -> bool:
+    """Say whether storage holds an object of at least so many bytes."""
+    try:
+        return len(_storage().read_range(key, length - 1, 1)) == 1
+    except (OSError, EOFError):
+        return False
+
+
 def is_whole(instance: Instance, *, with_digest: bool = False) -> bool:
     """Say whether storage holds the instance to its last byte, and, if asked, every byte as it came."""
     try:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from django.db import close_old_connections
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -25,6 +26,7 @@ from studies.models import Instance, Study
 from studies.trail import subject_of
 
 MOST_FRAMES = 10_000
+PAGE = 500
 may_retrieve = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 
@@ -90,11 +92,19 @@ def instances_of(study: Study, series_instance_uid: str = "") -> QuerySet[Instan
 def each_with_study(
     instances: QuerySet[Instance], study: Study, *, with_attributes: bool = False
 ) -> Iterator[Instance]:
-    """Walk through the instances with little memory; each knows its study without another query."""
+    """Walk through the instances with little memory; each knows its study without another query.
+
+    A client may take its time with each: meanwhile the connection to the database serves others.
+    """
     unread = ("series__attributes",) if with_attributes else ("attributes", "series__attributes")
-    for instance in instances.select_related("series").defer(*unread).iterator(500):
-        instance.series.study = study
-        yield instance
+    ids = list(instances.values_list("pk", flat=True))
+    for start in range(0, len(ids), PAGE):
+        page = ids[start : start + PAGE]
+        rows = Instance.objects.select_related("series").defer(*unread).in_bulk(page)
+        for instance in (rows[pk] for pk in page if pk in rows):
+            instance.series.study = study
+            close_old_connections()
+            yield instance
 
 
 def frame_numbers(text: str) -> list[int]:

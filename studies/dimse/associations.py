@@ -20,6 +20,8 @@ logger = logging.getLogger("atrium.dimse")
 KEPT_DAYS = 30
 # How often a working association tells how far it is, and how much of the past is kept to tell its speed.
 PULSE_SECONDS, WINDOW_SECONDS = 5.0, 60.0
+# How often one that rests says that it's still there; one of another machine that is silent for longer is no more.
+ALIVE_SECONDS, SILENT_SECONDS = 300.0, 1800.0
 
 
 def _host() -> str:
@@ -93,13 +95,14 @@ def closed(
 
 
 class Live:
-    """An open association: tells every few seconds how much has passed, while there's something to tell."""
+    """An open association: tells every few seconds how much has passed, and now and then that it's still there."""
 
     def __init__(self, association_id: int, association: TunedAssociation) -> None:
         self.association_id, self.association = association_id, association
         self.noted: dict[str, int] = {}
         self.recent: list[list[float]] = []
         self.next_at = time.monotonic() + PULSE_SECONDS
+        self.told_at = time.time()
 
     def counts(self) -> dict[str, int]:
         """Give what has passed, by column of the log."""
@@ -117,10 +120,9 @@ class Live:
         if time.monotonic() < self.next_at:
             return
         self.next_at = time.monotonic() + PULSE_SECONDS
-        counts = self.counts()
-        if counts == self.noted:
+        counts, now = self.counts(), time.time()
+        if counts == self.noted and now < self.told_at + ALIVE_SECONDS:
             return
-        now = time.time()
         passed = [now, counts["stored"] + counts["sent"], counts["received_bytes"] + counts["sent_bytes"]]
         # The last one from before the window is where its count begins.
         older = [one for one in self.recent if one[0] <= now - WINDOW_SECONDS][-1:]
@@ -130,7 +132,7 @@ class Live:
         except DatabaseError:
             logger.warning("an association's progress can't be noted", exc_info=True)
             return
-        self.noted = counts
+        self.noted, self.told_at = counts, now
 
     def close(self, *, was_aborted: bool, requests: Mapping[str, int] | None = None, last_error: str = "") -> None:
         """Note that it ended; a database that fails now loses the note and nothing else."""
@@ -153,20 +155,34 @@ def close_all_of_this_host() -> int:
     return lost + _close_of_the_dead()
 
 
+def has_room(node: Node) -> bool:
+    """Say whether the node may open one more association; what died without a word doesn't count."""
+    if live_of(node) < node.maximum_associations:
+        return True
+    _close_of_the_dead(node)
+    return live_of(node) < node.maximum_associations
+
+
 def _close_of_the_dead(node: Node | None = None) -> int:
-    """Close what processes of this machine that are no more had open to the node, or to any."""
-    live = AssociationLog.objects.filter(closed_at__isnull=True, is_outgoing=True, listener__startswith=f"{_host()}:")
+    """Close what processes that are no more had open with the node, or with any."""
+    live = AssociationLog.objects.filter(closed_at__isnull=True)
     if node is not None:
         live = live.filter(node=node)
-    dead = [
-        pk for pk, listener in live.values_list("pk", "listener") if not _is_alive(int(listener.rpartition(":")[2]))
-    ]
+    dead = [row.pk for row in live.only("listener", "recent", "opened_at") if not _is_alive(row)]
     return AssociationLog.objects.filter(pk__in=dead).update(
         outcome=AssociationLog.Outcome.LOST, closed_at=timezone.now()
     )
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(row: AssociationLog) -> bool:
+    host, _, pid = row.listener.rpartition(":")
+    if host == _host():
+        return _is_running(int(pid))
+    told_at = row.recent[-1][0] if row.recent else row.opened_at.timestamp()
+    return bool(time.time() - told_at < SILENT_SECONDS)
+
+
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -182,6 +198,7 @@ def live_of(node: Node, *, is_outgoing: bool = False) -> int:
 
 
 def forget_old() -> int:
-    """Remove what ended long ago; gives how many rows."""
+    """Close what died without a word and remove what ended long ago; gives how many rows are gone."""
+    _close_of_the_dead()
     oldest = timezone.now() - timedelta(days=KEPT_DAYS)
     return AssociationLog.objects.filter(closed_at__lt=oldest).delete()[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError, close_old_connections, connection, connections
 from pynetdicom import AE, _config, evt
 from pynetdicom.events import Event
 
@@ -34,7 +34,8 @@ STALE_SECONDS = 3600
 WATCH_SECONDS = 1.0
 NOBODY = "\x00"
 # PS3.8 Table 9-21: (result, source, reason).
-REJECTED_TRANSIENTLY, BY_PRESENTATION, LOCAL_LIMIT_EXCEEDED = 2, 3, 2
+REJECTED_TRANSIENTLY, BY_PRESENTATION = 2, 3
+TEMPORARY_CONGESTION, LOCAL_LIMIT_EXCEEDED = 1, 2
 
 
 class ListeningAE(AE):
@@ -68,7 +69,7 @@ def on_requested(event: Event) -> None:
         if caller.node is not None and caller.node.uses_tls and not association.dul.socket.is_encrypted:
             refuse(caller.principal, "the node must call by TLS", site_id=caller.site.pk)
             return
-        if caller.node is not None and associations.live_of(caller.node) >= caller.node.maximum_associations:
+        if caller.node is not None and not associations.has_room(caller.node):
             refuse(caller.principal, "too many associations of this node", site_id=caller.site.pk)
             association.acse.send_reject(REJECTED_TRANSIENTLY, BY_PRESENTATION, LOCAL_LIMIT_EXCEEDED)
             association.kill()
@@ -77,6 +78,8 @@ def on_requested(event: Event) -> None:
         _note(session, association)
     except DatabaseError:
         logger.exception("a caller can't be looked up")
+        association.acse.send_reject(REJECTED_TRANSIENTLY, BY_PRESENTATION, TEMPORARY_CONGESTION)
+        association.kill()
         return
     association.atrium_session = session
     association.ae.callers.accepted = title
@@ -172,6 +175,8 @@ def serve(ae: ListeningAE, listening: socket.socket, tls: ssl.SSLContext | None 
     )
     server.requests = requests(SERVICES)
     server.ended = end
+    # An association that waits holds none of the few connections to the database.
+    server.rested = close_old_connections
     ae._servers.append(server)
     threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
     return server

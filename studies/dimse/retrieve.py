@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import close_old_connections
 from django.db.models import QuerySet
 from pydicom import Dataset
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
@@ -313,6 +314,8 @@ def _run(
     seen: set[int] = set()
     try:
         for instance in _in_pages(ids):
+            # Sending takes as long as the peer likes: meanwhile others need the connection to the database.
+            close_old_connections()
             if answering.request.is_cancelled:
                 answering.end(counts, is_cancelled=True)
                 return

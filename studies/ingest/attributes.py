@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import date, time
 from functools import cached_property
 from typing import Any
@@ -14,12 +13,10 @@ from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
 from studies.ingest.errors import CLASS_NOT_SUPPORTED, DATASET_DOES_NOT_MATCH, INVALID_INSTANCE, Refusal
-from studies.ingest.part10 import Structure
+from studies.ingest.part10 import LONGEST_UID, UID_FORM, Structure
 from studies.matching.keywords import INSTANCE_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS
 
-# A UID becomes a part of an object key: digits and dots only, so that it can't be a path.
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-
+LARGEST_SMALL = (1 << 15) - 1
 
 # Beside those that are found by: what tells how values are to be read, and the size of a frame.
 _MORE_KEYWORDS = (
@@ -57,7 +54,7 @@ class Attributes:
         if not _is_stored(self.sop_class_uid):
             raise Refusal("Instances of this SOP class aren't stored.", CLASS_NOT_SUPPORTED)
         self.announced_frames = max(_integer(dataset, "NumberOfFrames") or 1, 1)
-        self.frame_length, self.has_even_frames = _frame_size(dataset)
+        self.frame_bits = _frame_bits(dataset)
 
     @cached_property
     def patient(self) -> dict[str, Any]:
@@ -101,7 +98,7 @@ class Attributes:
             "instance_number": _integer(self._dataset, "InstanceNumber"),
             "rows": _count(self._dataset, "Rows"),
             "columns": _count(self._dataset, "Columns"),
-            "bits_allocated": _count(self._dataset, "BitsAllocated"),
+            "bits_allocated": _count(self._dataset, "BitsAllocated", LARGEST_SMALL),
             "attributes": _json(self._dataset, _INSTANCE_TAGS),
         }
 
@@ -121,7 +118,8 @@ def _uid(dataset: Dataset, keyword: str, status: int = DATASET_DOES_NOT_MATCH) -
     value = _text(dataset, keyword, 1000)
     if not value:
         raise Refusal(f"The data set has no {keyword}.", DATASET_DOES_NOT_MATCH)
-    if len(value) > 64 or not _UID.fullmatch(value):
+    # It becomes a part of an object key: digits and dots only, so that it can't be a path.
+    if len(value) > LONGEST_UID or not UID_FORM.fullmatch(value):
         raise Refusal(f"{keyword} is no valid UID.", status)
     return value
 
@@ -157,9 +155,9 @@ def _integer(dataset: Dataset, keyword: str) -> int | None:
     return value if -(2**62) < value < 2**62 else None
 
 
-def _count(dataset: Dataset, keyword: str) -> int | None:
+def _count(dataset: Dataset, keyword: str, most: int = 2**31 - 1) -> int | None:
     value = _integer(dataset, keyword)
-    return value if value is not None and 0 <= value < 2**31 else None
+    return value if value is not None and 0 <= value <= most else None
 
 
 def _date(dataset: Dataset, keyword: str) -> date | None:
@@ -201,13 +199,8 @@ def _without_nul(value: Any) -> Any:
     return value if value == value and value not in {float("inf"), float("-inf")} else None
 
 
-def _frame_size(dataset: Dataset) -> tuple[int | None, bool]:
-    """Give the length of a native frame in bytes, and whether frames begin on byte borders (PS3.5 §8.1.1)."""
+def _frame_bits(dataset: Dataset) -> int:
+    """Give the length of a native frame in bits (PS3.5 §8.1.1); 0 where the data set doesn't describe one."""
     rows, columns, bits = (_count(dataset, k) or 0 for k in ("Rows", "Columns", "BitsAllocated"))
-    samples = _count(dataset, "SamplesPerPixel") or 1
-    frame_bits = rows * columns * samples * bits
-    if _text(dataset, "PhotometricInterpretation", 16) == "YBR_FULL_422":
-        frame_bits = frame_bits * 2 // 3
-    if not frame_bits:
-        return None, False
-    return (frame_bits + 7) // 8, frame_bits % 8 == 0
+    frame_bits = rows * columns * (_count(dataset, "SamplesPerPixel") or 1) * bits
+    return frame_bits * 2 // 3 if _text(dataset, "PhotometricInterpretation", 16) == "YBR_FULL_422" else frame_bits

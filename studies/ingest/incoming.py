@@ -24,6 +24,7 @@ from studies.ingest.attributes import INDEXED, Attributes
 from studies.ingest.errors import META_DOES_NOT_MATCH, Refusal
 from studies.ingest.part10 import Structure, frame_spans, read_structure
 
+MOST_FRAMES = 2**31 - 1
 _beginning = ThreadPoolExecutor(4, thread_name_prefix="ingest")
 
 
@@ -212,13 +213,13 @@ def _note(path: Path) -> RejectionNote | None:
 
 def _placement(structure: Structure, attributes: Attributes, data: memoryview) -> dict[str, Any]:
     """Find where the frames lie. Raises Refusal when there is less pixel data than announced."""
-    pixel_data = structure.pixel_data
+    pixel_data, frames = structure.pixel_data, attributes.announced_frames
     if pixel_data is None:
         # A deflated data set's pixels are found by decoding; without rows there are none.
-        return {
-            "number_of_frames": attributes.announced_frames if structure.is_deflated and attributes.frame_length else 0
-        }
-    frames = attributes.announced_frames
+        if not structure.deflated_pixels or not attributes.frame_bits:
+            return {"number_of_frames": 0}
+        _check_length(structure.deflated_pixels, attributes.frame_bits, frames)
+        return {"number_of_frames": frames}
     if pixel_data.is_undefined:
         if UID(structure.transfer_syntax_uid) in MPEGTransferSyntaxes:
             # A video is one stream, however many pictures it shows (PS3.5 §8.2.5 to §8.2.8).
@@ -230,13 +231,18 @@ def _placement(structure: Structure, attributes: Attributes, data: memoryview) -
             "frame_offsets": spans,
             "frames_are_fragmented": fragmented,
         }
-    if attributes.frame_length is None:
+    if not attributes.frame_bits:
         return {"number_of_frames": 0, "pixel_data_offset": pixel_data.offset}
-    bits_needed = attributes.frame_length if attributes.has_even_frames else attributes.frame_length - 1
-    if pixel_data.length < bits_needed * frames:
-        raise Refusal(f"The pixel data are cut short: {pixel_data.length} bytes for {frames} frames.")
+    _check_length(pixel_data.length, attributes.frame_bits, frames)
+    has_even_frames = attributes.frame_bits % 8 == 0
     return {
         "number_of_frames": frames,
         "pixel_data_offset": pixel_data.offset,
-        "frame_length": attributes.frame_length if attributes.has_even_frames or frames == 1 else None,
+        "frame_length": (attributes.frame_bits + 7) // 8 if has_even_frames or frames == 1 else None,
     }
+
+
+def _check_length(length: int, frame_bits: int, frames: int) -> None:
+    """Refuse pixel data of fewer bytes than their frames need, or of more frames than the index counts."""
+    if length * 8 < frame_bits * frames or frames > MOST_FRAMES:
+        raise Refusal(f"The pixel data are cut short: {length} bytes for {frames} frames.")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -36,6 +37,10 @@ COMMIT_ATTEMPTS = 4
 MOST_IN_ONE_COMMIT = 200
 # A series that still grows gets its metadata when it's been quiet for so long.
 METADATA_QUIET = timedelta(seconds=3)
+
+
+class Vanished(Exception):
+    """What a file was the same as, and wasn't placed for, was deleted before the commit: the sender must keep it."""
 
 
 @dataclass
@@ -117,10 +122,15 @@ def _run(jobs: list[_Job]) -> None:
         _commit(jobs)
     except BaseException as error:  # none may wait for ever, whatever went wrong
         logger.exception("index failed")
-        if len(jobs) > 1 and isinstance(error, Exception) and not isinstance(error, OperationalError):
-            for job in jobs:
-                _run([job])
-            return
+        if isinstance(error, Exception) and not isinstance(error, OperationalError):
+            # One sender, or one file, that can't be indexed takes no other along.
+            if len(jobs) > 1:
+                for job in jobs:
+                    _run([job])
+                return
+            if len(jobs[0].files) > 1:
+                jobs[0].outcomes = _one_by_one(jobs[0])
+                return
         for job in jobs:
             job.outcomes = [
                 f.outcome(Status.FAILED, reason="The database isn't available.", dicom_status=PROCESSING_FAILURE)
@@ -128,6 +138,13 @@ def _run(jobs: list[_Job]) -> None:
             ]
         if not isinstance(error, Exception):
             raise
+
+
+def _one_by_one(job: _Job) -> list[Outcome]:
+    alone = [_Job([file], job.source, job.request_id) for file in job.files]
+    for one in alone:
+        _run([one])
+    return [outcome for one in alone for outcome in one.outcomes or ()]
 
 
 def _commit(jobs: list[_Job]) -> None:
@@ -153,17 +170,37 @@ def _index(jobs: list[_Job]) -> list[list[Outcome]]:
     _show_again([a for a in wanted_again if a.study in studies], studies)
     made = _keep([a for a in arrivals if a.is_new], studies)
     _show_again([a for a in wanted_again if a.study in made], made)
+    for job, those in zip(jobs, by_job, strict=True):
+        with _asked_by(job):
+            _apply_notes(those)
+    for job, those in zip(jobs, by_job, strict=True):
+        with _asked_by(job):
+            _record(job, those, studies | made)
+    return [[a.outcome for a in those] for those in by_job]
+
+
+@contextmanager
+def _asked_by(job: _Job) -> Iterator[None]:
+    """Let what is recorded name the job's request: the thread that has the turn serves another."""
+    token = request_id.set(job.request_id)
+    try:
+        yield
+    finally:
+        request_id.reset(token)
+
+
+def _apply_notes(arrivals: list[_Arrival]) -> None:
     for a in arrivals:
         # A note that's here already had its effect, which may have been taken back since.
         if a.file.note is not None and a.is_new:
             rejection.apply_note(a.file.note, site=a.source.site, principal=a.source.principal)
-    for job, those in zip(jobs, by_job, strict=True):
-        _record(job, those, studies | made)
-    return [[a.outcome for a in those] for those in by_job]
 
 
 def _decide(arrivals: list[_Arrival]) -> list[_Arrival]:
-    """Set status, version and rejection of each by what is known of it; give those whose rejection ends with this."""
+    """Set status, version and rejection of each by what is known of it; give those whose rejection ends with this.
+
+    Raises Vanished.
+    """
     versions: dict[Place, list[Version]] = {}
     rejected: dict[Place, Reason] = {}
     uids = {a.file.attributes.sop_instance_uid for a in arrivals}
@@ -181,6 +218,8 @@ def _decide(arrivals: list[_Arrival]) -> list[_Arrival]:
         if any(version.holds(a.file) for version in known):
             a.outcome.status = Status.DUPLICATE
             continue
+        if not a.file.is_placed:
+            raise Vanished(a.file.object_key)
         if known:
             a.outcome.status = Status.CONFLICT
             a.version = max(version.number for version in known) + 1
@@ -258,19 +297,15 @@ def _record(job: _Job, arrivals: list[_Arrival], studies: dict[StudyKey, KnownSt
             counts = sums.setdefault(a.study, [0, 0])
             counts[0] += 1
             counts[1] += a.file.staged.size
-    token = request_id.set(job.request_id)
-    try:
-        for key, (instances, octets) in sorted(sums.items()):
-            record_viewing(
-                AuditEvent.Action.IMPORT,
-                principal=job.source.principal,
-                site_id=job.source.site.pk,
-                patient_id=studies[key].patient_id,
-                patient_name=studies[key].patient_name,
-                study_instance_uid=key[0],
-                details={"way_in": job.source.way_in},
-                instances=instances,
-                octets=octets,
-            )
-    finally:
-        request_id.reset(token)
+    for key, (instances, octets) in sorted(sums.items()):
+        record_viewing(
+            AuditEvent.Action.IMPORT,
+            principal=job.source.principal,
+            site_id=job.source.site.pk,
+            patient_id=studies[key].patient_id,
+            patient_name=studies[key].patient_name,
+            study_instance_uid=key[0],
+            details={"way_in": job.source.way_in},
+            instances=instances,
+            octets=octets,
+        )

@@ -5,6 +5,7 @@ The walk proves that every top-level element lies inside the file, and finds the
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from array import array
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import STANDARD_VR
 
 from studies.ingest.errors import Refusal
 
@@ -25,8 +27,12 @@ ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 EXTENDED_OFFSETS = 0x7FE00001
 TRANSFER_SYNTAX, MEDIA_STORAGE_CLASS, MEDIA_STORAGE_INSTANCE = 0x00020010, 0x00020002, 0x00020003
+META = {TRANSFER_SYNTAX, MEDIA_STORAGE_CLASS, MEDIA_STORAGE_INSTANCE}
+UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")
+LONGEST_UID = 64
 DEEPEST = 64
-LARGEST_INFLATED = 1 << 31
+# It's inflated in memory, here and by whoever reads it later.
+LARGEST_INFLATED = 1 << 29
 
 
 # For each byte order: tag, VR and 16-bit length; a 32-bit length; tag and 32-bit length.
@@ -48,7 +54,10 @@ class Element(NamedTuple):
 
 @dataclass(frozen=True)
 class Structure:
-    """What the walk found. Fragments are (offset, length) of their data, the offset table left out."""
+    """What the walk found. Fragments are (offset, length) of their data, the offset table left out.
+
+    Of a deflated data set the pixel data have no place in the file, only ``deflated_pixels``, their inflated length.
+    """
 
     transfer_syntax_uid: str
     dataset_offset: int
@@ -59,6 +68,7 @@ class Structure:
     fragments: tuple[tuple[int, int], ...] = ()
     first_fragment: int = 0
     is_deflated: bool = False
+    deflated_pixels: int = 0
 
 
 def read_structure(data: memoryview, wanted: frozenset[int] = frozenset()) -> Structure:
@@ -74,15 +84,18 @@ def read_structure(data: memoryview, wanted: frozenset[int] = frozenset()) -> St
     syntax = meta.get(TRANSFER_SYNTAX, "")
     if not syntax:
         raise Refusal("The file meta information names no transfer syntax.")
+    if len(syntax) > LONGEST_UID or not UID_FORM.fullmatch(syntax):
+        raise Refusal("The transfer syntax is no valid UID.")
     media_storage = (meta.get(MEDIA_STORAGE_CLASS, ""), meta.get(MEDIA_STORAGE_INSTANCE, ""))
     if syntax == DeflatedExplicitVRLittleEndian:
         inflated = memoryview(_inflate(data[dataset_offset:]))
-        elements = _walk(inflated, 0, explicit=True, order="<")
+        elements = _walk(inflated, 0, wanted, explicit=True, order="<")
         taken = _taken(inflated, elements, wanted, explicit=True, order="<")
-        return Structure(syntax, dataset_offset, media_storage, taken, is_deflated=True)
+        pixels = sum(elements[tag].length for tag in PIXEL_DATA & elements.keys())
+        return Structure(syntax, dataset_offset, media_storage, taken, is_deflated=True, deflated_pixels=pixels)
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     explicit = syntax != ImplicitVRLittleEndian
-    elements = _walk(data, dataset_offset, explicit=explicit, order=order)
+    elements = _walk(data, dataset_offset, wanted, explicit=explicit, order=order)
     taken = _taken(data, elements, wanted, explicit=explicit, order=order)
     pixel_data = next((elements[tag] for tag in PIXEL_DATA if tag in elements), None)
     if pixel_data is None or not pixel_data.is_undefined:
@@ -98,14 +111,16 @@ def read_structure(data: memoryview, wanted: frozenset[int] = frozenset()) -> St
 
 
 def _read_file_meta(data: memoryview) -> tuple[dict[int, str], int]:
-    """Give the meta information's values as text, and where the data set begins."""
+    """Give what is needed of the meta information as text, and where the data set begins."""
     position, values = 132, {}
     while position + 8 <= len(data) and bytes(data[position : position + 2]) == b"\x02\x00":
         element = _element(data, position, explicit=True, order="<")
-        if element.is_undefined:
+        # Who reads the file later stops at a value representation that doesn't exist.
+        if element.is_undefined or element.vr.decode("ascii", "replace") not in STANDARD_VR:
             raise Refusal("The file meta information is broken.")
-        value = bytes(data[element.offset : element.end])
-        values[element.tag] = value.decode("ascii", "replace").strip("\x00 ")
+        if element.tag in META:
+            value = bytes(data[element.offset : element.end])
+            values[element.tag] = value.decode("ascii", "replace").strip("\x00 ")
         position = element.end
     return values, position
 
@@ -134,9 +149,10 @@ def _inflate(data: memoryview) -> bytes:
     return inflated
 
 
-def _walk(data: memoryview, position: int, *, explicit: bool, order: str) -> dict[int, Element]:
-    """Give the top-level elements by tag."""
+def _walk(data: memoryview, position: int, wanted: frozenset[int], *, explicit: bool, order: str) -> dict[int, Element]:
+    """Give the top-level elements that are wanted or lead to the pixels, by tag."""
     found: dict[int, Element] = {}
+    kept = {*wanted, *PIXEL_DATA, EXTENDED_OFFSETS}
     if position >= len(data):
         raise Refusal("The file has no data set.")
     while position < len(data):
@@ -145,7 +161,8 @@ def _walk(data: memoryview, position: int, *, explicit: bool, order: str) -> dic
                 raise Refusal("The file is cut off inside an element's header.")
             break
         element = _element(data, position, explicit=explicit, order=order)
-        found[element.tag] = element
+        if element.tag in kept:
+            found[element.tag] = element
         position = element.end
     return found
 

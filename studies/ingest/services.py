@@ -21,6 +21,7 @@ from accounts.models import Site
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.archive import deletion, objects, rejection
+from studies.archive.errors import ObjectMissing
 from studies.ingest import index
 from studies.ingest.errors import (
     DATASET_DOES_NOT_MATCH,
@@ -150,7 +151,7 @@ def _rejected_again(file: Incoming, source: Source) -> Outcome:
 def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
     """Make all durable that isn't kept already; give the UIDs of those that were rejected for good.
 
-    Raises DatabaseError, or the storage's error.
+    What storage has lost is placed again by the same bytes. Raises DatabaseError, or the storage's error.
     """
     for file in files:
         file.object_key = _object_key(file, site)
@@ -164,9 +165,13 @@ def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
         deletion.keep_objects(keys)
     new: dict[str, Incoming] = {}
     for file in files:
-        kept = versions.get((*file.uids, site.pk), [])
-        if file.uids not in refused and not any(version.holds(file) for version in kept):
-            new.setdefault(file.object_key, file)
+        same = [version for version in versions.get((*file.uids, site.pk), []) if version.holds(file)]
+        if file.uids in refused or any(version.is_there() for version in same):
+            continue
+        if same and all(version.object_key != file.object_key for version in same):
+            # Other file meta information: these bytes can't stand in for those that the index names.
+            raise ObjectMissing(same[0].object_key)
+        new.setdefault(file.object_key, file)
     objects.sync_all([file.staged.path for file in new.values() if file.staged.begun is None])
     objects.place_all([(key, file.staged.path) for key, file in new.items()])
     for file in files:

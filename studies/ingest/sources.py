@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +75,11 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 def _bounded(file: IO[bytes], most: int) -> Iterator[bytes]:
     left = most
-    for chunk in _chunks(file):
-        left -= len(chunk)
-        if left < 0:
-            raise UnacceptableZip("A file in the ZIP is larger than it says.")
-        yield chunk
+    try:
+        for chunk in _chunks(file):
+            left -= len(chunk)
+            if left < 0:
+                raise UnacceptableZip("A file in the ZIP is larger than it says.")
+            yield chunk
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+        raise UnacceptableZip("A file in the ZIP is broken.") from error

@@ -33,6 +33,10 @@ class Version:
         mine = self.dataset_sha256 or objects.digest(self.object_key, self.dataset_begin, self.dataset_length)
         return mine == file.dataset_digest()
 
+    def is_there(self) -> bool:
+        """Say whether storage still has what the index names, to its last byte."""
+        return objects.reaches(self.object_key, self.dataset_begin + self.dataset_length)
+
 
 def version_to_be(file: Incoming, number: int) -> Version:
     """Give a file that's being indexed as a version."""

@@ -19,7 +19,7 @@ from portal.audit.services import record
 from studies.access import sites_where
 from studies.archive import objects
 from studies.ingest.models import QuarantinedFile
-from studies.ingest.services import Outcome, Source, StagedFile, WayIn, ingest, stage
+from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, ingest, stage
 from studies.ingest.sources import UnacceptableZip, is_skipped, members_of
 
 CHUNK = 1 << 18
@@ -75,11 +75,16 @@ def _ingest_body(request: HttpRequest, name: str, source: Source) -> list[Outcom
             archive.write(chunk)
         archive.seek(0)
         batch: list[StagedFile] = []
-        for member in members_of(archive):
-            batch.append(stage(member.chunks, file_name=member.name))
-            if len(batch) == BATCH:
-                outcomes += ingest(batch, source)
-                batch = []
+        try:
+            for member in members_of(archive):
+                batch.append(stage(member.chunks, file_name=member.name))
+                if len(batch) == BATCH:
+                    outcomes += ingest(batch, source)
+                    batch = []
+        except UnacceptableZip as error:
+            if not outcomes and not batch:
+                raise
+            return [*outcomes, *ingest(batch, source), Outcome(Status.REFUSED, name, reason=str(error))]
         outcomes += ingest(batch, source)
     return outcomes
 

@@ -13,7 +13,7 @@ from django.db import DatabaseError, connection, transaction
 from django.test import Client
 
 from accounts.principals import Principal
-from portal.audit.models import AuditEvent, TrailIsImmutable
+from portal.audit.models import AuditEvent, TrailIsImmutable, ViewingWindow
 from portal.audit.selectors import verify_chain
 from portal.audit.services import close_viewing_windows, flush_counts, record, record_viewing
 from tests.factories import PASSWORD
@@ -94,18 +94,44 @@ def test_viewing_is_recorded_once_per_study_and_quarter_hour(north: Any) -> None
     assert AuditEvent.objects.filter(action="retrieve").count() == 2
 
 
-def test_what_was_viewed_is_counted_once_the_quarter_hour_is_over(north: Any) -> None:
+def test_what_a_failed_transaction_counted_did_not_happen(north: Any, django_capture_on_commit_callbacks: Any) -> None:
+    def received(*, fails: bool) -> None:
+        with transaction.atomic():
+            record_viewing(
+                AuditEvent.Action.IMPORT,
+                principal=Principal(ae_title="CT1"),
+                site_id=north.pk,
+                patient_id="P",
+                patient_name="N",
+                study_instance_uid="1.2",
+                instances=1,
+            )
+            if fails:
+                raise DatabaseError
+
+    with django_capture_on_commit_callbacks(execute=True):
+        with pytest.raises(DatabaseError):
+            received(fails=True)
+        received(fails=False)
+    flush_counts()
+    assert ViewingWindow.objects.get().instances == 1
+
+
+def test_what_was_viewed_is_counted_once_the_quarter_hour_is_over(
+    north: Any, django_capture_on_commit_callbacks: Any
+) -> None:
     one = {"principal": Principal(ae_title="CT1", ip_address="10.0.0.1"), "site_id": north.pk}
-    for _ in range(3):
-        record_viewing(
-            AuditEvent.Action.RETRIEVE,
-            study_instance_uid="1.2",
-            patient_id="P",
-            patient_name="N",
-            frames=2,
-            octets=100,
-            **one,
-        )
+    with django_capture_on_commit_callbacks(execute=True):
+        for _ in range(3):
+            record_viewing(
+                AuditEvent.Action.RETRIEVE,
+                study_instance_uid="1.2",
+                patient_id="P",
+                patient_name="N",
+                frames=2,
+                octets=100,
+                **one,
+            )
     flush_counts()
     assert close_viewing_windows() == 0
     assert close_viewing_windows(now=time.time() + 1000) == 1

@@ -62,6 +62,7 @@ def associated(ae: AE, atrium: Atrium) -> Any:
     return association
 
 
+@pytest.mark.database
 def test_sixty_four_open_associations_cost_little_and_the_next_is_refused(atrium: Atrium) -> None:
     atrium.manage(
         "shell",

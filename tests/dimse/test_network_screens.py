@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -255,6 +258,23 @@ def test_transfers_of_long_ago_are_forgotten_but_not_those_that_failed_or_wait(s
     Transfer.objects.create(kind="send", node=node, site=north, study=study, status="done", ended_at=timezone.now())
     assert transfers.forget_old() == 2
     assert sorted(Transfer.objects.values_list("status", flat=True)) == ["done", "failed", "queued", "running"]
+
+
+def test_what_died_without_a_word_takes_no_place_of_its_node(north: Site) -> None:
+    node = node_at(north, 104, maximum_associations=3)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    rows = [associations.opened(node=node, site=north, ae_title=node.ae_title, address="10.1.2.3") for _ in range(3)]
+    assert not associations.has_room(node)
+    AssociationLog.objects.filter(pk=rows[0].pk).update(listener=f"{socket.gethostname()[:60]}:{ended.pid}")
+    assert associations.has_room(node), "its process is no more"
+    long_ago = time.time() - associations.SILENT_SECONDS - 1
+    rows.append(associations.opened(node=node, site=north, ae_title=node.ae_title, address="10.1.2.3"))
+    AssociationLog.objects.filter(pk=rows[1].pk).update(listener="elsewhere:7", recent=[[time.time(), 0, 0]])
+    AssociationLog.objects.filter(pk=rows[2].pk).update(listener="elsewhere:7", recent=[[long_ago, 0, 0]])
+    assert associations.has_room(node), "its machine has been silent for long"
+    open_now = AssociationLog.objects.filter(closed_at__isnull=True).values_list("pk", flat=True)
+    assert sorted(open_now) == [rows[1].pk, rows[3].pk]
 
 
 def test_what_a_killed_listener_left_open_is_closed(north: Site) -> None:

@@ -124,8 +124,10 @@ class TunedAssociation(Association):
     def _run_reactor(self) -> None:
         """Serve messages, release, abort and time-out, as the library does, but only when there's something."""
         self._is_paused = False
+        rest = getattr(self._server, "rested", _nothing)
         while not self._kill:
             self._is_paused = True
+            rest()
             self._activity.wait(IDLE_SECONDS)
             self._activity.clear()
             if self.is_acceptor:

@@ -91,7 +91,13 @@ class TunedDimse(DIMSEServiceProvider):
         incoming, self.incoming = self.incoming, None
         assert incoming is not None
         incoming.close()
-        self.msg_queue.put((incoming.context_id, incoming.primitive()))
+        try:
+            request = incoming.primitive()
+        except Exception:
+            # A UID that a request can't have: the association ends, and what came with it goes.
+            incoming.discard()
+            raise
+        self.msg_queue.put((incoming.context_id, request))
 
     def _deliver(self) -> bool:
         message, self._message = self._message, None

@@ -54,6 +54,8 @@ class TunedServer(ThreadedAssociationServer):
         self.listening = listening
         self.requests: dict[tuple[type, str], Callable[[Request], None]] = {}
         self.ended: Callable[[TunedAssociation], None] | None = None
+        # Called by an association's thread before it waits for what comes next.
+        self.rested: Callable[[], None] = lambda: None
         super().__init__(ae, listening.getsockname(), *arguments, **options)
 
     def server_bind(self) -> None:

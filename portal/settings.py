@@ -204,6 +204,13 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True
 
+# Attempts to sign in and one-time codes that were used are counted over all processes.
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": ATRIUM.broker_url}
+    if ATRIUM.broker_url.startswith("redis://")
+    else {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(ATRIUM.data / "cache")}
+}
+
 CELERY_BROKER_URL = ATRIUM.broker_url
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True

@@ -10,6 +10,12 @@ from pathlib import Path
 # Settings read the environment when Django starts: the tests' own data folder must be known before that.
 os.environ["ATRIUM_DATA"] = tempfile.mkdtemp(prefix="atrium-test-")
 os.environ.setdefault("ATRIUM_SECRET_KEY", "only for tests")
+# Named here, not in pyproject.toml: pytest-django would load settings named there before this line.
+os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings"
+
+import django
+
+django.setup()
 
 import pytest
 from django.conf import settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,3 +130,23 @@ def test_an_outside_client_gets_frames_bulk_data_and_pictures(server: Atrium, se
     ).startswith(b"\xff\xd8")
     (dataset,) = client.retrieve_series("1.2.9", "1.2.9.1", media_types=(("application/dicom", RLELossless),))[:1]
     assert dataset.file_meta.TransferSyntaxUID == RLELossless
+
+
+@pytest.mark.database
+def test_many_clients_that_read_slowly_hold_up_nobody(server: Atrium, session: requests.Session) -> None:
+    token = session.headers["Authorization"]
+    slow = []
+    try:
+        for _ in range(24):
+            client = socket.create_connection(("127.0.0.1", server.http_port), 30)
+            slow.append(client)
+            client.sendall(
+                f"GET /dicom-web/studies/1.2.9 HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n"
+                'Accept: multipart/related; type="application/dicom"\r\n\r\n'.encode()
+            )
+            assert client.recv(12) == b"HTTP/1.1 200"
+        answer = session.get(f"{server.url}/dicom-web/studies?PatientID=P1", timeout=10)
+        assert answer.status_code == 200
+    finally:
+        for client in slow:
+            client.close()

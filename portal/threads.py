@@ -67,9 +67,11 @@ class RequestBody:
 
     async def _gather(self) -> tuple[bytes, bool]:
         pieces, size, more = [], 0, True
+        deadline = self._loop.time() + PATIENCE
         while more and size < GATHERED and not self._is_gone:
             try:
-                message = await asyncio.wait_for(self._receive(), PATIENCE)
+                async with asyncio.timeout_at(deadline):
+                    message = await self._receive()
             except TimeoutError:
                 message = {"type": "http.disconnect"}
             if message["type"] == "http.disconnect":
@@ -84,6 +86,14 @@ class RequestBody:
             raise ClientGone("The client went away, or stopped sending, before its request was whole.")
         return b"".join(pieces), more
 
+    async def begin(self) -> None:
+        """Wait for the first piece, which most bodies are whole in: no thread waits for a slow client's form."""
+        self._ahead = Future()
+        try:
+            self._ahead.set_result(await self._gather())
+        except ClientGone as error:
+            self._ahead.set_exception(error)
+
     def _fetch(self) -> Future[tuple[bytes, bool]]:
         return asyncio.run_coroutine_threadsafe(self._gather(), self._loop)
 
@@ -91,7 +101,11 @@ class RequestBody:
         """Get the next piece. Raises ClientGone."""
         if self._is_at_end:
             return False
-        self._buffer, more = (self._ahead or self._fetch()).result()
+        coming = self._ahead or self._fetch()
+        if not coming.done():
+            # The client may take its time: meanwhile the connection to the database serves others.
+            close_old_connections()
+        self._buffer, more = coming.result()
         self._place, self._is_at_end = 0, not more
         self._ahead = self._fetch() if more else None
         return bool(self._buffer) or self._fill()
@@ -154,7 +168,10 @@ class ThreadedDjango(BaseHandler):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self.pool, self._answer, scope, receive, loop)
+        body = RequestBody(receive, loop)
+        if scope["method"] not in {"GET", "HEAD"} and not _waits_for_leave(scope):
+            await body.begin()
+        answer = await loop.run_in_executor(self.pool, self._answer, scope, body)
         if not isinstance(answer, Answer):
             await loop.run_in_executor(self.streams, _stream, answer, receive, send, loop)
             return
@@ -164,7 +181,7 @@ class ThreadedDjango(BaseHandler):
         else:
             await send({"type": "http.response.body", "body": answer.body})
 
-    def _answer(self, scope: Scope, receive: Receive, loop: asyncio.AbstractEventLoop) -> Answer | HttpResponseBase:
+    def _answer(self, scope: Scope, body: RequestBody) -> Answer | HttpResponseBase:
         """Give the answer, or the response whose body is yet to be made."""
         for shortcut in self.shortcuts:
             try:
@@ -174,7 +191,6 @@ class ThreadedDjango(BaseHandler):
                 answer = None
             if answer is not None:
                 return answer
-        body = RequestBody(receive, loop)
         set_script_prefix("/")
         signals.request_started.send(sender=self.__class__, scope=scope)
         response = self.get_response(ASGIRequest(scope, body))  # type: ignore[arg-type]
@@ -187,6 +203,11 @@ class ThreadedDjango(BaseHandler):
             return Answer(response.status_code, _headers_of(response), response.content)  # type: ignore[attr-defined]
         finally:
             response.close()
+
+
+def _waits_for_leave(scope: Scope) -> bool:
+    """Say whether a program sends its body only when told to: its credential is looked at first (RFC 9110 §10.1.1)."""
+    return {b"expect", b"authorization"} <= {name for name, _ in scope["headers"]}
 
 
 def _headers_of(response: HttpResponseBase) -> Headers:

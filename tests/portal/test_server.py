@@ -134,3 +134,12 @@ def test_slow_clients_hold_nobody_up(server: Atrium, headers: dict[str, str]) ->
             slow = open_request(server, "/dicom-web/studies/1.2.3", f"Authorization: {headers['Authorization']}")
             stack.enter_context(slow)
         assert search(server, headers) < 5
+
+
+def test_slow_senders_of_forms_hold_nobody_up(server: Atrium, headers: dict[str, str]) -> None:
+    head = "POST /accounts/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    with ExitStack() as stack:
+        for _ in range(16):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", server.http_port), 10))
+            slow.sendall(f"{head}Content-Length: 1000\r\nCookie: csrftoken={'a' * 32}\r\n\r\nlogin=".encode())
+        assert search(server, headers) < 5

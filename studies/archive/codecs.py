@@ -105,7 +105,7 @@ class PixelForm:
                 keyword=keyword,
                 vr=vr,
             )
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
             raise NotTranscodable("The data set doesn't say how its pixels are to be read.") from error
 
     def options(self) -> dict[str, Any]:
@@ -144,6 +144,11 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
     except DECODING_ERRORS as error:
         if uid == JPEGExtended12Bit and form.samples_per_pixel == 1 and form.bits_allocated == 16:
             return _twelve_bits(data), form
+        raise NotTranscodable("The pixel data can't be decoded here.") from error
+    except BaseException as error:
+        # A decoder written in Rust panics on a broken stream; its exception can't be imported, and is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
         raise NotTranscodable("The pixel data can't be decoded here.") from error
     return samples, replace(
         form,

@@ -88,7 +88,9 @@ def read_structure(data: memoryview, wanted: frozenset[int] = frozenset()) -> St
         raise Refusal("The transfer syntax is no valid UID.")
     media_storage = (meta.get(MEDIA_STORAGE_CLASS, ""), meta.get(MEDIA_STORAGE_INSTANCE, ""))
     if syntax == DeflatedExplicitVRLittleEndian:
-        inflated = memoryview(_inflate(data[dataset_offset:]))
+        # Released before a refusal leaves: a mapped file can't be closed while a part of it is looked at.
+        with data[dataset_offset:] as compressed:
+            inflated = memoryview(_inflate(compressed))
         elements = _walk(inflated, 0, wanted, explicit=True, order="<")
         taken = _taken(inflated, elements, wanted, explicit=True, order="<")
         pixels = sum(elements[tag].length for tag in PIXEL_DATA & elements.keys())

@@ -73,9 +73,13 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
         except Refusal as refusal:
             outcomes.append(_refuse(file, refusal, source, one))
             continue
-        except OSError:
+        except (OSError, MemoryError):
             logger.exception("a staged file can't be read or synced")
             outcomes.append(Outcome(Status.FAILED, file.file_name, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES))
+            continue
+        except Exception:  # a file that nobody thought of takes no other along
+            logger.exception("a staged file can't be checked")
+            outcomes.append(_refuse(file, Refusal("The file can't be understood."), source, one))
             continue
         outcomes.append(one.outcome(Status.FAILED, reason="Not stored.", dicom_status=PROCESSING_FAILURE))
         parsed.append((number, one))

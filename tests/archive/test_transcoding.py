@@ -14,6 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from pydicom.uid import (
     HTJ2K,
@@ -222,3 +223,28 @@ def test_what_cant_be_decoded_or_has_no_frames_is_refused_before_the_first_byte(
 def _has_bits_beyond_stored(path: Path) -> bool:
     dataset = pydicom.dcmread(path)
     return bool(dataset.BitsStored < dataset.BitsAllocated)
+
+
+def test_a_broken_run_is_an_error_of_its_own_and_not_the_decoders(north: Any, ingest_files: Any) -> None:
+    dataset = pydicom.dcmread(BytesIO(make_instance(pixels=np.zeros((4, 4), dtype=np.uint16))))
+    # Two segments, each of a run of 128 where 16 bytes are due (PS3.5 Annex G).
+    runs = b"\x81\x01" * 8
+    frame = np.array([2, 64, 64 + len(runs), *[0] * 13], dtype="<u4").tobytes() + runs * 2
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    ingest_files(north, buffer.getvalue())
+    with pytest.raises(NotTranscodable):
+        Frames(Instance.objects.get()).samples(1)
+
+
+def test_an_element_that_cannot_be_written_is_an_error_of_its_own(north: Any, ingest_files: Any) -> None:
+    content = make_instance(StudyComments="hello").replace(b"\x32\x00\x00\x40LT", b"\x32\x00\x00\x40XX")
+    ingest_files(north, content)
+    instance = Instance.objects.get()
+    assert b"".join(transcoded_file(instance, ExplicitVRLittleEndian)) == content
+    with pytest.raises(NotTranscodable):
+        b"".join(transcoded_file(instance, ImplicitVRLittleEndian))

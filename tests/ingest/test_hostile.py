@@ -65,6 +65,7 @@ def of_syntax(name: bytes) -> bytes:
             id="ten milliard frames of a bit",
         ),
         pytest.param(deflated(make_instance(NumberOfFrames=10**10)), id="deflated, and cut short"),
+        pytest.param(deflated(make_instance())[:-200] + b"\xff" * 200, id="deflated, and broken"),
     ],
 )
 def test_what_nobody_could_read_later_is_refused(content: bytes, north: Any, ingest_files: Any) -> None:
@@ -140,6 +141,7 @@ def test_a_broken_file_in_a_zip_is_said_so(what: str) -> None:
         broken = whole.replace(struct.pack("<I", zlib.crc32(content)), b"\1\2\3\4")
     else:
         broken = whole[:31] + b"\xff" * 8 + whole[39:]
-    member = next(members_of(BytesIO(broken)))
+    members = members_of(BytesIO(broken))
+    member = next(members)
     with pytest.raises(UnacceptableZip):
         b"".join(member.chunks)

@@ -19,6 +19,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.events import Event
 
 from accounts.principals import Principal
+from portal.audit.viewing import FLUSH_SECONDS, flush_counts
 from studies.dimse import associations
 from studies.dimse.callers import caller_from, refuse
 from studies.dimse.identity import on_user_identity
@@ -192,20 +193,43 @@ def run() -> None:
     if (tls := server_context()) is not None:
         sockets.append((listening_socket(settings.ATRIUM.dicom_host, settings.ATRIUM.dicom_tls_port), tls))
         logger.info("listening by TLS", extra={"port": settings.ATRIUM.dicom_tls_port})
-    connections.close_all()
+    _close_connections()
 
     def listen(is_over: Callable[[], bool]) -> None:
         ae = listening_ae()
         servers = [serve(ae, listening, tls) for listening, tls in sockets]
+        flush_at = time.monotonic() + FLUSH_SECONDS
         while not is_over():
             time.sleep(WATCH_SECONDS / 5)
+            if time.monotonic() > flush_at:
+                _write_counts()
+                flush_at = time.monotonic() + FLUSH_SECONDS
         _end(servers)
+        _write_counts()
 
     if settings.ATRIUM.dicom_processes == 1:
         stop = _stop_on_signals()
         listen(stop.is_set)
     else:
         _run_processes(settings.ATRIUM.dicom_processes, listen)
+
+
+def _close_connections() -> None:
+    """Close every connection to the database, those that a pool keeps too: processes forked from here share none."""
+    connections.close_all()
+    close_pool = getattr(connection, "close_pool", None)  # SQLite has none
+    if close_pool is not None:
+        close_pool()
+
+
+def _write_counts() -> None:
+    """Put what was received and sent into the trail, also when nobody calls any more."""
+    try:
+        flush_counts()
+    except DatabaseError:
+        logger.warning("counts of the trail wait: the database can't be written")
+    finally:
+        close_old_connections()
 
 
 def _stop_on_signals() -> threading.Event:

@@ -1,4 +1,4 @@
-"""Instance Availability Notification (PS3.4 Annex R): we take it, and tell it of studies that have come."""
+"""Instance Availability Notification (PS3.4 Annex R): we take it, and tell of what has come and what is withdrawn."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from django.db import DatabaseError, transaction
+from django.db.models import Q, QuerySet
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import build_context, evt
@@ -90,10 +91,12 @@ SERVICE = Service(
 
 
 @events.handle("study.settled")
+@events.handle("instances.rejected")
+@events.handle("instances.restored")
 def notify_nodes(payload: dict[str, Any]) -> None:
     """Put a notification for each node that wants one in the outbox, so that one node's absence stops no other."""
-    study = Study.objects.filter(pk=payload["study"], number_of_instances__gt=0).first()
-    if study is None:
+    study = Study.objects.filter(pk=payload["study"]).first()
+    if study is None or not _told_of(study).exists():
         return
     wanting = Node.objects.filter(
         site_id=study.site_id, wants_availability_notification=True, is_active=True, kind=Node.Kind.DIMSE
@@ -117,13 +120,18 @@ def send_notice(payload: dict[str, Any]) -> None:
         raise NodeRefuses("The node doesn't take the notification.")
 
 
+def _told_of(study: Study) -> QuerySet[Instance]:
+    """Give what a notification names: what can be had, and what was rejected."""
+    return Instance.objects.filter(Q(is_current=True) | ~Q(rejection_code=""), series__study=study)
+
+
 def notice_of(study: Study, node: Node) -> Dataset:
-    """Give the notification of a study's current instances (PS3.4 Table R.3.2-1)."""
+    """Give the notification of a study's instances (PS3.4 Table R.3.2-1); what is rejected is unavailable."""
     notice = Dataset()
     notice.ReferencedPerformedProcedureStepSequence = []
     notice.StudyInstanceUID = study.study_instance_uid
     notice.ReferencedSeriesSequence = []
-    instances = Instance.objects.filter(series__study=study, is_current=True).select_related("series")
+    instances = _told_of(study).select_related("series")
     uid = ""
     for instance in instances.order_by("series_id", "instance_number", "pk").iterator(chunk_size=1000):
         if instance.series.series_instance_uid != uid:
@@ -135,7 +143,7 @@ def notice_of(study: Study, node: Node) -> Dataset:
         reference = Dataset()
         reference.ReferencedSOPClassUID = instance.sop_class_uid
         reference.ReferencedSOPInstanceUID = instance.sop_instance_uid
-        reference.InstanceAvailability = "ONLINE"
+        reference.InstanceAvailability = "ONLINE" if instance.is_current else "UNAVAILABLE"
         reference.RetrieveAETitle = our_title(node)
         series.ReferencedSOPSequence.append(reference)
     return notice

@@ -23,13 +23,15 @@ from pynetdicom.sop_class import (
 )
 
 from studies import events
+from studies.archive import rejection
+from studies.archive.rejection import Reason
 from studies.arrival import settle_studies
 from studies.dimse.models import Node
 from studies.dimse.ups_events import deliver_report
-from studies.models import DomainEvent, Study
+from studies.models import DomainEvent, Instance, Study
 from studies.workitems import services, subscriptions
 from studies.workitems.models import EventReport
-from tests.factories import make_instance, principal_of
+from tests.factories import ingest_as, make_instance, principal_of
 from tests.services.atrium import Atrium
 from tests.services.ports import free_port
 from tests.workitems.workitem_data import TRANSACTION, performed, scheduled
@@ -312,6 +314,35 @@ def test_a_settled_study_is_told_to_the_nodes_that_want_it(north: Any, ingest_fi
     reference = notice.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert (reference.InstanceAvailability, reference.RetrieveAETitle) == ("ONLINE", "ATRIUM")
     assert not DomainEvent.objects.filter(name="availability.due", delivered_at__isnull=True).exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+def test_nodes_are_told_what_was_rejected_and_what_is_shown_again(north: Any, people: Any, ingest_files: Any) -> None:
+    uids = {"StudyInstanceUID": "1.2.9", "SeriesInstanceUID": "1.2.9.1"}
+    ingest_files(north, *(make_instance(**uids, SOPInstanceUID=f"1.2.9.1.{n}", InstanceNumber=n) for n in (1, 2)))
+    study, principal = Study.objects.get(), principal_of(people["technologist"])
+    notices: list[Dataset] = []
+    with subscriber([], notices) as port:
+        Node.objects.create(
+            ae_title="WATCHER", site=north, host="127.0.0.1", port=port, wants_availability_notification=True
+        )
+        bad = Instance.objects.filter(sop_instance_uid="1.2.9.1.2").select_related("series")
+        note = rejection.write_note(study=study, instances=list(bad), reason=Reason.QUALITY, observer="Tester")
+        ingest_as(principal, north, [note])
+        events.deliver_due()
+        rejection.restore_instances(study=study, sop_instance_uids=["1.2.9.1.2"], principal=principal)
+        events.deliver_due()
+    states = [
+        {
+            str(reference.ReferencedSOPInstanceUID): str(reference.InstanceAvailability)
+            for series in notice.ReferencedSeriesSequence
+            for reference in series.ReferencedSOPSequence
+        }
+        for notice in notices
+    ]
+    assert [one["1.2.9.1.1"] for one in states] == ["ONLINE", "ONLINE"]
+    assert [one["1.2.9.1.2"] for one in states] == ["UNAVAILABLE", "ONLINE"]
 
 
 def test_a_notification_is_taken_once_and_kept(atrium: Atrium, scu: Any) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.services.ports import free_port
-from tests.services.postgresql import own_database
+from tests.services.postgresql import copied_database, own_database
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 60
@@ -121,14 +123,36 @@ def running_atrium(data: Path, *parts: str, **environment: str) -> Iterator[Atri
     """
     with ExitStack() as stack:
         url = os.environ.get("ATRIUM_DATABASE_URL", "")
+        is_usual = not {"ATRIUM_DATABASE_URL", "ATRIUM_SECRET_KEY"} & environment.keys() and not any(data.glob("*"))
         if url.startswith("postgresql") and "ATRIUM_DATABASE_URL" not in environment:
-            environment["ATRIUM_DATABASE_URL"] = stack.enter_context(own_database(url))
-        with _running(data, *parts, **environment) as atrium:
+            template = _database if is_usual and _folder is not None else ""
+            environment["ATRIUM_DATABASE_URL"] = stack.enter_context(own_database(url, template=template))
+        with _running(data, *parts, is_usual=is_usual, **environment) as atrium:
             yield atrium
 
 
+# An installation with the demo's people as it is before its first start, and its database's name on PostgreSQL: making
+# one takes as long as most tests do.
+_folder: Path | None = None
+_database = ""
+
+
+def _install(atrium: Atrium, *, is_usual: bool) -> None:
+    global _folder, _database
+    if is_usual and _folder is not None:
+        shutil.copytree(_folder, atrium.data, dirs_exist_ok=True)
+        return
+    atrium.manage("migrate", "--verbosity", "0")
+    atrium.manage("shell", "--no-imports", "-c", PEOPLE)
+    if is_usual:
+        _folder = Path(tempfile.mkdtemp(prefix="atrium-test-")) / "installed"
+        shutil.copytree(atrium.data, _folder)
+        if url := atrium.environment.get("ATRIUM_DATABASE_URL"):
+            _database = copied_database(url)
+
+
 @contextmanager
-def _running(data: Path, *parts: str, **environment: str) -> Iterator[Atrium]:
+def _running(data: Path, *parts: str, is_usual: bool, **environment: str) -> Iterator[Atrium]:
     data.mkdir(parents=True, exist_ok=True)
     atrium = Atrium(data, free_port(), free_port())
     atrium.environment = {
@@ -141,8 +165,7 @@ def _running(data: Path, *parts: str, **environment: str) -> Iterator[Atrium]:
         "PYTHONPATH": str(ROOT),
         **environment,
     }
-    atrium.manage("migrate", "--verbosity", "0")
-    atrium.manage("shell", "--no-imports", "-c", PEOPLE)
+    _install(atrium, is_usual=is_usual)
     try:
         atrium.start(*parts)
         yield atrium

@@ -63,16 +63,24 @@ def postgresql() -> Iterator[str]:
 
 
 @contextmanager
-def own_database(url: str) -> Iterator[str]:
+def own_database(url: str, *, template: str = "") -> Iterator[str]:
     """Make a database of one's own on the server of ``url``, give its URL, and drop it in the end."""
     name = f"own_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(url, autocommit=True) as server:
-        server.execute(f'CREATE DATABASE "{name}"')
+        server.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
     try:
         yield f"{url.rpartition('/')[0]}/{name}"
     finally:
         with psycopg.connect(url, autocommit=True) as server:
             server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def copied_database(url: str) -> str:
+    """Copy the database of ``url``, which nobody else uses at the moment, and give the copy's name."""
+    server, _, name = url.rpartition("/")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}_installed" TEMPLATE "{name}"')
+    return f"{name}_installed"
 
 
 if __name__ == "__main__":

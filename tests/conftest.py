@@ -10,12 +10,14 @@ from pathlib import Path
 # Settings read the environment when Django starts: the tests' own data folder must be known before that.
 os.environ["ATRIUM_DATA"] = tempfile.mkdtemp(prefix="atrium-test-")
 os.environ.setdefault("ATRIUM_SECRET_KEY", "only for tests")
-# Named here, not in pyproject.toml: pytest-django would load settings named there before this line.
+# Named here, not in pyproject.toml, and not left to pytest-xdist's workers: pytest-django would load the settings
+# before the line that gives each process a data folder of its own.
 os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings"
 
 import django
 
 django.setup()
+del os.environ["DJANGO_SETTINGS_MODULE"]
 
 import pytest
 from django.conf import settings

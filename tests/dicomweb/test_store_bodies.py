@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -161,6 +162,20 @@ def test_a_zip_brings_all_its_files(send: Any) -> None:
     assert Study.objects.get().number_of_instances == 3
     assert reasons(answer) == [0xC000]
     assert send(b"PK no zip", "application/zip").status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/dicom-web/studies", "/upload/files/?name=cd.zip"])
+def test_a_zip_with_a_broken_file_brings_those_before_it(path: str, send: Any) -> None:
+    whole, broken = make_instance(StudyInstanceUID="1.2.3"), make_instance(StudyInstanceUID="1.2.3")
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("1", whole)
+        file.writestr("2", broken)
+    checksum, other = zlib.crc32(broken).to_bytes(4, "little"), b"\1\2\3\4"
+    answer = send(buffer.getvalue().replace(checksum, other), "application/zip", path)
+    assert answer.status_code in {200, 202}
+    assert b"broken" in answer.content
+    assert Study.objects.get().number_of_instances == 1
 
 
 def test_the_answer_comes_as_xml_where_wanted(send: Any) -> None:

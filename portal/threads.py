@@ -18,10 +18,11 @@ from django.core import signals
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.base import BaseHandler
-from django.db import close_old_connections
 from django.http import FileResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
+
+from portal.connections import release_connections
 
 logger = logging.getLogger("atrium.web")
 Scope = MutableMapping[str, Any]
@@ -104,7 +105,7 @@ class RequestBody:
         coming = self._ahead or self._fetch()
         if not coming.done():
             # The client may take its time: meanwhile the connection to the database serves others.
-            close_old_connections()
+            release_connections()
         self._buffer, more = coming.result()
         self._place, self._is_at_end = 0, not more
         self._ahead = self._fetch() if more else None
@@ -197,7 +198,7 @@ class ThreadedDjango(BaseHandler):
         body.close()
         if response.streaming:
             # Another thread goes on and ends the request; what this one holds, it would hold until its next.
-            close_old_connections()
+            release_connections()
             return response
         try:
             return Answer(response.status_code, _headers_of(response), response.content)  # type: ignore[attr-defined]

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from django.db import close_old_connections
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -19,6 +18,7 @@ from accounts.gates import program_capability_required
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.viewing import record_viewing
+from portal.connections import release_connections
 from studies.access import instances_visible_to, visible_study
 from studies.dicomweb.errors import DicomWebError, empty, not_found
 from studies.dicomweb.framing import IMMUTABLE, REVALIDATED, closing, etag_of, message_type, part_head
@@ -103,7 +103,7 @@ def each_with_study(
         rows = Instance.objects.select_related("series").defer(*unread).in_bulk(page)
         for instance in (rows[pk] for pk in page if pk in rows):
             instance.series.study = study
-            close_old_connections()
+            release_connections()
             yield instance
 
 

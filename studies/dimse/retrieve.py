@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import close_old_connections
 from django.db.models import QuerySet
 from pydicom import Dataset
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
@@ -28,6 +27,7 @@ from pynetdicom.sop_class import (
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
+from portal.connections import release_connections
 from studies.access import instances_visible_to
 from studies.archive import objects
 from studies.archive.errors import ObjectMissing
@@ -315,7 +315,7 @@ def _run(
     try:
         for instance in _in_pages(ids):
             # Sending takes as long as the peer likes: meanwhile others need the connection to the database.
-            close_old_connections()
+            release_connections()
             if answering.request.is_cancelled:
                 answering.end(counts, is_cancelled=True)
                 return

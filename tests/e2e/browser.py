@@ -58,8 +58,8 @@ def signed_in(browser: Browser, atrium: Atrium, username: str, **options: Any) -
     """Sign in through the page, as a person does."""
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
     page = context.new_page()
-    # Chromium's own PDF viewer is an extension.
-    own = (atrium.url, "data:", "blob:", "chrome-extension:")
+    # Chromium's own PDF viewer is an extension, with parts of the browser's.
+    own = (atrium.url, "data:", "blob:", "chrome-extension:", "chrome:")
     context.on("request", lambda r: None if r.url.startswith(own) else outside.append(r.url))
     page.goto(f"{atrium.url}/")
     page.fill("input[name=login]", username)

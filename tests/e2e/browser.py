@@ -53,14 +53,17 @@ def chromium(*, draws_images: bool = True) -> Iterator[Browser]:
         browser.close()
 
 
+def _is_outside(url: str, atrium: Atrium) -> bool:
+    return url.startswith(("http:", "https:")) and not url.startswith(atrium.url)
+
+
 @contextmanager
 def signed_in(browser: Browser, atrium: Atrium, username: str, **options: Any) -> Iterator[Page]:
     """Sign in through the page, as a person does."""
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
     page = context.new_page()
-    # Chromium's own PDF viewer is an extension, with parts of the browser's.
-    own = (atrium.url, "data:", "blob:", "chrome-extension:", "chrome:")
-    context.on("request", lambda r: None if r.url.startswith(own) else outside.append(r.url))
+    # Of what is asked for by a network; the browser's own parts, its PDF viewer for one, have other schemes.
+    context.on("request", lambda r: outside.append(r.url) if _is_outside(r.url, atrium) else None)
     page.goto(f"{atrium.url}/")
     page.fill("input[name=login]", username)
     page.fill("input[name=password]", PASSWORD)

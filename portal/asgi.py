@@ -25,6 +25,7 @@ from portal.live import LiveConnections, LiveRoute, in_thread  # noqa: E402
 from portal.threads import Receive, Scope, Send, Shortcut, ThreadedDjango  # noqa: E402
 from studies.dicomweb import fast_path, fast_search  # noqa: E402
 from studies.dicomweb import live as workitem_events  # noqa: E402
+from studies.viewer import files as viewer_files  # noqa: E402
 from studies.worklists import live as worklist_changes  # noqa: E402
 
 logger = logging.getLogger("atrium.web")
@@ -37,7 +38,7 @@ LIVE: list[LiveRoute] = [
         Capability.WORKITEM_PERFORM,
     ),
 ]
-SHORTCUTS: list[Shortcut] = [fast_path.answer, fast_search.answer]
+SHORTCUTS: list[Shortcut] = [fast_path.answer, fast_search.answer, viewer_files.answer]
 
 
 class Application:

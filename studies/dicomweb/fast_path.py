@@ -10,20 +10,17 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from django.conf import settings
 from django.db import close_old_connections, connection
-from django.http import HttpRequest, HttpResponse
-from django.utils.module_loading import import_string
 
 from accounts.credentials import Credential, Remembered, credential_of, principal_of_credential
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
+from portal.common_headers import common_headers
 from portal.middleware import acceptable_request_id, request_id
-from portal.threads import Answer, Headers, Scope
+from portal.threads import Answer, Scope
 from studies.access import studies_visible_to
 from studies.archive import objects
 from studies.dicomweb.framing import (
@@ -47,14 +44,6 @@ _INSTANCE = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/instances/{_UI
 _METADATA = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/metadata")
 # What changes an answer in ways that only the views know.
 _BEYOND = {"range", "if-match", "if-modified-since", "if-unmodified-since", "if-range", "te", "content-length"}
-# The middleware that gives every answer its headers.
-_HEADER_MIDDLEWARE = {
-    "corsheaders.middleware.CorsMiddleware",
-    "django.middleware.security.SecurityMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "csp.middleware.CSPMiddleware",
-}
-_FROM_FILE = 1 << 20
 
 _FIND_INSTANCE = """
     SELECT i.sha256, i.transfer_syntax_uid, i.object_key, i.object_offset, i.object_length,
@@ -261,37 +250,6 @@ def _answer(
     else:
         headers["Content-Length"] = str(len(body))
     sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return Answer(status, [*sent, *_common_headers(request), (b"X-Request-ID", current.encode())], body)
-
-
-def _common_headers(request: _Request) -> Headers:
-    scope, headers = request.scope, request.headers
-    return headers_by_middleware(
-        str(scope.get("scheme", "http")),
-        headers.get("host", ""),
-        headers.get("x-forwarded-proto", ""),
-        headers.get("x-forwarded-host", ""),
-        headers.get("origin", ""),
+    return Answer(
+        status, [*sent, *common_headers(request.scope, request.headers), (b"X-Request-ID", current.encode())], body
     )
-
-
-@lru_cache(256)
-def headers_by_middleware(scheme: str, host: str, forwarded_scheme: str, forwarded_host: str, origin: str) -> Headers:
-    """Let the middleware that sets headers set them on an empty answer. Raises DisallowedHost."""
-    request = HttpRequest()
-    request.method, request.path, request.path_info = "GET", "/dicom-web/studies", "/dicom-web/studies"
-    request.META = {"HTTP_HOST": host, "wsgi.url_scheme": scheme, "SERVER_NAME": "", "SERVER_PORT": "0"}
-    given = {
-        "HTTP_X_FORWARDED_PROTO": forwarded_scheme,
-        "HTTP_X_FORWARDED_HOST": forwarded_host,
-        "HTTP_ORIGIN": origin,
-    }
-    request.META |= {name: value for name, value in given.items() if value}
-    request._get_scheme = lambda: scheme  # type: ignore[attr-defined]
-    request.get_host()
-    respond: Any = lambda _: HttpResponse()  # noqa: E731
-    for name in reversed(settings.MIDDLEWARE):
-        if name in _HEADER_MIDDLEWARE:
-            respond = import_string(name)(respond)
-    response = respond(request)
-    return [(n.encode("latin-1"), v.encode("latin-1")) for n, v in response.items() if n != "Content-Type"]

@@ -15,12 +15,12 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 
 from accounts.credentials import credential_of, principal_of_credential
 from accounts.principals import Principal
+from portal.common_headers import common_headers
 from portal.middleware import acceptable_request_id, request_id
 from portal.threads import Answer, Scope
 from studies.archive.errors import ObjectMissing
 from studies.dicomweb import qido
 from studies.dicomweb.errors import DicomWebError
-from studies.dicomweb.fast_path import headers_by_middleware
 
 _UID = r"([0-9.]{1,64})"
 _SEARCH = re.compile(
@@ -51,14 +51,8 @@ def answer(scope: Scope) -> Answer | None:
 
 
 def _searched(scope: Scope, path: str, headers: dict[str, str], principal: Principal) -> Answer:
-    scheme, host = str(scope.get("scheme", "http")), headers.get("host", "")
-    common = headers_by_middleware(
-        scheme,
-        host,
-        headers.get("x-forwarded-proto", ""),
-        headers.get("x-forwarded-host", ""),
-        headers.get("origin", ""),
-    )
+    scheme = str(scope.get("scheme", "http"))
+    common = common_headers(scope, headers)
     given = headers.get("x-request-id", "")
     current = given if acceptable_request_id(given) else uuid.uuid4().hex
     token = request_id.set(current)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlencode
 
-from csp.constants import SELF
 from csp.decorators import csp
 from django.conf import settings
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
@@ -17,48 +15,17 @@ from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST, require_safe
-from whitenoise import WhiteNoise
 from whitenoise.responders import StaticFile
 
 from accounts.capabilities import Capability
 from accounts.gates import capability_required, principal_of
 from studies.access import visible_study
 from studies.models import Study
+from studies.viewer.files import POLICY, file_at
 from studies.viewer.hanging import FUSION, hanging_of, remember_protocol
 
-# OHIF compiles WebAssembly codecs, makes workers from blobs and sets style attributes; scripts stay ours. Its
-# segmentations need eval: the library ndarray writes its accessors at run time.
-POLICY = {
-    "default-src": [SELF],
-    "script-src": [SELF, "'wasm-unsafe-eval'", "'unsafe-eval'", "blob:"],
-    "worker-src": [SELF, "blob:"],
-    "style-src": [SELF, "'unsafe-inline'"],
-    "img-src": [SELF, "data:", "blob:"],
-    "font-src": [SELF, "data:"],
-    "connect-src": [SELF, "blob:", "data:"],
-    "frame-ancestors": [SELF],
-    # Encapsulated PDFs, which the browser's own reader shows.
-    "object-src": [SELF, "blob:"],
-    "frame-src": [SELF, "blob:"],
-    "base-uri": [SELF],
-}
 SCRIPTS = [Path(__file__).with_name(name) for name in ("bridge.js", "app_config.js")]
 may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
-
-
-class ViewerFiles(WhiteNoise):
-    """The build's files; those with a hash in their names never change."""
-
-    def immutable_file_test(self, path: str, url: str) -> bool:
-        return ".bundle." in url and not url.endswith("app.bundle.css")
-
-
-@lru_cache(maxsize=1)
-def _files(root: Path) -> ViewerFiles:
-    files = ViewerFiles(application=None, max_age=3600)
-    if root.is_dir():
-        files.add_files(str(root), prefix="viewer/")
-    return files
 
 
 @require_GET
@@ -105,11 +72,8 @@ def _visible(request: HttpRequest, study_instance_uid: str) -> Study:
 @csp(POLICY)
 def viewer(request: HttpRequest, asset: str = "") -> HttpResponseBase:
     """Give a file of the build; for any other address OHIF's page, to one who may see images."""
-    if request.path != "/viewer/index.html":
-        file = _files(settings.ATRIUM.viewer_root).files.get(request.path)
-        if file is not None:
-            return _file_response(request, file)
-    return page(request)
+    file = file_at(request.path)
+    return page(request) if file is None else _file_response(request, file)
 
 
 @may_see_images

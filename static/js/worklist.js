@@ -195,8 +195,9 @@
   });
 
   document.addEventListener("submit", (event) => {
-    const next = event.target.closest("form[data-next-case]");
-    if (next) next.elements.query.value = list().dataset.query;
+    // What is kept or opened belongs to the list as it is now.
+    const form = event.target.closest("form[data-of-list]");
+    if (form) form.elements.query.value = list().dataset.query;
   });
 
   // The list goes on before its end is seen. It scrolls inside the page, so that the margin is the scroller's.
@@ -239,7 +240,17 @@
     const widths = heads.map((head) => head.getBoundingClientRect().width);
     heads.forEach((head, place) => { head.style.minWidth = `${widths[place]}px`; });
   };
+  // A table that is wider than its place scrolls under the patient's name, which then covers no longer the whole row.
+  const fit = () => {
+    const table = rows();
+    if (table) table.classList.toggle("is-wide", table.parentElement.scrollWidth > table.parentElement.clientWidth + 1);
+  };
+  document.addEventListener("click", (event) => {
+    const row = event.target.closest("table.is-wide tr[data-row]");
+    if (row && !event.target.closest("a, input, td.row-check")) row.querySelector(".row-link").click();
+  });
   const goOn = () => {
+    fit();
     for (const place of rows()?.querySelectorAll("tbody.window") ?? []) windows.observe(place);
     const more = rows()?.querySelector(".more-rows");
     if (more) ahead.observe(more);
@@ -247,6 +258,7 @@
   };
   window.addEventListener("resize", () => {
     for (const head of rows()?.querySelectorAll("thead th") ?? []) head.style.minWidth = "";
+    fit();
   });
 
   filter.addEventListener("input", label);

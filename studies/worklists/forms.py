@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django import forms
@@ -65,7 +66,7 @@ class WorklistFilterForm(forms.Form):
         is_everywhere = any(site_id is None for _capability, site_id in principal.grants)
         sites = Site.objects.all() if is_everywhere else Site.objects.filter(pk__in=site_ids)
         self.fields["site"].queryset = sites  # type: ignore[attr-defined]
-        if len(sites) < 2:
+        if (sites.count() if is_everywhere else len(site_ids)) < 2:
             del self.fields["site"]
         self.fields["q"].widget.attrs |= {
             "placeholder": _("Name or ID"),
@@ -75,14 +76,16 @@ class WorklistFilterForm(forms.Form):
         }
         if principal.may(Capability.STUDY_VIEW):
             self.fields["group"].queryset = groups_seen_by(principal)  # type: ignore[attr-defined]
-            readers = readers_at([site.pk for site in sites])
-            self.fields["assigned"].choices = [  # type: ignore[attr-defined]
-                ("", _("All")),
-                ("me", _("Mine")),
-                ("me_or_nobody", _("Mine and nobody's")),
-                ("nobody", _("Nobody's")),
-                *((str(user.pk), str(user)) for user in readers),
-            ]
+            # Asked for, once, only where the field is drawn or has a value.
+            self.fields["assigned"].choices = cache(  # type: ignore[attr-defined]
+                lambda: [
+                    ("", _("All")),
+                    ("me", _("Mine")),
+                    ("me_or_nobody", _("Mine and nobody's")),
+                    ("nobody", _("Nobody's")),
+                    *((str(user.pk), str(user)) for user in readers_at(sites.values_list("pk", flat=True))),
+                ]
+            )
         else:
             for name in ("group", "assigned", "priority", "status"):
                 del self.fields[name]

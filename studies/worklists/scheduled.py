@@ -8,7 +8,6 @@ from typing import Any
 
 from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Cast, Upper
-from django.utils.translation import gettext_lazy as _
 
 from accounts.principals import Principal
 from studies.models import Patient, Priority, Study
@@ -16,26 +15,23 @@ from studies.orders.models import Order
 from studies.orders.selectors import orders_visible_to
 from studies.person_names import searchable
 from studies.worklists import selectors
-from studies.worklists.selectors import SCHEDULED
+from studies.worklists.rows import Row, rows_of_orders, rows_of_studies
+from studies.worklists.selectors import SCHEDULED, in_order
 from studies.worklists.sorting import Sorting
 
 AWAITING = (Order.Status.SCHEDULED, Order.Status.ARRIVED, Order.Status.IN_PROGRESS)
-LABELS = {
-    Order.Status.ARRIVED: _("Patient is here"),
-    Order.Status.IN_PROGRESS: _("Being imaged"),
-}
 # A cursor among the orders, which come after the studies.
 AMONG_ORDERS = "o."
 MOST_KNOWN = 1000
-Row = Study | Order
 
 
 @dataclass(frozen=True)
-class CasePage:
-    """A window of the list and the cursor after which it goes on, empty at the end."""
+class Window:
+    """Some rows of the list, the cursor after which it goes on (empty at the end), and its length if that was asked."""
 
-    cases: list[Row]
+    rows: list[Row]
     after: str
+    count: int | None = None
 
 
 def orders_asked_for(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Order] | None:
@@ -121,31 +117,38 @@ def _own_named_as_studies(orders: QuerySet[Order]) -> QuerySet[Order]:
     )
 
 
-def page_of(studies: QuerySet[Study], orders: QuerySet[Order] | None, order: Sorting, *, after: str = "") -> CasePage:
-    """Give one window by keyset: the studies, which can be read now, then the orders that were asked for."""
-    cases: list[Row] = []
+def window_of(
+    studies: QuerySet[Study], orders: QuerySet[Order] | None, order: Sorting, *, after: str = "", counts: bool = False
+) -> Window:
+    """Give one window by keyset: the studies, which can be read now, then the orders that were asked for.
+
+    With ``counts`` the list is also counted, up to one more than :data:`selectors.MOST_COUNTED`, by the same search:
+    right for a list that is sorted as a whole anyway.
+    """
     size = selectors.size_of(after)
+    most = selectors.MOST_COUNTED + 1 if counts else size + 1
+    rows: list[Row] = []
+    found = 0
     if not after.startswith(AMONG_ORDERS):
-        found = selectors.page_of(studies, order, after=after)
-        if found.after or orders is None:
-            return CasePage([*found.studies], found.after)
-        cases, after = [*found.studies], AMONG_ORDERS
+        pks = selectors.pks_of(studies, order, after=after, most=most)
+        rows = in_order(rows_of_studies(studies.filter(pk__in=pks[:size])), pks)
+        found = len(pks)
+        if found > size or orders is None:
+            if counts and orders is not None:
+                found += selectors.counted(orders)
+            # A row that changed in between may be missing; the list goes on all the same.
+            following = order.cursor(rows[-1]) if rows and len(pks) > size else ""
+            return Window(rows, following, found if counts else None)
+        after = AMONG_ORDERS
     if orders is None:
-        return CasePage(cases, "")
-    room = size - len(cases)
+        return Window(rows, "")
+    room = size - len(rows)
     orders = _sortable(orders, order)
-    following = order.after(orders, after.removeprefix(AMONG_ORDERS)).order_by(*order.order)
-    pks = list(following.values_list("pk", flat=True)[: room + 1])
-    place = {pk: number for number, pk in enumerate(pks)}
-    rows = sorted(rows_of(orders, pks[:room]), key=lambda row: place[row.pk])
-    if len(pks) <= room:
-        return CasePage([*cases, *rows], "")
-    return CasePage([*cases, *rows], AMONG_ORDERS + (order.cursor(rows[-1]) if rows else ""))
-
-
-def rows_of(orders: QuerySet[Order], pks: list[int]) -> list[Order]:
-    """Give those of the rows that the list holds now."""
-    return list(named_as_studies(orders.filter(pk__in=pks)).select_related("patient", "site"))
+    pks = selectors.pks_of(orders, order, after=after.removeprefix(AMONG_ORDERS), most=most)
+    of_orders = in_order(rows_of_orders(named_as_studies(orders.filter(pk__in=pks[:room]))), pks)
+    goes_on = len(pks) > room
+    following = AMONG_ORDERS + (order.cursor(of_orders[-1]) if of_orders else "") if goes_on else ""
+    return Window([*rows, *of_orders], following, found + len(pks) if counts else None)
 
 
 def _sortable(orders: QuerySet[Order], order: Sorting) -> QuerySet[Order]:
@@ -153,17 +156,3 @@ def _sortable(orders: QuerySet[Order], order: Sorting) -> QuerySet[Order]:
     if any(step.name in {"name", "patient_id"} for step in order.steps):
         return named_as_studies(orders)
     return _own_named_as_studies(orders)
-
-
-def key_of(case: Row) -> str:
-    """Give what a row is called in the list: the row id, of an order with an ``o`` before it."""
-    return f"o{case.pk}" if isinstance(case, Order) else str(case.pk)
-
-
-def dress(order: Order) -> None:
-    """Give an order what the list's cells ask of a study."""
-    shown: Any = order
-    shown.is_order = True
-    shown.modalities = [order.modality] if order.modality else []
-    shown.study_date, shown.study_time = order.scheduled_at.date(), order.scheduled_at.time()
-    shown.status_label = LABELS.get(Order.Status(order.status), "")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -18,7 +18,7 @@ from studies.orders.acquisition import is_under_way
 from studies.person_names import searchable
 from studies.reading import OPEN_STATUSES
 from studies.worklists.models import ReadingGroup, SavedFilter, WorklistPreference
-from studies.worklists.sorting import Sorting
+from studies.worklists.sorting import HasPk, Sorting
 
 PAGE = 30
 # What follows while one scrolls comes in larger windows.
@@ -27,6 +27,9 @@ NEXT_PAGE = 60
 SCHEDULED = "scheduled"
 # A count that goes on costs time and tells nobody more.
 MOST_COUNTED = 1000
+
+
+Case = TypeVar("Case", bound=HasPk)
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,21 @@ def page_of(studies: QuerySet[Study], order: Sorting, *, after: str = "") -> Pag
     Which rows those are is asked first: whole rows, joined with others', would make a sort of thousands slow.
     """
     size = size_of(after)
-    pks = list(order.after(studies, after).order_by(*order.order).values_list("pk", flat=True)[: size + 1])
-    place = {pk: number for number, pk in enumerate(pks)}
-    rows = sorted(rows_of(studies, pks[:size]), key=lambda study: place[study.pk])
+    pks = pks_of(studies, order, after=after, most=size + 1)
+    rows = in_order(_shown(studies.filter(pk__in=pks[:size])), pks)
     # A row that changed in between may be missing; the list goes on all the same.
     return Page(rows, order.cursor(rows[-1]) if rows and len(pks) > size else "")
+
+
+def pks_of(cases: QuerySet[Any], order: Sorting, *, after: str, most: int) -> list[int]:
+    """Give the row ids that follow the cursor, in the list's order."""
+    return list(order.after(cases, after).order_by(*order.order).values_list("pk", flat=True)[:most])
+
+
+def in_order(rows: Iterable[Case], pks: Sequence[int]) -> list[Case]:
+    """Give the rows in the order of the row ids."""
+    place = {pk: number for number, pk in enumerate(pks)}
+    return sorted(rows, key=lambda row: place[row.pk])
 
 
 def size_of(after: str) -> int:
@@ -119,14 +132,7 @@ def size_of(after: str) -> int:
 
 
 def _shown(studies: QuerySet[Study]) -> QuerySet[Study]:
-    return studies.select_related("site", "patient", "assigned_to", "claimed_by", "clock").defer(
-        "attributes", "corrections", "clock__escalated_at"
-    )
-
-
-def rows_of(studies: QuerySet[Study], pks: list[int]) -> list[Study]:
-    """Give those of the rows that the list holds now."""
-    return list(_shown(studies.filter(pk__in=pks)))
+    return studies.select_related("site").defer("attributes", "corrections")
 
 
 def counted(rows: QuerySet[Any]) -> int:
@@ -139,12 +145,15 @@ def number(count: int) -> str:
     return f"{MOST_COUNTED:,}+" if count > MOST_COUNTED else f"{count:,}"
 
 
+def is_of_open_cases(criteria: dict[str, Any]) -> bool:
+    """Say whether the list holds only cases that wait for images or a report: few, so that any column may sort them."""
+    statuses = criteria.get("status") or []
+    return bool(statuses) and set(statuses) <= {*OPEN_STATUSES, SCHEDULED}
+
+
 def is_short(criteria: dict[str, Any], count: int) -> bool:
     """Say whether a list of so many may be sorted by any column: of open cases, or of no more than are counted."""
-    statuses = criteria.get("status") or []
-    if statuses and set(statuses) <= {*OPEN_STATUSES, SCHEDULED}:
-        return True
-    return count <= MOST_COUNTED
+    return is_of_open_cases(criteria) or count <= MOST_COUNTED
 
 
 def priors(principal: Principal, study: Study) -> QuerySet[Study]:
@@ -174,7 +183,8 @@ def waiting(
     unread = unread.exclude(is_under_way(sites))
     if beside is not None:
         unread = unread.exclude(pk=beside.pk)
-    yield from unread.select_related("site", "patient").order_by(*order.order)[:20]
+    pks = pks_of(unread, order, after="", most=20)
+    yield from in_order(unread.filter(pk__in=pks).select_related("site", "patient"), pks)
 
 
 def filters_of(user: User) -> QuerySet[SavedFilter]:
@@ -194,6 +204,12 @@ def preference_of(user: User | None) -> WorklistPreference:
 def readers_at(site_ids: Iterable[int]) -> QuerySet[User]:
     """Give those who may write reports at one of the sites."""
     return holders_at(site_ids, Capability.REPORT_WRITE)
+
+
+def names_of(user_ids: set[int]) -> dict[int, str]:
+    """Give what the people are called."""
+    people = User.objects.filter(pk__in=user_ids).only("username", "first_name", "last_name")
+    return {user.pk: str(user) for user in people}
 
 
 def holders_at(site_ids: Iterable[int], capability: Capability) -> QuerySet[User]:

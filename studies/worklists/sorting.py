@@ -8,13 +8,20 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from django.db.models import F, Model, OrderBy, Q, QuerySet
 
 from studies.lookups import ByBytes
 
 Row = TypeVar("Row", bound=Model)
+
+
+class HasPk(Protocol):
+    """A row of a list, whether a model or not."""
+
+    pk: Any
+
 
 MOST_COLUMNS = 3
 
@@ -117,11 +124,11 @@ class Sorting:
         first = self.steps[0]
         return studies.filter(Q(**{f"{first.column}__{first.further}e": values[0]}) & beyond)
 
-    def cursor(self, study: Model) -> str:
+    def cursor(self, row: HasPk) -> str:
         """Give the cursor of a row."""
-        values = [getattr(study, s.column) for s in self.steps]
+        values = [getattr(row, s.column) for s in self.steps]
         texts = [v.isoformat() if isinstance(v, date | datetime) else v for v in values]
-        return base64.urlsafe_b64encode(json.dumps([*texts, study.pk]).encode()).decode().rstrip("=")
+        return base64.urlsafe_b64encode(json.dumps([*texts, row.pk]).encode()).decode().rstrip("=")
 
     def _values(self, cursor: str) -> list[Any] | None:
         if not cursor:

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.translation import ngettext
+from django.utils.translation import get_language, ngettext
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.capabilities import Capability
@@ -22,13 +22,11 @@ from portal.audit.services import record
 from studies.access import studies_visible_to
 from studies.errors import NotAllowed
 from studies.models import Priority
-from studies.orders.models import Order
-from studies.reading import OPEN_STATUSES
 from studies.worklists import assignment, columns, scheduled, selectors, services
-from studies.worklists.ages import age
+from studies.worklists.cells import View, rows_as_html, words_in
 from studies.worklists.forms import WorklistFilterForm
 from studies.worklists.models import WorklistPreference
-from studies.worklists.scheduled import CasePage, Row
+from studies.worklists.rows import rows_of_orders, rows_of_studies
 from studies.worklists.sorting import COLUMNS, Sorting, bounded, sorting, toggled
 
 MOST_CHANGED = 200
@@ -58,35 +56,47 @@ def worklist(request: HttpRequest) -> HttpResponse:
     form, criteria, wanted = asked(request.GET, principal, preference)
     studies = selectors.worklist(principal, criteria)
     orders = scheduled.orders_asked_for(principal, criteria)
-    count = selectors.counted(studies)
-    is_short = selectors.is_short(criteria, count)
-    order = bounded(wanted, is_short=is_short)
-    after = request.GET.get("after", "")
-    page = scheduled.page_of(studies, orders, order, after=after)
     query = form.query() if form.is_valid() else QueryDict()
-    context = _row_context(principal, page.cases, preference)
-    context |= _list_context(principal, form, query, order, context["columns"], is_short=is_short)
-    context |= {"page": page, "next_url": _url(query, sort=str(order), after=page.after) if page.after else ""}
+    after = request.GET.get("after", "")
+    is_open = selectors.is_of_open_cases(criteria)
     if after:
-        return private(render(request, "worklists/_rows.html", context))
+        # Only an order that no index gives depends on how long the list is.
+        is_sure = is_open or wanted.is_indexed
+        order = wanted if is_sure else bounded(wanted, is_short=selectors.counted(studies) <= selectors.MOST_COUNTED)
+        window = scheduled.window_of(studies, orders, order, after=after)
+        return private(
+            render(request, "worklists/_rows.html", _rows_context(principal, window, preference, query, order))
+        )
+    if is_open:
+        # All of them are sorted at once, which counts them as well.
+        order, is_short = wanted, True
+        window = scheduled.window_of(studies, orders, order, counts=True)
+        count = window.count or 0
+    else:
+        count = selectors.counted(studies)
+        is_short = selectors.is_short(criteria, count)
+        order = bounded(wanted, is_short=is_short)
+        window = scheduled.window_of(studies, orders, order)
+        count += selectors.counted(orders) if orders is not None else 0
     if query:
         keys = {name: ",".join(query.getlist(name)) for name in query}
-        details = {"way": "worklist", "keys": keys, "results": len(page.cases)}
+        details = {"way": "worklist", "keys": keys, "results": len(window.rows)}
         record(AuditEvent.Action.SEARCH, principal=principal, details=details)
-    if orders is not None:
-        count += selectors.counted(orders)
-    context |= {
+    shown = columns_of(principal, preference)
+    context = {
+        **_rows_context(principal, window, preference, query, order),
+        **_list_context(principal, query, order, shown, is_short=is_short),
         "count": count,
         "count_shown": selectors.number(count),
-        "saved_filters": _saved_filters(principal, query),
     }
-    is_part = bool(request.htmx)  # type: ignore[attr-defined]
-    response = private(render(request, "worklists/_list.html" if is_part else "worklists/worklist.html", context))
-    if is_part:
+    if request.htmx:  # type: ignore[attr-defined]
+        response = private(render(request, "worklists/_list.html", context))
         response["HX-Replace-Url"] = _url(query, sort=request.GET.get("sort", ""))
-    elif request.GET.get("sort") and principal.user is not None:
+        return response
+    if request.GET.get("sort") and principal.user is not None:
         services.save_sort(user=principal.user, sort=str(order))
-    return response
+    context |= _page_context(principal, form, shown)
+    return private(render(request, "worklists/worklist.html", context))
 
 
 def asked(
@@ -104,74 +114,85 @@ def rows(request: HttpRequest) -> HttpResponse:
     """Give the rows of those in ``?ids=`` that the list holds now, orders with an ``o``; lists follow changes by it."""
     principal = principal_of(request)
     preference = selectors.preference_of(principal.user)
-    _form, criteria, _order = asked(request.GET, principal, preference)
+    _form, criteria, order = asked(request.GET, principal, preference)
     ids = request.GET.get("ids", "").split(",")[:MOST_CHANGED]
     pks = [int(word) for word in ids if word.isdigit() and len(word) < 19]
     order_pks = [int(word[1:]) for word in ids if word[:1] == "o" and word[1:].isdigit() and len(word) < 19]
-    found: list[Row] = [*selectors.rows_of(selectors.worklist(principal, criteria), pks)]
+    found = rows_of_studies(selectors.worklist(principal, criteria).filter(pk__in=pks))
     orders = scheduled.orders_asked_for(principal, criteria) if order_pks else None
     if orders is not None:
-        found += scheduled.rows_of(orders, order_pks)
-    context = {**_row_context(principal, found, preference), "page": CasePage(found, ""), "next_url": ""}
-    return private(render(request, "worklists/_rows.html", context))
+        found += rows_of_orders(scheduled.named_as_studies(orders.filter(pk__in=order_pks)))
+    window = scheduled.Window(found, "")
+    return private(
+        render(request, "worklists/_rows.html", _rows_context(principal, window, preference, QueryDict(), order))
+    )
 
 
-def _row_context(principal: Principal, cases: list[Row], preference: WorklistPreference) -> dict[str, Any]:
-    now = timezone.now()
-    is_referrer = not principal.may(Capability.STUDY_VIEW)
-    page = "report" if is_referrer else "study"
-    for case in cases:
-        shown: Any = case
-        shown.key = scheduled.key_of(case)
-        if isinstance(case, Order):
-            scheduled.dress(case)
-            shown.url = reverse("order", args=[case.pk])
-        else:
-            shown.url = reverse(page, args=[case.study_instance_uid])
-            is_claimed = case.claimed_by is not None and case.claimed_until is not None and case.claimed_until > now
-            shown.holder = case.claimed_by if is_claimed else None
-        shown.age = age(case.patient.patient_birth_date, shown.study_date)
-    chosen = columns.chosen(preference.columns, is_referrer=is_referrer)
+def columns_of(principal: Principal, preference: WorklistPreference) -> list[columns.Column]:
+    """Give the columns that the person sees."""
+    sites = principal.sites_with(Capability.STUDY_VIEW)
+    return columns.chosen(
+        preference.columns,
+        is_referrer=not principal.may(Capability.STUDY_VIEW),
+        has_sites=sites is None or len(sites - principal.teaching_site_ids) > 1,
+    )
+
+
+def _rows_context(
+    principal: Principal, window: scheduled.Window, preference: WorklistPreference, query: QueryDict, order: Sorting
+) -> dict[str, Any]:
+    view = View(
+        columns=[column.name for column in columns_of(principal, preference)],
+        user_id=principal.user.pk if principal.user is not None else None,
+        is_referrer=not principal.may(Capability.STUDY_VIEW),
+        may_select=_may_select(principal),
+        now=timezone.now(),
+        people=selectors.names_of(
+            {pk for row in window.rows for pk in (row.assigned_to, row.claimed_by) if pk is not None}
+        ),
+        words=words_in(get_language() or ""),
+    )
     return {
-        "columns": chosen,
-        "cells": columns.cells(tuple(column.name for column in chosen)),
-        "is_referrer": is_referrer,
-        "me": principal.user,
-        "may_select": principal.may(Capability.CASE_ASSIGN) or principal.may(Capability.REPORT_WRITE),
-        "open_statuses": OPEN_STATUSES,
+        "rows": rows_as_html(window.rows, view),
+        "next_url": _url(query, sort=str(order), after=window.after) if window.after else "",
     }
 
 
+def _may_select(principal: Principal) -> bool:
+    return principal.may(Capability.CASE_ASSIGN) or principal.may(Capability.REPORT_WRITE)
+
+
 def _list_context(
-    principal: Principal,
-    form: WorklistFilterForm,
-    query: QueryDict,
-    order: Sorting,
-    shown: list[columns.Column],
-    *,
-    is_short: bool,
+    principal: Principal, query: QueryDict, order: Sorting, shown: list[columns.Column], *, is_short: bool
 ) -> dict[str, Any]:
+    return {
+        "order": order,
+        "heads": _heads(shown, order, query, is_short=is_short),
+        "list_query": _url(query, sort=str(order)).partition("?")[2],
+        "is_filtered": bool(query),
+        "is_referrer": not principal.may(Capability.STUDY_VIEW),
+        "may_select": _may_select(principal),
+        "may_write": principal.may(Capability.REPORT_WRITE),
+        "may_upload": principal.may(Capability.STUDY_UPLOAD),
+        "saved_filters": _saved_filters(principal, query),
+        "today": date.today().isoformat(),
+    }
+
+
+def _page_context(principal: Principal, form: WorklistFilterForm, shown: list[columns.Column]) -> dict[str, Any]:
     may_assign = principal.may(Capability.CASE_ASSIGN)
     sites = principal.sites_with(Capability.CASE_ASSIGN) or frozenset()
     names = [column.name for column in shown]
     return {
         "form": form,
-        "order": order,
-        "heads": _heads(shown, order, query, is_short=is_short),
-        "query": query.urlencode(),
-        "list_query": _url(query, sort=str(order)).partition("?")[2],
-        "is_filtered": bool(query),
-        "may_write": principal.may(Capability.REPORT_WRITE),
         "may_assign": may_assign,
         "may_prioritise": may_assign or principal.may(Capability.ORDER_MANAGE),
-        "may_upload": principal.may(Capability.STUDY_UPLOAD),
         "readers": selectors.readers_at(sites) if may_assign else [],
         "priorities": Priority.choices,
         "groups": selectors.groups_seen_by(principal) if "group" in form.fields else [],
         "roles": Role.objects.all() if may_assign else [],
         "all_columns": [*shown, *(c for c in columns.COLUMNS.values() if c.name not in names)],
         "shown_names": names,
-        "today": date.today().isoformat(),
     }
 
 

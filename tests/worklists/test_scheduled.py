@@ -132,8 +132,9 @@ def test_windows_hold_every_case_once_in_any_order(
     seen: list[str] = []
     after = ""
     for _window in range(9):
-        page = scheduled.page_of(studies, orders, order, after=after)
-        seen += [scheduled.key_of(case) for case in page.cases]
+        page = scheduled.window_of(studies, orders, order, after=after, counts=not after)
+        assert page.count == (None if after else 12)
+        seen += [row.key for row in page.rows]
         after = page.after
         if not after:
             break

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 import zipfile
 from datetime import date
 from pathlib import Path
@@ -86,6 +88,15 @@ def test_a_page_costs_the_same_however_long_the_list(
     reader = client_of("radiologist")
     with django_assert_max_num_queries(22):
         assert reader.get("/worklist/").content.count(b"row-link") == 30
+    with django_assert_max_num_queries(15):
+        page = reader.get("/worklist/?status=arrived", HTTP_HX_REQUEST="true").content.decode()
+    assert page.count("row-link") == 30
+    assert "70 cases" in page
+    following = re.search(r'class="more-rows" hx-get="([^"]+)"', page)
+    assert following is not None
+    with django_assert_max_num_queries(9):
+        more = reader.get(html.unescape(following[1]), HTTP_HX_REQUEST="true").content
+    assert more.count(b"row-link") == 40
 
 
 def test_names_from_images_are_text_not_markup(north: Any, ingest_files: Any, client_of: Any) -> None:

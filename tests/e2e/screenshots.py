@@ -1,0 +1,197 @@
+"""Screenshots of every page: ``python -m tests.e2e.screenshots FOLDER --of demo|empty|long``.
+
+Each person begins at their home and follows every link; of each route the first address is taken, in dark and light, at a
+desk's and a phone's width. Beside the pictures stand contact sheets, for a look at all of them at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urldefrag, urlsplit
+
+import django
+from django.template.loader import render_to_string
+from django.urls import Resolver404, resolve
+from playwright.sync_api import Browser, Page
+
+from tests.e2e.browser import chromium, signed_in
+from tests.e2e.walk import LONG, SEED
+from tests.factories import PASSWORD
+from tests.services.atrium import ROOT, Atrium, running_atrium
+from tests.services.ports import free_port
+
+WIDTHS = {"desk": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
+TALLEST = 1800
+ACROSS = {"desk": 3, "phone": 8}
+A_SHEET = {"desk": 9, "phone": 16}
+# Addresses that nothing links to.
+ALWAYS = ("/no-such-page/", "/audit/", "/accounts/2fa/", "/accounts/password/change/", "/accounts/reauthenticate/")
+STRANGERS = ("/accounts/login/", "/accounts/logout/", "/no-such-page/", "/reports/verify/0123/")
+# Pages of one template that django answers itself.
+ERRORS = ("400.html", "403.html", "403_csrf.html", "404.html", "500.html")
+NO_PAGES = re.compile(r"^/(viewer|dicom-web|fhir|static|api/v1/schema)|\.(pdf|dcm|csv|zip)$|/logout/$")
+
+
+@dataclass
+class Album:
+    """Where the pictures go, and which there are."""
+
+    folder: Path
+    taken: list[Path] = field(default_factory=list)
+
+    def take(self, page: Page, name: str) -> None:
+        """Take a page in both themes and widths."""
+        for width, size in WIDTHS.items():
+            page.set_viewport_size(size)  # type: ignore[arg-type]
+            for theme in ("dark", "light"):
+                page.evaluate(f"document.documentElement.setAttribute('data-bs-theme', '{theme}')")
+                page.wait_for_timeout(150)
+                height = min(page.evaluate("document.documentElement.scrollHeight"), TALLEST)
+                path = self.folder / f"{width}-{theme}" / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                clip = {"x": 0, "y": 0, "width": size["width"], "height": max(height, size["height"])}
+                page.screenshot(path=path, full_page=True, clip=clip)  # type: ignore[arg-type]
+                self.taken.append(path)
+        page.set_viewport_size(WIDTHS["desk"])  # type: ignore[arg-type]
+
+    def sheets(self, browser: Browser) -> None:
+        """Lay the pictures of a kind beside each other, a few to a sheet."""
+        for kind in sorted({path.parent for path in self.taken}):
+            width = kind.name.partition("-")[0]
+            paths = sorted(path for path in self.taken if path.parent == kind)
+            for number in range(0, len(paths), A_SHEET[width]):
+                self._sheet(browser, width, paths[number : number + A_SHEET[width]], f"{kind.name}-{number:03}")
+
+    def _sheet(self, browser: Browser, width: str, paths: list[Path], name: str) -> None:
+        figures = "".join(
+            f"<figure><figcaption>{path.stem}</figcaption><img src='{path.as_uri()}'></figure>" for path in paths
+        )
+        style = (
+            f"body{{margin:4px;display:grid;grid-template-columns:repeat({ACROSS[width]},1fr);gap:6px;background:#888}}"
+            "figure{margin:0}img{width:100%;max-height:640px;object-fit:cover;object-position:top}figcaption{font:12px sans-serif;background:#fff}"
+        )
+        page_of = self.folder / f"{name}.html"
+        page_of.write_text(f"<style>{style}</style>{figures}")
+        page = browser.new_page(viewport={"width": 1560, "height": 400})
+        page.goto(page_of.as_uri())
+        page.wait_for_function("[...document.images].every((one) => one.complete)")
+        page.screenshot(path=self.folder / f"sheet-{name}.png", full_page=True)
+        page.close()
+
+
+def main() -> None:
+    """Start an installation, walk and take."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--of", choices=("demo", "empty", "long"), required=True)
+    parser.add_argument("--people", nargs="*")
+    options = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+    django.setup()
+    with installation(options.of) as (atrium, people), chromium(draws_images=False) as browser:
+        album = Album(options.folder)
+        for person in options.people or people:
+            with signed_in(browser, atrium, person, reduced_motion="reduce") as page:
+                walk(page, atrium, person, album)
+        if not options.people:
+            strangers(browser, atrium, album)
+        album.sheets(browser)
+
+
+@contextmanager
+def installation(kind: str) -> Iterator[tuple[Atrium, list[str]]]:
+    """Give a running installation with the demo, nothing or everything at its longest, and who can sign in."""
+    people = ["radiologist", "technologist", "referrer", "compliance", "admin"]
+    with ExitStack() as stack:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="atrium-shots-"))) / "atrium"
+        if kind == "long":
+            atrium = stack.enter_context(running_atrium(data, "web"))
+            atrium.manage("shell", "--no-imports", "-c", SEED)
+            atrium.manage("shell", "--no-imports", "-c", LONG)
+        else:
+            atrium = stack.enter_context(bare_atrium(data, kind))
+            people = people if kind == "demo" else ["admin"]
+        yield atrium, people
+
+
+@contextmanager
+def bare_atrium(data: Path, kind: str) -> Iterator[Atrium]:
+    """Give an installation as ``make run`` makes it: with the demo, or empty with one site and its administrator."""
+    data.mkdir(parents=True)
+    atrium = Atrium(data, free_port(), free_port())
+    atrium.environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("ATRIUM_")},
+        "ATRIUM_DATA": str(data),
+        "ATRIUM_HTTP_PORT": str(atrium.http_port),
+        "ATRIUM_DICOM_PORT": str(atrium.dicom_port),
+        "ATRIUM_WEB_WORKERS": "1",
+        "ATRIUM_DEMO_PASSWORD": PASSWORD,
+        "ATRIUM_ADMIN_PASSWORD": PASSWORD,
+        "PYTHONPATH": str(ROOT),
+    }
+    atrium.manage("migrate", "--verbosity", "0")
+    atrium.manage(*(("demo",) if kind == "demo" else ("bootstrap", "--site", "North Hospital", "--admin", "admin")))
+    atrium.start("web", "worker")
+    try:
+        yield atrium
+    finally:
+        atrium.stop()
+
+
+def walk(page: Page, atrium: Atrium, person: str, album: Album) -> None:
+    """Follow a person's links from their home, one address of each route, and take each page."""
+    page.context.route("**/viewer/**", lambda route: route.abort())
+    waiting, seen = ["/", *ALWAYS], set()
+    while waiting:
+        path = waiting.pop(0)
+        name = name_of(path)
+        if name in seen or NO_PAGES.search(path):
+            continue
+        seen.add(name)
+        answer = page.request.get(atrium.url + path)
+        if (
+            not answer.headers.get("content-type", "").startswith("text/html")
+            or "content-disposition" in answer.headers
+        ):
+            continue
+        page.goto(atrium.url + path)
+        page.wait_for_load_state(
+            "networkidle"
+        ) if "worklist" not in name and "study" != name else page.wait_for_timeout(900)
+        album.take(page, f"{name}-{person}")
+        links = page.eval_on_selector_all("a[href]", "all => all.map((one) => one.href)")
+        waiting += [urlsplit(urldefrag(one)[0]).path for one in links if one.startswith(atrium.url)]
+
+
+def name_of(path: str) -> str:
+    """Give the route's name, or the path's own where there's none."""
+    try:
+        return resolve(path).url_name or path.strip("/").replace("/", "_")
+    except Resolver404:
+        return "not_found"
+
+
+def strangers(browser: Browser, atrium: Atrium, album: Album) -> None:
+    """Take what is shown to those who aren't signed in, and the pages of errors."""
+    page = browser.new_page(reduced_motion="reduce")
+    for path in STRANGERS:
+        page.goto(atrium.url + path)
+        album.take(page, f"{name_of(path)}-stranger")
+    for template in ERRORS:
+        body = render_to_string(template)
+        page.route("**/error-page/", lambda route, body=body: route.fulfill(body=body, content_type="text/html"))
+        page.goto(f"{atrium.url}/error-page/")
+        album.take(page, f"error_{template.partition('.')[0]}")
+        page.unroute("**/error-page/")
+    page.close()
+
+
+if __name__ == "__main__":
+    main()

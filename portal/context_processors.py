@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django.conf import settings
@@ -38,6 +39,9 @@ ROOMS = (
     ("health", "Health", "heart-rate-monitor", "g h", (C.SYSTEM_VIEW,)),
 )
 
+# As many as fit beside each other on a small laptop; the others are in a menu.
+MOST_IN_BAR = 9
+
 
 def portal(request: HttpRequest) -> dict[str, Any]:
     """Give the navigation that the person's capabilities allow, and the names of their sites."""
@@ -45,9 +49,11 @@ def portal(request: HttpRequest) -> dict[str, Any]:
     if principal is None or principal.is_stranger:
         return {"navigation": [], "demo_people": _demo_people(request)}
     # Only what a template uses is looked up: parts of a page use none of it.
+    rooms = cache(lambda: _navigation(request, principal))
     return {
-        "navigation": SimpleLazyObject(lambda: _navigation(request, principal)),
-        "site_label": SimpleLazyObject(lambda: ", ".join(_site_names(principal))),
+        "navigation": SimpleLazyObject(lambda: rooms()[:MOST_IN_BAR]),
+        "navigation_more": SimpleLazyObject(lambda: rooms()[MOST_IN_BAR:]),
+        "person_sites": SimpleLazyObject(lambda: _site_names(principal)),
         "unread": SimpleLazyObject(lambda: unread_of(principal.user).count() if principal.user is not None else 0),
     }
 

@@ -16,6 +16,8 @@
   // A page's own keys come before those of the bar above it.
   const keyed = () => [...document.querySelectorAll("[data-key]")].reverse();
 
+  const named = (key) => keyed().find((element) => element.dataset.key === key && !element.disabled);
+
   const act = (element) => {
     if (element.matches("input:not([type=checkbox], [type=radio]), textarea, select")) {
       element.focus();
@@ -61,7 +63,7 @@
       rows.push(...row(key, element.dataset.keyLabel || element.getAttribute("aria-label") || element.textContent.trim()));
     }
     for (const note of document.querySelectorAll("[data-help-key]")) rows.push(...row(note.dataset.helpKey, note.dataset.keyLabel));
-    if (document.querySelector("[data-rows]")) {
+    if (document.querySelector("[data-rows] .row-link")) {
       rows.push(...row("j", list.dataset.next), ...row("k", list.dataset.previous), ...row("Enter", list.dataset.open));
     }
     rows.push(...row("?", list.dataset.help), ...row("Esc", list.dataset.close));
@@ -91,8 +93,8 @@
     const now = Date.now();
     typed = now - last > PAUSE ? [event.key] : [...typed, event.key].slice(-2);
     last = now;
-    const wanted = [typed.join(" "), event.key];
-    const found = keyed().find((element) => wanted.includes(element.dataset.key) && !element.disabled);
+    // A sequence that was typed whole comes before what its last letter means alone.
+    const found = named(typed.join(" ")) || named(event.key);
     if (found) {
       event.preventDefault();
       typed = [];

@@ -44,13 +44,17 @@
 
   // What the menus hold is said on them.
   const label = () => {
+    let count = 0;
     for (const menu of filter.querySelectorAll(".filter-menu")) {
       const chosen = [...menu.querySelectorAll("input:checked")].map((box) => box.parentElement.textContent.trim());
       const typed = [...menu.querySelectorAll("input:not([type=checkbox]), select")].filter((field) => field.value).length;
+      count += chosen.length + typed ? 1 : 0;
       const value = menu.querySelector(".filter-menu-value");
       if (menu.classList.contains("filter-menu-more")) value.textContent = chosen.length + typed ? String(chosen.length + typed) : "";
       else value.textContent = chosen.length > 2 ? `${chosen.length}` : chosen.join(", ");
     }
+    // A phone shows only how many there are.
+    document.getElementById("filters-set").textContent = count + (filter.elements.assigned?.value ? 1 : 0) || "";
   };
 
   const showFresh = () => {

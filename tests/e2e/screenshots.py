@@ -14,15 +14,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
 import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+django.setup()
+
+# ruff: noqa: E402
 from django.template.loader import render_to_string
 from django.urls import Resolver404, resolve
 from playwright.sync_api import Browser, Page
 
-from tests.e2e.browser import chromium, signed_in
-from tests.e2e.walk import LONG, SEED
+from tests.e2e.browser import chromium, signed_in, until
+from tests.e2e.test_every_page import LONG, QUIET, SEED
 from tests.factories import PASSWORD
 from tests.services.atrium import ROOT, Atrium, running_atrium
 from tests.services.ports import free_port
@@ -56,8 +62,8 @@ class Album:
                 height = min(page.evaluate("document.documentElement.scrollHeight"), TALLEST)
                 path = self.folder / f"{width}-{theme}" / f"{name}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                clip = {"x": 0, "y": 0, "width": size["width"], "height": max(height, size["height"])}
-                page.screenshot(path=path, full_page=True, clip=clip)  # type: ignore[arg-type]
+                clip: Any = {"x": 0, "y": 0, "width": size["width"], "height": max(height, size["height"])}
+                page.screenshot(path=path, full_page=True, clip=clip)
                 self.taken.append(path)
         page.set_viewport_size(WIDTHS["desk"])  # type: ignore[arg-type]
 
@@ -75,7 +81,8 @@ class Album:
         )
         style = (
             f"body{{margin:4px;display:grid;grid-template-columns:repeat({ACROSS[width]},1fr);gap:6px;background:#888}}"
-            "figure{margin:0}img{width:100%;max-height:640px;object-fit:cover;object-position:top}figcaption{font:12px sans-serif;background:#fff}"
+            "figure{margin:0}img{width:100%;max-height:640px;object-fit:cover;object-position:top}"
+            "figcaption{font:12px sans-serif;background:#fff}"
         )
         page_of = self.folder / f"{name}.html"
         page_of.write_text(f"<style>{style}</style>{figures}")
@@ -93,8 +100,6 @@ def main() -> None:
     parser.add_argument("--of", choices=("demo", "empty", "long"), required=True)
     parser.add_argument("--people", nargs="*")
     options = parser.parse_args()
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
-    django.setup()
     with installation(options.of) as (atrium, people), chromium(draws_images=False) as browser:
         album = Album(options.folder)
         for person in options.people or people:
@@ -148,7 +153,8 @@ def bare_atrium(data: Path, kind: str) -> Iterator[Atrium]:
 def walk(page: Page, atrium: Atrium, person: str, album: Album) -> None:
     """Follow a person's links from their home, one address of each route, and take each page."""
     page.context.route("**/viewer/**", lambda route: route.abort())
-    waiting, seen = ["/", *ALWAYS], set()
+    waiting = ["/", *ALWAYS]
+    seen: set[str] = set()
     while waiting:
         path = waiting.pop(0)
         name = name_of(path)
@@ -162,9 +168,7 @@ def walk(page: Page, atrium: Atrium, person: str, album: Album) -> None:
         ):
             continue
         page.goto(atrium.url + path)
-        page.wait_for_load_state(
-            "networkidle"
-        ) if "worklist" not in name and "study" != name else page.wait_for_timeout(900)
+        until(page, QUIET)
         album.take(page, f"{name}-{person}")
         links = page.eval_on_selector_all("a[href]", "all => all.map((one) => one.href)")
         waiting += [urlsplit(urldefrag(one)[0]).path for one in links if one.startswith(atrium.url)]

@@ -51,6 +51,9 @@ Study.objects.update(
 Order.objects.update(requested_procedure_description="CT_THORAX_" * 6, indication="Pneumonoultramicroscopic" * 9)
 Site.objects.update(name="Universitätsklinikum Nord, Standort Donaudampfschifffahrtsgesellschaft")
 User.objects.update(last_name="Wolfeschlegelsteinhausenbergerdorff")
+(study,) = Study.objects.values("site_id", "patient_id", "status", "study_description", "modalities_in_study")
+for number, name in enumerate(("Yamada^Tarou=山田^太郎=やまだ^たろう", "قباني^نزار", "כהן^שרה לאה", "")):
+    Study.objects.create(**study, study_instance_uid="1." + "2" * 61 + str(number), patient_name=name)
 """
 # axe tries WCAG 2.2's target size only when told to.
 RULES = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}

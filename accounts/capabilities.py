@@ -30,6 +30,7 @@ class Capability(models.TextChoices):
     AUDIT_EXPORT = "audit.export", "Export the audit trail"
     NODE_MANAGE = "node.manage", "Manage DICOM nodes"
     ACCOUNT_MANAGE = "account.manage", "Manage users and roles"
+    STORAGE_MANAGE = "storage.manage", "See how storage is filled and move studies between its tiers"
     SYSTEM_VIEW = "system.view", "See the installation's health and figures"
 
 

@@ -36,6 +36,7 @@ ROOMS = (
     ("audit", "Audit trail", "shield", "a", (C.AUDIT_VIEW,)),
     ("remote_query", "Remote archives", "server", "e", (C.STUDY_SEND,)),
     ("network", "Network", "network", "d", (C.NODE_MANAGE,)),
+    ("storage", "Storage", "database", "g s", (C.STORAGE_MANAGE,)),
     ("health", "Health", "heart-rate-monitor", "g h", (C.SYSTEM_VIEW,)),
 )
 

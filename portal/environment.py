@@ -111,6 +111,7 @@ class Environment:
     workitem_days: int
     database_url: str
     storage_url: str
+    cold_storage_url: str
     broker_url: str
     secret_key: str
     debug: bool
@@ -173,6 +174,7 @@ def read_environment() -> Environment:
         dicom_storage_classes=tuple(os.environ.get("ATRIUM_DICOM_STORAGE_CLASSES", "").replace(",", " ").split()),
         database_url=os.environ.get("ATRIUM_DATABASE_URL") or f"sqlite:///{data / 'atrium.sqlite3'}",
         storage_url=os.environ.get("ATRIUM_STORAGE_URL") or f"file://{data / 'objects'}",
+        cold_storage_url=os.environ.get("ATRIUM_COLD_STORAGE_URL", ""),
         broker_url=os.environ.get("ATRIUM_BROKER_URL") or "filesystem://",
         secret_key=os.environ.get("ATRIUM_SECRET_KEY") or kept_secret(data / "secret-key"),
         debug=_flag("ATRIUM_DEBUG", False),
@@ -215,7 +217,7 @@ def email_settings(url: str) -> dict[str, Any]:
 
 
 def object_storage(url: str) -> dict[str, Any]:
-    """Turn ``ATRIUM_STORAGE_URL`` into an entry of Django's STORAGES.
+    """Turn ``ATRIUM_STORAGE_URL`` or ``ATRIUM_COLD_STORAGE_URL`` into an entry of Django's STORAGES.
 
     ``file:///folder`` or a bare path; ``s3://bucket/prefix?endpoint_url=…&access_key=…&secret_key=…``.
     Raises InvalidEnvironment for a scheme that isn't known.
@@ -233,4 +235,4 @@ def object_storage(url: str) -> dict[str, Any]:
         }
         options.update(parse_qsl(parts.query))
         return {"BACKEND": "portal.storage.RangedS3Storage", "OPTIONS": options}
-    raise InvalidEnvironment(f"ATRIUM_STORAGE_URL: scheme {parts.scheme!r} isn't known; use file:// or s3://")
+    raise InvalidEnvironment(f"Storage URLs begin with file:// or s3://; {parts.scheme!r} isn't known")

@@ -126,13 +126,15 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STORAGES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
-    # Only studies.archive opens these two.
+    # Only studies.archive opens these.
     "objects": object_storage(ATRIUM.storage_url),
     "quarantine": {
         "BACKEND": "portal.storage.DurableFileSystemStorage",
         "OPTIONS": {"location": str(ATRIUM.data / "quarantine")},
     },
 }
+if ATRIUM.cold_storage_url:
+    STORAGES["cold"] = object_storage(ATRIUM.cold_storage_url)
 STAGING_ROOT = ATRIUM.data / "staging"
 # Where «make» unpacks Pango for a machine that lacks it and where nobody may install it.
 PDF_LIBRARIES = BASE_DIR / ".build" / "libraries"
@@ -214,7 +216,11 @@ CACHES = {
 CELERY_BROKER_URL = ATRIUM.broker_url
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
-CELERY_TASK_ROUTES = {"studies.dimse.tasks.work_off": {"queue": "network"}}
+# What takes as long as a network or a storage likes has workers of its own.
+CELERY_TASK_ROUTES = {
+    "studies.dimse.tasks.work_off": {"queue": "network"},
+    "studies.archive.tasks.work_off_moves": {"queue": "network"},
+}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 if ATRIUM.broker_url.startswith("filesystem://"):
     _queue = ATRIUM.data / "queue"
@@ -234,6 +240,8 @@ CELERY_BEAT_SCHEDULE = {
     "run-due-events": {"task": "studies.tasks.deliver_due_events", "schedule": 15.0},
     "remove-objects": {"task": "studies.archive.tasks.remove_objects", "schedule": 60.0},
     "build-metadata": {"task": "studies.archive.tasks.build_metadata", "schedule": 5.0, "options": {"expires": 5}},
+    "move-tiers": {"task": "studies.archive.tasks.propose_moves", "schedule": 60.0},
+    "count-tiers": {"task": "studies.archive.tasks.count_tiers", "schedule": 900.0},
     "draw-peer-reviews": {"task": "studies.peer_review.tasks.sample", "schedule": 3600.0},
     "close-viewing": {"task": "portal.audit.tasks.close_viewing", "schedule": 60.0},
     "settle-studies": {"task": "studies.tasks.settle_studies", "schedule": 5.0},

@@ -48,12 +48,17 @@ def _rename(staged: Path, target: Path) -> None:
             raise
         # Staging lies on another file system: copy beside the target, then rename.
         beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
-        with staged.open("rb") as source, beside.open("wb") as copy:
-            while chunk := source.read(1 << 20):
-                copy.write(chunk)
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.replace(beside, target)
+        try:
+            with staged.open("rb") as source, beside.open("wb") as copy:
+                while chunk := source.read(1 << 20):
+                    copy.write(chunk)
+                copy.flush()
+                os.fsync(copy.fileno())
+            os.replace(beside, target)
+        except BaseException:
+            # A full disk isn't made fuller by what couldn't be finished.
+            beside.unlink(missing_ok=True)
+            raise
         staged.unlink()
 
 

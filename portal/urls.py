@@ -15,6 +15,7 @@ urlpatterns = [
     path("", include("portal.audit.urls")),
     path("", include("studies.reports.urls")),
     path("", include("studies.worklists.urls")),
+    path("", include("studies.archive.urls")),
     path("", include("studies.orders.urls")),
     path("", include("studies.dicomweb.urls")),
     path("", include("studies.dimse.urls")),

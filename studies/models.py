@@ -11,6 +11,7 @@ from array import array
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Coalesce
+from django.utils import timezone
 
 from accounts.models import Practice, Site
 
@@ -119,6 +120,12 @@ class Study(models.Model):
         ADDENDED = "addended", "Addended"
         CANCELLED = "cancelled", "Cancelled"
 
+    class Tier(models.TextChoices):
+        """Where the archive wants the study's objects; where one lies while they move, storage knows."""
+
+        HOT = "hot", "Hot"
+        COLD = "cold", "Cold"
+
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="studies")
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="studies")
     study_instance_uid = models.CharField(max_length=UID_LENGTH)
@@ -176,6 +183,11 @@ class Study(models.Model):
     unsettled_since = models.DateTimeField(
         null=True, help_text="When the first instances came that study.settled hasn't told of; see studies.arrival."
     )
+    tier = models.CharField(max_length=4, choices=Tier.choices, default=Tier.HOT)
+    used_at = models.DateTimeField(
+        default=timezone.now,
+        help_text="When it was last wanted, as far as the search for studies to move to the cold tier has found out.",
+    )
 
     class Meta:
         verbose_name_plural = "studies"
@@ -215,6 +227,8 @@ class Study(models.Model):
                 name="study_open",
                 condition=models.Q(status__in=["arrived", "in_reading", "preliminary"]),
             ),
+            # Which studies have lain in the hot tier the longest without being wanted.
+            models.Index(fields=["site", "used_at"], name="study_unused", condition=models.Q(tier="hot")),
         ]
 
     def __str__(self) -> str:

@@ -35,3 +35,11 @@ class DeletionRefused(Exception):
 
 class NotAuthorised(Exception):
     """The principal may not do that at the study's site."""
+
+
+class MoveRefused(Exception):
+    """A study can't be moved to the tier now; the message says why."""
+
+
+class MoveUnderWay(Exception):
+    """The study is on its way to the other tier; ask again when it's there."""

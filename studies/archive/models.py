@@ -100,3 +100,91 @@ class NonPatientInstance(models.Model):
 
     def __str__(self) -> str:
         return self.sop_instance_uid
+
+
+class TierPolicy(models.Model):
+    """When a site's studies go to the cold tier; without a site, when those of sites that have decided nothing do."""
+
+    site = models.OneToOneField(Site, null=True, on_delete=models.CASCADE, related_name="tier_policy")
+    cold_after_days = models.PositiveIntegerField(null=True, help_text="Days without arrival or viewing; empty: never.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                models.Value(1), condition=models.Q(site__isnull=True), name="tier_policy_default_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.site_id or 'default'}: {self.cold_after_days}"
+
+
+class TierMove(models.Model):
+    """A study's way to another tier: asked for, under way with its progress, or ended."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", "Waiting"
+        RUNNING = "running", "Running"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+
+    class Origin(models.TextChoices):
+        POLICY = "policy", "Site's policy"
+        PERSON = "person", "By hand"
+        WANTED = "wanted", "Opened or retrieved"
+        PREFETCH = "prefetch", "Prior of a new order or study"
+        ARRIVAL = "arrival", "New images came"
+
+    study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="tier_moves")
+    tier = models.CharField(max_length=4, choices=Study.Tier.choices, help_text="Where to.")
+    status = models.CharField(max_length=7, choices=Status.choices, default=Status.QUEUED)
+    origin = models.CharField(max_length=8, choices=Origin.choices)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="Empty: the archive itself.",
+    )
+    requested_at = models.DateTimeField(auto_now_add=True)
+    due_at = models.DateTimeField(help_text="When to try next.")
+    ended_at = models.DateTimeField(null=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    error = models.CharField(max_length=200, blank=True, help_text="Why the last attempt failed.")
+    total_objects = models.PositiveIntegerField(default=0)
+    objects_done = models.PositiveIntegerField(default=0)
+    bytes_done = models.BigIntegerField(default=0)
+    lease = models.CharField(max_length=40, blank=True)
+    leased_until = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            # One at a time: of two that go opposite ways each would remove what the other has copied.
+            models.UniqueConstraint(
+                fields=["study"], condition=models.Q(status__in=["queued", "running"]), name="tier_move_open_unique"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["due_at"], name="tier_move_due", condition=models.Q(status__in=["queued", "running"])),
+            models.Index(fields=["status", "-id"], name="tier_move_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.study_id} to {self.tier}: {self.status}"
+
+
+class TierFigure(models.Model):
+    """How much of a site lies in a tier, as it was counted last."""
+
+    site = models.ForeignKey(Site, on_delete=models.CASCADE, related_name="tier_figures")
+    tier = models.CharField(max_length=4, choices=Study.Tier.choices)
+    studies = models.PositiveBigIntegerField(default=0)
+    instances = models.PositiveBigIntegerField(default=0)
+    bytes = models.PositiveBigIntegerField(default=0)
+    counted_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["site", "tier"], name="tier_figure_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.site_id} {self.tier}"

@@ -1,4 +1,8 @@
-"""Storage, opened here and nowhere else."""
+"""Storage, opened here and nowhere else.
+
+Where a cold tier is configured an object may lie in either, and while its study moves in both. A read looks in the hot
+one first and then in the other, so that it never fails because of a move (:mod:`studies.archive.tiers`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import pydicom
+from django.conf import settings
 from django.core.files.storage import storages
 from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -18,11 +23,36 @@ from portal.storage import DurableFileSystemStorage, RangedS3Storage
 from studies.archive.errors import ObjectMissing
 from studies.archive.overlay import apply_corrections
 from studies.archive.writing import dataset_bytes, file_head
-from studies.models import Instance
+from studies.models import Instance, Study
 
 CHUNK = 1 << 18
 ITEM_HEADER = 8
 HASHED = 1 << 22
+ALIASES = {Study.Tier.HOT: "objects", Study.Tier.COLD: "cold"}
+
+
+def has_cold_tier() -> bool:
+    """Say whether a cold tier is configured (``ATRIUM_COLD_STORAGE_URL``)."""
+    return ALIASES[Study.Tier.COLD] in settings.STORAGES
+
+
+class TierUnavailable(OSError):
+    """The cold tier can't be reached."""
+
+
+def require_cold_tier() -> None:
+    """Ask whether the cold tier answers. Raises TierUnavailable.
+
+    A folder must be there already: where a file system isn't mounted, one that was made would take its place.
+    """
+    storage = _storage(ALIASES[Study.Tier.COLD])
+    try:
+        answers = Path(storage.location).is_dir() if isinstance(storage, DurableFileSystemStorage) else True
+        storage.exists("readiness")
+    except Exception as error:  # each storage has errors of its own
+        raise TierUnavailable from error
+    if not answers:
+        raise TierUnavailable
 
 
 def _storage(alias: str = "objects") -> DurableFileSystemStorage | RangedS3Storage:
@@ -31,36 +61,49 @@ def _storage(alias: str = "objects") -> DurableFileSystemStorage | RangedS3Stora
     return storage
 
 
+def _read(key: str, offset: int, length: int, tier: Study.Tier | None = None) -> bytes:
+    """Give a part of an object from where it lies, or from the one tier. Raises FileNotFoundError, EOFError."""
+    if tier is not None:
+        return _storage(ALIASES[tier]).read_range(key, offset, length)
+    try:
+        return _storage().read_range(key, offset, length)
+    except FileNotFoundError:
+        if not has_cold_tier():
+            raise
+    try:
+        return _storage(ALIASES[Study.Tier.COLD]).read_range(key, offset, length)
+    except FileNotFoundError:
+        # Brought back between the two looks.
+        return _storage().read_range(key, offset, length)
+
+
 def place(key: str, staged: Path) -> None:
     """Move a staged file into storage; on return it's durable. Raises OSError or the S3 client's error."""
     _storage().place(key, staged)
 
 
-def sync_all(paths: Sequence[Path]) -> None:
+def sync_all(paths: Sequence[Path], tier: Study.Tier = Study.Tier.HOT) -> None:
     """Make the bytes of staged files as durable as :func:`place_all` needs them. Raises OSError."""
-    _storage().sync_all(paths)
+    _storage(ALIASES[tier]).sync_all(paths)
 
 
-def place_all(staged: Sequence[tuple[str, Path]]) -> None:
+def place_all(staged: Sequence[tuple[str, Path]], tier: Study.Tier = Study.Tier.HOT) -> None:
     """Move many synced files into storage at once; on return all are durable. Raises as :func:`place`."""
-    _storage().place_all(staged)
+    _storage(ALIASES[tier]).place_all(staged)
 
 
-def digest(key: str, offset: int, length: int) -> bytes:
-    """Give the SHA-256 of a part of an object. Raises ObjectMissing."""
-    hashed, storage = hashlib.sha256(), _storage()
-    try:
-        for begin in range(offset, offset + length, HASHED):
-            hashed.update(storage.read_range(key, begin, min(HASHED, offset + length - begin)))
-    except (OSError, EOFError) as error:
-        raise ObjectMissing(key) from error
+def digest(key: str, offset: int, length: int, tier: Study.Tier | None = None) -> bytes:
+    """Give the SHA-256 of a part of an object, in whichever tier or in the one. Raises ObjectMissing."""
+    hashed = hashlib.sha256()
+    for chunk in stream_object(key, length, offset=offset, tier=tier):
+        hashed.update(chunk)
     return hashed.digest()
 
 
-def reaches(key: str, length: int) -> bool:
-    """Say whether storage holds an object of at least so many bytes."""
+def reaches(key: str, length: int, tier: Study.Tier | None = None) -> bool:
+    """Say whether storage, or one tier of it, holds an object of at least so many bytes."""
     try:
-        return len(_storage().read_range(key, length - 1, 1)) == 1
+        return len(_read(key, length - 1, 1, tier)) == 1
     except (OSError, EOFError):
         return False
 
@@ -81,28 +124,35 @@ def quarantine(key: str, staged: Path) -> None:
 
 
 def remove(key: str) -> None:
-    """Remove an object for good; one that isn't there is removed already."""
+    """Remove an object for good, from every tier; one that isn't there is removed already."""
     _storage().delete(key)
+    if has_cold_tier():
+        remove_from(Study.Tier.COLD, key)
+
+
+def remove_from(tier: Study.Tier, key: str) -> None:
+    """Remove an object from one tier; it must lie in the other."""
+    _storage(ALIASES[tier]).delete(key)
 
 
 def read_range(instance: Instance, offset: int, length: int) -> bytes:
     """Give ``length`` bytes from ``offset`` of the instance's file. Raises ObjectMissing."""
     try:
-        return _storage().read_range(instance.object_key, instance.object_offset + offset, length)
+        return _read(instance.object_key, instance.object_offset + offset, length)
     except (OSError, EOFError) as error:
         raise ObjectMissing(instance.sop_instance_uid) from error
 
 
-def stream_object(key: str, length: int) -> Iterator[bytes]:
-    """Give an object in chunks, so that memory stays flat. Raises ObjectMissing."""
-    position = 0
-    while position < length:
-        size = min(CHUNK * 4, length - position)
+def stream_object(key: str, length: int, *, offset: int = 0, tier: Study.Tier | None = None) -> Iterator[bytes]:
+    """Give a part of an object in chunks, so that memory stays flat. Raises ObjectMissing."""
+    end = offset + length
+    while offset < end:
+        size = min(HASHED, end - offset)
         try:
-            yield _storage().read_range(key, position, size)
+            yield _read(key, offset, size, tier)
         except (OSError, EOFError) as error:
             raise ObjectMissing(key) from error
-        position += size
+        offset += size
 
 
 def read_instance(instance: Instance) -> bytes:

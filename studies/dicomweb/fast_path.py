@@ -23,6 +23,7 @@ from portal.middleware import acceptable_request_id, request_id
 from portal.threads import Answer, Scope
 from studies.access import studies_visible_to
 from studies.archive import objects
+from studies.archive.recalls import want_by_id
 from studies.dicomweb.framing import (
     DICOM,
     DICOM_JSON,
@@ -37,7 +38,7 @@ from studies.dicomweb.framing import (
     stored_frame_form,
 )
 from studies.dicomweb.media_types import ranges_of
-from studies.models import Instance
+from studies.models import Instance, Study
 
 _UID = r"([0-9.]{1,64})"
 _INSTANCE = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/instances/{_UID}(?:/frames/([0-9,]{{1,400}}))?")
@@ -120,11 +121,13 @@ def _ask_gate(credential: Credential, study_instance_uid: str) -> _Grant | None:
     if principal is None:
         return None
     visible = studies_visible_to(principal).filter(study_instance_uid=study_instance_uid)
-    rows = visible.values_list("pk", "site_id", "patient_id_value", "patient_name", "corrections")[:2]
+    rows = visible.values_list("pk", "site_id", "patient_id_value", "patient_name", "corrections", "tier")[:2]
     # Two sites may hold the study: which copy is meant is for the views to say.
     if len(rows) != 1:
         return None
-    pk, site_id, patient_id, patient_name, corrections = rows[0]
+    pk, site_id, patient_id, patient_name, corrections, tier = rows[0]
+    if tier == Study.Tier.COLD:
+        want_by_id(pk)
     grant = _Grant(principal, pk, study_instance_uid, site_id, patient_id, patient_name, bool(corrections))
     _grants.put((credential, study_instance_uid), grant)
     return grant

@@ -20,6 +20,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.viewing import record_viewing
 from portal.connections import release_connections
 from studies.access import instances_visible_to, visible_study
+from studies.archive.recalls import want
 from studies.dicomweb.errors import DicomWebError, empty, not_found
 from studies.dicomweb.framing import IMMUTABLE, REVALIDATED, closing, etag_of, message_type, part_head
 from studies.models import Instance, Study
@@ -52,7 +53,11 @@ def study_for(request: HttpRequest, study_instance_uid: str, way: str) -> Study:
 
 
 def leave_trace(request: HttpRequest, study: Study, way: str, **counts: int) -> None:
-    """Record the retrieval in the trail, once for a quarter of an hour; what was sent is summed up."""
+    """Record the retrieval in the trail, once for a quarter of an hour; what was sent is summed up.
+
+    A study of the cold tier is brought back meanwhile.
+    """
+    want(study)
     record_viewing(
         AuditEvent.Action.RETRIEVE,
         principal=principal_of_request(request),

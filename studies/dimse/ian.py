@@ -30,6 +30,7 @@ from studies.dimse.scp import (
     caller_of,
     status,
 )
+from studies.matching.results import AVAILABILITY
 from studies.models import Instance, Study
 
 logger = logging.getLogger("atrium.dimse")
@@ -143,7 +144,7 @@ def notice_of(study: Study, node: Node) -> Dataset:
         reference = Dataset()
         reference.ReferencedSOPClassUID = instance.sop_class_uid
         reference.ReferencedSOPInstanceUID = instance.sop_instance_uid
-        reference.InstanceAvailability = "ONLINE" if instance.is_current else "UNAVAILABLE"
+        reference.InstanceAvailability = AVAILABILITY[study.tier] if instance.is_current else "UNAVAILABLE"
         reference.RetrieveAETitle = our_title(node)
         series.ReferencedSOPSequence.append(reference)
     return notice

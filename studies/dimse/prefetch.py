@@ -10,6 +10,8 @@ from typing import Any
 from django.utils import timezone
 
 from studies import events
+from studies.archive.models import TierMove
+from studies.archive.recalls import want
 from studies.dimse.client import FoundStudy, Query
 from studies.dimse.clients import client_of
 from studies.dimse.errors import NodeRefuses, NodeUnavailable
@@ -90,6 +92,8 @@ def prefetch_for_study(payload: dict[str, Any]) -> None:
 def prefetch(occasion: Occasion, rules: Any) -> list[Transfer]:
     """Bring the priors that the site's active rules want, and give the retrievals that were queued.
 
+    Those that are held here and lie in the cold tier are brought back; the others are fetched from the rules' nodes.
+
     A node that can't be asked is left out: the order or the study goes on without its priors.
     """
     if not occasion.patient_id:
@@ -98,7 +102,10 @@ def prefetch(occasion: Occasion, rules: Any) -> list[Transfer]:
     for rule in rules.filter(site_id=occasion.site_id, is_active=True).prefetch_related("nodes"):
         if rule.modalities and occasion.modalities and not occasion.modalities & set(rule.modalities):
             continue
-        queued += _from_nodes(occasion, rule, already=len(_held_priors(occasion, rule)))
+        held = _held_priors(occasion, rule)
+        for prior in held:
+            want(prior, origin=TierMove.Origin.PREFETCH)
+        queued += _from_nodes(occasion, rule, already=len(held))
     return queued
 
 

@@ -54,7 +54,7 @@ from studies.matching import (
     tag_of,
     tags_at,
 )
-from studies.matching.results import Content, element
+from studies.matching.results import AVAILABILITY, Content, element
 from studies.models import Instance, Series, Study
 
 logger = logging.getLogger("atrium.dimse")
@@ -172,16 +172,19 @@ def _patients(principal: Principal, criteria: Criteria, wanted: Mapping[str, Any
     ids = list(matching_patients(principal, criteria).values_list("pk", flat=True))
     for page in _pages(ids):
         newest: dict[int, Study] = {}
+        tiers: dict[int, str] = {}
         rows = studies_visible_to(principal).filter(patient__in=page, number_of_instances__gt=0)
         for study in rows.order_by("sort_date", "pk"):
             newest[study.patient_id] = study
+            if tiers.get(study.patient_id) != Study.Tier.COLD:
+                tiers[study.patient_id] = study.tier
         counted = counted_attributes(newest.values(), wanted)
         for pk in page:
             if pk in newest:
                 yield (
                     patient_attributes(newest[pk])
                     | counted[newest[pk].pk]
-                    | dict([element("InstanceAvailability", "ONLINE")])
+                    | dict([element("InstanceAvailability", AVAILABILITY[tiers[pk]])])
                 )
 
 

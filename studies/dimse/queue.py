@@ -7,10 +7,7 @@ what it refuses for good fails and lets the next pass. A worker that dies leaves
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
-import uuid
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +30,7 @@ from studies.dimse.errors import BrokeOff, NodeBusy, NodeRefuses, NodeUnavailabl
 from studies.dimse.models import Node, NodeState, Transfer, TransferItem
 from studies.dimse.outgoing import Outgoing
 from studies.ingest.services import Source, StagedFile, WayIn, ingest
+from studies.leases import has_died, new_lease
 from studies.models import Instance, Study
 
 logger = logging.getLogger("atrium.transfers")
@@ -95,9 +93,9 @@ def work_off(node_id: int, kind: str) -> bool:
 def _take(node: Node, kind: str) -> NodeState | None:
     state, _is_new = NodeState.objects.get_or_create(node=node, kind=kind)
     now = timezone.now()
-    mine = f"{_host()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    mine = new_lease()
     free = Q(lease="") | Q(leased_until__lt=now)
-    if state.lease and _has_died(state.lease):
+    if state.lease and has_died(state.lease):
         free |= Q(lease=state.lease)
     taken = NodeState.objects.filter(free, pk=state.pk, next_attempt_at__lte=now).update(
         lease=mine, leased_until=now + LEASE
@@ -106,24 +104,6 @@ def _take(node: Node, kind: str) -> NodeState | None:
         return None
     state.lease = mine
     return state
-
-
-def _host() -> str:
-    return socket.gethostname()[:12]
-
-
-def _has_died(lease: str) -> bool:
-    """Say whether the lease's holder was a process of this machine that's no more."""
-    host, pid, _rest = lease.split(":")
-    if host != _host():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def _renew(state: NodeState) -> bool:

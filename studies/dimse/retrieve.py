@@ -32,6 +32,7 @@ from studies.access import instances_visible_to
 from studies.archive import objects
 from studies.archive.errors import ObjectMissing
 from studies.archive.extraction import Extraction
+from studies.archive.recalls import want
 from studies.archive.writing import dataset_bytes
 from studies.dimse.callers import Caller, refuse
 from studies.dimse.calling import associated
@@ -325,6 +326,7 @@ def _run(
             study = instance.series.study
             if study.pk not in seen and status is not None:
                 seen.add(study.pk)
+                want(study)
                 record_viewing(
                     AuditEvent.Action.RETRIEVE,
                     principal=answering.caller.principal,

@@ -15,6 +15,7 @@ from studies.matching.keywords import Level, level_of, path_of, tag_of
 from studies.matching.moments import Range, date_range, time_range
 from studies.matching.names import name_matches, walking_its_index
 from studies.matching.options import Options
+from studies.matching.results import AVAILABILITY
 from studies.matching.wildcards import has_wildcards, is_universal, literal_start, longest_literal, pattern
 from studies.models import Instance
 
@@ -246,7 +247,8 @@ def _classes_in_study(column: str, value: str, options: Options) -> Q:
 
 
 def _availability(column: str, value: str, options: Options) -> Q:
-    return Q() if "ONLINE" in _values(value) else Q(pk__in=[])
+    tiers = [tier for tier, availability in AVAILABILITY.items() if availability in _values(value)]
+    return Q() if len(tiers) == len(AVAILABILITY) else Q(**{f"{column}__in": tiers})
 
 
 def _is_empty(column: str) -> Q:
@@ -278,7 +280,7 @@ COLUMNS: dict[str, tuple[Matcher, str]] = {
     "SOPClassesInStudy": (_classes_in_study, ""),
     "NumberOfStudyRelatedSeries": (_number, "number_of_series"),
     "NumberOfStudyRelatedInstances": (_number, "number_of_instances"),
-    "InstanceAvailability": (_availability, ""),
+    "InstanceAvailability": (_availability, "tier"),
     "Modality": (_code, "modality"),
     "SeriesInstanceUID": (_uids, "series_instance_uid"),
     "SeriesNumber": (_number, "series_number"),

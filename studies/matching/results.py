@@ -18,13 +18,15 @@ Content = dict[str, Any]
 # The columns that the functions below read: a page needn't fetch the others, of which some are long.
 STUDY_COLUMNS = (
     *("patient_id", "study_instance_uid", "modalities_in_study", "number_of_series", "number_of_instances"),
-    *("attributes", "corrections"),
+    *("attributes", "corrections", "tier"),
 )
 SERIES_COLUMNS = ("study_id", "series_instance_uid", "modality", "number_of_instances", "attributes")
 INSTANCE_COLUMNS = (
     *("series_id", "sop_class_uid", "sop_instance_uid", "instance_number", "rows", "columns", "bits_allocated"),
     *("number_of_frames", "transfer_syntax_uid", "attributes"),
 )
+# What comes from the cold tier may take its time (PS3.3 C.4.23.1.1).
+AVAILABILITY: dict[str, str] = {Study.Tier.HOT: "ONLINE", Study.Tier.COLD: "NEARLINE"}
 _CHARACTER_SET = tag_of("SpecificCharacterSet")
 _PATIENT_TAGS = tags_of(("SpecificCharacterSet", *PATIENT_KEYWORDS))
 SOP_CLASSES_IN_STUDY = tag_of("SOPClassesInStudy")
@@ -57,7 +59,7 @@ def study_attributes(study: Study) -> Content:
             element("ModalitiesInStudy", *study.modalities),
             element("NumberOfStudyRelatedSeries", study.number_of_series),
             element("NumberOfStudyRelatedInstances", study.number_of_instances),
-            element("InstanceAvailability", "ONLINE"),
+            element("InstanceAvailability", AVAILABILITY[study.tier]),
         ]
     )
 
@@ -95,7 +97,7 @@ def instance_attributes(instance: Instance) -> Content:
                 element("BitsAllocated", instance.bits_allocated),
                 element("NumberOfFrames", instance.number_of_frames or None),
                 element("AvailableTransferSyntaxUID", instance.transfer_syntax_uid),
-                element("InstanceAvailability", "ONLINE"),
+                element("InstanceAvailability", AVAILABILITY[instance.series.study.tier]),
             ]
         ),
     }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from studies.archive import tiers
 from studies.events import handle
 from studies.orders.acquisition import follow_steps
 from studies.orders.identity import follow_merge
 from studies.orders.matching import match_study, rematch_open_studies
+from studies.orders.models import Order
+
+OPEN = (Order.Status.SCHEDULED, Order.Status.ARRIVED, Order.Status.IN_PROGRESS)
 
 
 @handle("study.arrived")
@@ -28,3 +33,10 @@ def see_what_became_of_it(payload: dict[str, Any]) -> None:
 def meet_waiting_studies(payload: dict[str, Any]) -> None:
     """Look among the studies that came before their order."""
     rematch_open_studies(order_id=payload["order"])
+
+
+@tiers.keeps_hot
+def with_open_order(study_ids: Sequence[int]) -> set[int]:
+    """Give those of the studies whose order is open: they stay in the hot tier."""
+    orders = Order.objects.filter(study__in=study_ids, status__in=OPEN)
+    return {pk for pk in orders.values_list("study_id", flat=True) if pk is not None}

@@ -5,4 +5,4 @@ class SharingConfig(AppConfig):
     name = "studies.sharing"
 
     def ready(self) -> None:
-        from studies.sharing import teaching  # noqa: F401  registers the outbox's handler
+        from studies.sharing import keeping, teaching  # noqa: F401  they register themselves

@@ -29,7 +29,7 @@ class StudySerializer(serializers.ModelSerializer[Study]):
         fields = [
             *("study_instance_uid", "site", "patient_id", "patient_name", "study_date", "study_time"),
             *("accession_number", "study_description", "modalities", "referring_physician_name", "status", "priority"),
-            *("number_of_series", "number_of_instances", "has_conflict", "received_at"),
+            *("number_of_series", "number_of_instances", "has_conflict", "received_at", "tier"),
         ]
 
 

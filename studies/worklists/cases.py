@@ -20,6 +20,8 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
 from studies import reading
 from studies.access import visible_study
+from studies.archive.objects import has_cold_tier
+from studies.archive.tiers import open_move_of
 from studies.errors import ClaimHeldByOther, NotAllowed
 from studies.models import Priority, Study
 from studies.orders.acquisition import acquisition_of
@@ -74,6 +76,9 @@ def study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "may_reject": principal.may(Capability.STUDY_REJECT, shown.site_id),
         "may_correct": principal.may(Capability.STUDY_CORRECT, shown.site_id),
         "may_send": principal.may(Capability.STUDY_SEND, shown.site_id),
+        "may_store": principal.may(Capability.STORAGE_MANAGE, shown.site_id),
+        "has_tiers": has_cold_tier(),
+        "tier_move": open_move_of(shown) if has_cold_tier() else None,
         **_claim_context(principal, shown),
     }
     return private(render(request, "worklists/study.html", context))

@@ -56,6 +56,7 @@ class Words:
     held: str
     lock: str
     conflict: str
+    cold: str
     choose: str
 
 
@@ -83,6 +84,7 @@ def words_in(language: str) -> Words:
     priorities[Priority.STAT] = status_badge("stat")
     priorities[Priority.ROUTINE] = f'<span class="soft">{escape(str(Priority.ROUTINE.label))}</span>'
     conflict = escape(gettext("An instance came twice with different content"))
+    cold = escape(gettext("In the cold tier: shown as usual, only slower"))
     return Words(
         labels={name: escape(str(label)) for name, label in LABELS.items()},
         badges=badges,
@@ -90,6 +92,7 @@ def words_in(language: str) -> Words:
         held=gettext("%(name)s has the case open until %(until)s UTC"),
         lock=icon("lock", css="icon-sm"),
         conflict=f' <span title="{conflict}">{icon("alert", label=gettext("Conflict"), css="icon-sm")}</span>',
+        cold=f' <span class="soft" title="{cold}">{icon("snowflake", label=gettext("Cold tier"), css="icon-sm")}</span>',
         choose=escape(gettext("Choose")),
     )
 
@@ -196,7 +199,8 @@ def _status(row: Row, view: View) -> str:
 
 
 def _study(row: Row, view: View) -> str:
-    return _cell(view, "study", _clipped(row.study_description or "—", "clip-lg"), "full")
+    content = _clipped(row.study_description or "—", "clip-lg")
+    return _cell(view, "study", content + view.words.cold if row.tier == Study.Tier.COLD else content, "full")
 
 
 CELLS: dict[str, Callable[[Row, View], str]] = {

@@ -46,6 +46,7 @@ class Row:
     claimed_by: int | None = None
     claimed_until: datetime | None = None
     due_at: datetime | None = None
+    tier: str = Study.Tier.HOT
     is_order: bool = False
 
     @property
@@ -62,7 +63,7 @@ _COMMON = (
 )
 _OF_STUDIES = (
     *("study_instance_uid", "study_date", "study_time", "body_part_examined", "has_conflict", "assigned_to_id"),
-    *("claimed_by_id", "claimed_until", "clock__due_at"),
+    *("claimed_by_id", "claimed_until", "clock__due_at", "tier"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from studies.dimse.calling import associated
 from studies.dimse.errors import NodeBusy, NotAllowed
 from studies.dimse.models import AssociationLog, Node, NodeState, Transfer, TransferItem
 from studies.dimse.verification import verify_node
+from studies.leases import new_lease
 from studies.models import Instance, Study
 from tests.dimse.test_tls_and_identity import certificate
 from tests.factories import make_instance, principal_of
@@ -302,7 +304,7 @@ def test_a_worker_that_died_leaves_its_queue_to_the_next(
         NodeState.objects.create(
             node=node,
             kind=SEND,
-            lease=f"{queue._host()}:{ended.pid}:abc",
+            lease=new_lease().replace(f":{os.getpid()}:", f":{ended.pid}:"),
             leased_until=timezone.now() + timedelta(minutes=9),
         )
         Transfer.objects.update(status="running")

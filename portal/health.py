@@ -14,6 +14,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts.models import Site
+from studies.archive.models import TierMove
+from studies.archive.objects import TierUnavailable, has_cold_tier, require_cold_tier
+from studies.archive.tier_policies import stranded
+from studies.archive.tiers import OPEN
 from studies.dimse.models import AssociationLog, NodeState, Transfer
 from studies.ingest.models import QuarantinedFile
 from studies.models import DomainEvent
@@ -50,6 +54,15 @@ def _storage_works() -> bool:
     try:
         storages["objects"].exists("readiness")
     except Exception:  # each storage has errors of its own
+        return False
+    return True
+
+
+def cold_tier_works() -> bool:
+    """Say whether the cold tier answers; without it what's hot is served all the same."""
+    try:
+        require_cold_tier()
+    except TierUnavailable:
         return False
     return True
 
@@ -100,6 +113,11 @@ def warnings() -> list[str]:
             not atrium.public_url.startswith("https://"),
             _("People sign in without TLS. Set ATRIUM_PUBLIC_URL to an https:// address."),
         ),
+        (
+            has_cold_tier() and not cold_tier_works(),
+            _("The cold tier can't be reached: studies that lie there can't be opened (ATRIUM_COLD_STORAGE_URL)."),
+        ),
+        (stranded() > 0, _("Studies lie in a cold tier, but none is configured. Set ATRIUM_COLD_STORAGE_URL again.")),
         (late.exists(), _("Jobs wait for more than five minutes. Is the worker started (manage.py serve worker)?")),
     ]
     return [text for applies, text in found if applies]
@@ -116,5 +134,17 @@ def figures() -> list[Figure]:
         Figure(_("Transfers waiting"), f"{open_transfers:,}", "transfers"),
         Figure(_("Nodes that don't answer"), f"{down:,}", "network"),
         Figure(_("Live associations"), f"{live:,}", "network"),
+        *_moves(),
         Figure(_("Files in quarantine"), f"{QuarantinedFile.objects.count():,}", "quarantine"),
+    ]
+
+
+def _moves() -> list[Figure]:
+    if not has_cold_tier():
+        return []
+    waiting = TierMove.objects.filter(status__in=OPEN).count()
+    failed = TierMove.objects.filter(status=TierMove.Status.FAILED).count()
+    return [
+        Figure(_("Moves between tiers"), f"{waiting:,}", "storage"),
+        Figure(_("Failed moves"), f"{failed:,}", "storage"),
     ]

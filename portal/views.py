@@ -22,6 +22,8 @@ from accounts.capabilities import Capability
 from accounts.gates import capability_required
 from accounts.models import User
 from portal import health
+from studies.archive.models import TierFigure, TierMove
+from studies.archive.objects import has_cold_tier
 from studies.dimse.models import AssociationLog, NodeState, Transfer
 from studies.ingest.models import QuarantinedFile
 from studies.models import DomainEvent, Study
@@ -84,6 +86,9 @@ def health_page(request: HttpRequest) -> HttpResponse:
         {"name": words[name], "works": works, "status": "failed", "label": _("Can't be used")}
         for name, works in health.necessities().items()
     ]
+    if has_cold_tier():
+        works = health.cold_tier_works()
+        parts.append({"name": _("Cold tier"), "works": works, "status": "failed", "label": _("Can't be used")})
     listener = _("DICOM listener, port %(port)s") % {"port": settings.ATRIUM.dicom_port}
     parts.append(
         {
@@ -125,4 +130,21 @@ def metrics(request: HttpRequest) -> HttpResponse:
     Gauge("atrium_nodes_down", "Nodes that don't answer", registry=registry).set(down)
     live = AssociationLog.objects.filter(closed_at__isnull=True).count()
     Gauge("atrium_associations", "Associations open now", registry=registry).set(live)
+    _measure_tiers(registry)
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def _measure_tiers(registry: CollectorRegistry) -> None:
+    if not has_cold_tier():
+        return
+    sizes = Gauge("atrium_tier_bytes", "Bytes by site and tier, as counted last", ["site", "tier"], registry=registry)
+    held = Gauge(
+        "atrium_tier_studies", "Studies by site and tier, as counted last", ["site", "tier"], registry=registry
+    )
+    for figure in TierFigure.objects.select_related("site"):
+        sizes.labels(figure.site.slug, figure.tier).set(figure.bytes)
+        held.labels(figure.site.slug, figure.tier).set(figure.studies)
+    moves = Gauge("atrium_tier_moves", "Moves between tiers by state", ["status"], registry=registry)
+    for status, count in TierMove.objects.values_list("status").annotate(Count("pk")).order_by():
+        moves.labels(status).set(count)
+    Gauge("atrium_cold_tier_up", "Whether the cold tier answers", registry=registry).set(health.cold_tier_works())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Count, F, Q, Sum
+from django.db.models import Count, Exists, F, OuterRef, Q, Sum
 from django.utils import timezone
 
 from accounts.capabilities import Capability
@@ -96,7 +96,8 @@ def propose_moves(*, now: datetime | None = None) -> int:
         if policy.days is None:
             continue
         cutoff = now - timedelta(days=policy.days)
-        unused = Study.objects.filter(site=site_id, tier=Study.Tier.HOT, used_at__lt=cutoff)
+        asked_for = TierMove.objects.filter(study=OuterRef("pk"), status__in=OPEN)
+        unused = Study.objects.filter(~Exists(asked_for), site=site_id, tier=Study.Tier.HOT, used_at__lt=cutoff)
         candidates = list(unused.order_by("used_at", "pk")[: min(MOST_LOOKED_AT, max(room - asked, 0))])
         asked += _propose(candidates, cutoff)
     return asked

@@ -8,7 +8,6 @@ from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
@@ -91,9 +90,9 @@ def save_policy(request: HttpRequest) -> HttpResponse:
         sites = sites_where(principal, Capability.STORAGE_MANAGE)
         site = get_object_or_404(sites, pk=request.POST["site"] if request.POST["site"].isdecimal() else 0)
     mode, text = request.POST.get("mode", ""), request.POST.get("days", "").strip()
-    if mode not in {INSTALLATION, DAYS, NEVER}:
-        raise Http404
     try:
+        if mode not in {INSTALLATION, DAYS, NEVER}:
+            raise ValueError(mode)
         days = int(text[:6]) if mode == DAYS else None
         tier_policies.set_policy(site=site, days=days, is_own=mode != INSTALLATION, principal=principal)
     except ValueError:
@@ -127,14 +126,14 @@ def move_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         study = visible_study(principal, study_instance_uid)
     except Study.DoesNotExist as error:
         raise Http404 from error
-    tier = request.POST.get("tier", "")
-    if tier not in Study.Tier.values or not principal.may(Capability.STORAGE_MANAGE, study.site_id):
-        raise Http404
+    tier = Study.Tier.COLD if request.POST.get("tier") == Study.Tier.COLD else Study.Tier.HOT
     try:
         tiers.request_move(study=study, tier=tier, origin=TierMove.Origin.PERSON, principal=principal)
+    except NotAuthorised as error:
+        raise Http404 from error
     except (MoveRefused, MoveUnderWay) as refusal:
         messages.error(request, str(refusal))
     else:
         text = _("The study will be moved to the cold tier.") if tier == Study.Tier.COLD else _("It's on its way back.")
         messages.success(request, text)
-    return redirect(f"{reverse('study', args=[study_instance_uid])}")
+    return redirect("study", study_instance_uid=study_instance_uid)

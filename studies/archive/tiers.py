@@ -117,9 +117,9 @@ def to_hot(study: Study, *, origin: str = Origin.PERSON, principal: Principal | 
 def request_move(*, study: Study, tier: str, origin: str, principal: Principal | None = None) -> TierMove | None:
     """Ask for a move and give it; one that is asked for already is given as it is.
 
-    None where the study is of that tier already; a move away from it that hasn't begun is taken back. A person needs the
-    capability storage.manage; the archive asks for itself without a principal. Raises NotAuthorised, MoveRefused (no
-    cold tier, in use), MoveUnderWay while the study moves the other way.
+    None where the study is of that tier already; a move away from it that hasn't begun is taken back. A person needs
+    the capability storage.manage; the archive asks for itself without a principal. Raises NotAuthorised, MoveRefused
+    (no cold tier, in use), MoveUnderWay while the study moves the other way.
     """
     if principal is not None and not principal.may(Capability.STORAGE_MANAGE, study.site_id):
         raise NotAuthorised

@@ -11,7 +11,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from accounts.models import Site, User
-from studies.archive.models import NonPatientInstance
+from studies.archive.models import NonPatientInstance, TierMove
 from studies.dimse.models import Node, PrefetchRule, RoutingRule, Transfer
 from studies.findings.models import ImageFinding
 from studies.ingest.models import QuarantinedFile
@@ -130,6 +130,10 @@ ALLOWED: dict[str, set[str]] = {
     "notification_bell": SIGNED_IN,
     "notifications_read": SIGNED_IN,
     "notification": set(),  # only the person whose notice it is
+    "storage": {"admin"},
+    "save_tier_policy": {"admin"},
+    "run_tier_move_again": {"admin"},
+    "move_study": {"admin"},
     "orders": {*OF_SITE, "southradiologist"},
     "order": OF_SITE,
     "new_order": ORDERERS,
@@ -332,7 +336,9 @@ def one_of_everything(north: Site) -> dict[str, str]:
     transfer = Transfer.objects.create(
         kind="send", node=node, site=north, study=study, study_instance_uid=study.study_instance_uid
     )
+    tier_move = TierMove.objects.create(study=study, tier="cold", status="failed", origin="policy", due_at=now)
     return {
+        "storage/moves/<int:pk>": f"storage/moves/{tier_move.pk}",
         "verify/<slug:code>": "verify/0123",
         "critical/<int:pk>": f"critical/{result.pk}",
         "templates/<int:pk>": f"templates/{template.pk}",

@@ -45,23 +45,44 @@
   document.addEventListener("focusin", (event) => { if (event.target.matches?.(FINDINGS)) lastFindings = event.target; });
 
   const typed = (field) => field.dispatchEvent(new Event("input", { bubbles: true }));
-  // Words that came from the images follow them until a person rewrites them.
-  const write = (uid, sentence, known = null) => {
-    if (!draft()) return;
-    const before = words.get(uid) || known;
+  const exchange = (before, after) => {
     const holder = before && [...draft().querySelectorAll("textarea")].find((field) => field.value.includes(before));
-    if (holder && before !== sentence) {
-      holder.value = holder.value.replace(before, sentence);
-      typed(holder);
-    } else if (!before && sentence) {
+    if (!holder) return false;
+    if (before === after) return true;
+    // A sentence that goes takes its line along.
+    holder.value = holder.value.replace(after ? before : holder.value.includes(`\n${before}`) ? `\n${before}` : before, () => after);
+    typed(holder);
+    return true;
+  };
+  // Words that came from the images follow them until a person rewrites them.
+  const write = (uid, sentence, known = []) => {
+    if (!draft()) return false;
+    const before = [words.get(uid), ...known].filter(Boolean);
+    let isThere = before.some((one) => exchange(one, sentence));
+    if (!before.length && sentence) {
       const field = section();
       field.value += `${field.value && !/\s$/.test(field.value) ? "\n" : ""}${sentence}`;
       typed(field);
+      isThere = true;
     }
     if (sentence) words.set(uid, sentence);
     else words.delete(uid);
+    return isThere;
   };
-  const sentence = ({ label, text, place: where }) => `${[label, text].filter(Boolean).join(": ")} (${where}).`;
+  // What is measured on a prior goes into the sentence of the same measured now, else it has a sentence of its own.
+  const tellKept = (uid, kept) => {
+    const joined = kept.goes_into && exchangeFor(kept.goes_into);
+    if (joined) {
+      write(uid, "", kept.known);
+      return;
+    }
+    if (write(uid, kept.sentence, kept.known) && kept.takes_in) write(kept.takes_in.uid, "", kept.takes_in.known);
+  };
+  const exchangeFor = ({ uid, known, sentence }) => {
+    const isThere = [words.get(uid), ...known].some((one) => exchange(one, sentence));
+    if (isThere) words.set(uid, sentence);
+    return isThere;
+  };
 
   const refresh = () => window.htmx.ajax("GET", page.dataset.findingsUrl, { target: "#findings", swap: "innerHTML" });
   const keep = async (finding) => {
@@ -83,10 +104,10 @@
   const measured = (measurement) => {
     clearTimeout(pending.get(measurement.uid));
     if (measurement.action === "removed") return write(measurement.uid, "");
-    if (measurement.study !== study || !page.dataset.mayWrite) return;
+    if (!page.dataset.mayWrite) return;
     pending.set(measurement.uid, setTimeout(async () => {
-      const kept = await keep(measurement);
-      if (kept) write(measurement.uid, sentence(kept), kept.before && sentence(kept.before));
+      const kept = await keep({ ...measurement, beside: [...shown] });
+      if (kept) tellKept(measurement.uid, kept);
     }, 400));
   };
   const marked = async (image) => {
@@ -107,7 +128,7 @@
   // A click while the images still load isn't lost.
   const asked = new URLSearchParams(window.location.search);
   let hasRendered = false;
-  let waiting = asked.get("sop") ? { sop: asked.get("sop"), frame: Number(asked.get("frame") || 1) } : null;
+  let waiting = asked.get("sop") ? { study, sop: asked.get("sop"), frame: Number(asked.get("frame") || 1) } : null;
   const jump = (where) => {
     waiting = hasRendered ? null : where;
     if (hasRendered) say("jump", where);
@@ -149,8 +170,8 @@
     const link = event.target.closest?.("[data-jump]");
     if (link) {
       event.preventDefault();
-      const { uid, sop, frame: number } = link.dataset;
-      jump({ uid, sop, frame: Number(number || 1) });
+      const { study: of = study, uid, sop, frame: number } = link.dataset;
+      jump({ study: of, uid, sop, frame: Number(number || 1) });
     }
     const button = event.target.closest?.("button");
     if (button?.id === "key-image") say("key-image");

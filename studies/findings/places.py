@@ -1,8 +1,9 @@
 """Places in a report's words, and the images that they mean.
 
 Words from the viewer end in ``(series 2, image 52)``, with ``, frame 7`` in images of several frames; people write the
-same by hand. Numbers are for people: two series may share one. Then the finding whose values stand before the place
-decides, and where none does, every image that it may mean is given.
+same by hand. Of an earlier study of the same patient the day stands before it: ``(2024-03-02, series 2, image 48)``.
+Numbers are for people: two series may share one. Then the finding whose values stand before the place decides, and
+where none does, every image that it may mean is given.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
+
+from django.db.models import QuerySet
 
 from studies.findings.models import ImageFinding
 from studies.models import Instance, Study
 
-PLACE = re.compile(r"\bseries (\d{1,9}), image (\d{1,9})(?:, frame (\d{1,6}))?\b", re.IGNORECASE)
+PLACE = re.compile(
+    r"\b(?:(\d{4}-\d\d-\d\d),? )?series (\d{1,9}), image (\d{1,9})(?:, frame (\d{1,6}))?\b", re.IGNORECASE
+)
 # Where the words begin that a place belongs to.
 _SENTENCE = re.compile(r"[.!?]\s|\n")
 
@@ -23,6 +29,7 @@ _SENTENCE = re.compile(r"[.!?]\s|\n")
 class Meant:
     """An image that a place means; ``series_description`` tells it from others of the same numbers."""
 
+    study_instance_uid: str
     sop_instance_uid: str
     frame_number: int
     series_description: str
@@ -37,29 +44,47 @@ class PlaceInText:
     images: tuple[Meant, ...]
 
 
-def places_in(study: Study, text: str) -> Iterator[PlaceInText]:
-    """Give the places that a text on the study names, in order. The caller has passed the gate."""
-    findings: list[ImageFinding] | None = None
+def places_in(study: Study, text: str, visible: QuerySet[Study]) -> Iterator[PlaceInText]:
+    """Give the places that a text on the study names, in order. The caller has passed the gate.
+
+    A place with a day is one of the patient's studies of that day, of those that are ``visible`` to the reader.
+    """
     for found in PLACE.finditer(text):
-        series_number, image_number, frame_number = (int(n) if n else None for n in found.groups())
+        series_number, image_number, frame_number = (int(n) if n else None for n in found.groups()[1:])
+        studies = _studies(study, found[1], visible)
         instances = Instance.objects.filter(
-            series__study=study,
+            series__study__in=studies,
             series__series_number=series_number,
             instance_number=image_number,
             is_current=True,
-        ).select_related("series")
+        ).select_related("series__study")
         images = [
-            Meant(one.sop_instance_uid, frame_number or 1, one.series.series_description)
+            Meant(
+                one.series.study.study_instance_uid,
+                one.sop_instance_uid,
+                frame_number or 1,
+                one.series.series_description,
+            )
             for one in instances.order_by("series_id", "pk")[:9]
             if (frame_number or 1) <= max(one.number_of_frames, 1)
         ]
         if len(images) > 1:
-            if findings is None:
-                findings = list(ImageFinding.objects.filter(study=study).exclude(text="").defer("picture"))
+            findings = ImageFinding.objects.filter(study__in=studies).exclude(text="").defer("picture")
             before = _SENTENCE.split(text[: found.start()])[-1]
-            said = {f.sop_instance_uid for f in findings if f.place == found[0].lower() and _says(before, f.text)}
+            numbers = found[0][found[0].lower().index("series") :].lower()
+            said = {f.sop_instance_uid for f in findings if f.place == numbers and _says(before, f.text)}
             images = [one for one in images if one.sop_instance_uid in said] or images
         yield PlaceInText(found.start(), found.end(), tuple(images))
+
+
+def _studies(study: Study, day: str | None, visible: QuerySet[Study]) -> list[Study]:
+    if not day:
+        return [study]
+    try:
+        study_date = date.fromisoformat(day)
+    except ValueError:
+        return []
+    return list(visible.filter(patient_id=study.patient_id, study_date=study_date)[:9])
 
 
 def _says(words: str, value: str) -> bool:

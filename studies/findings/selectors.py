@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 
 from accounts.capabilities import Capability
 from accounts.principals import Principal
+from studies.access import studies_visible_to
 from studies.findings.models import ImageFinding
 from studies.models import Study
 
@@ -22,6 +23,19 @@ def findings_of(principal: Principal, study: Study) -> QuerySet[ImageFinding]:
     if principal.may(Capability.REPORT_READ, study.site_id) and study.status in SIGNED:
         return findings.filter(kind=ImageFinding.Kind.KEY_IMAGE)
     return findings.none()
+
+
+def findings_on_priors(principal: Principal, study: Study) -> QuerySet[ImageFinding]:
+    """Give what was measured on the same patient's other studies that the principal may see and write about.
+
+    The newest study comes first; what was measured first, before what came after.
+    """
+    sites = principal.sites_with(Capability.REPORT_WRITE)
+    others = studies_visible_to(principal).filter(patient_id=study.patient_id).exclude(pk=study.pk)
+    if sites is not None:
+        others = others.filter(site_id__in=sorted(sites))
+    findings = ImageFinding.objects.filter(study__in=others, kind=ImageFinding.Kind.MEASUREMENT)
+    return findings.defer("picture").select_related("study", "author").order_by("-study__study_date", "study_id", "pk")
 
 
 def key_images_of(study: Study, *, until: datetime) -> QuerySet[ImageFinding]:

@@ -19,8 +19,8 @@ const atriumBridge = (csrfToken) => {
 
   let services;
   let commands;
+  let extensions;
   let hasRendered = false;
-  let hasRestored = false;
   let isRestoring = false;
   let shownProtocol = "";
 
@@ -53,10 +53,18 @@ const atriumBridge = (csrfToken) => {
   };
   const grid = () => services.viewportGridService.getState();
 
+  const setOf = (viewport) => services.displaySetService.getDisplaySetByUID(viewport.displaySetInstanceUIDs[0]);
+  // Where an image is shown: where its series is, else where its study is; a prior doesn't take the place of the study.
+  const viewportFor = (displaySet) => {
+    const all = [...grid().viewports.values()];
+    const active = all.find((v) => v.viewportId === grid().activeViewportId);
+    const showsStudy = (v) => v && setOf(v)?.StudyInstanceUID === displaySet.StudyInstanceUID;
+    const other = displaySet.StudyInstanceUID !== primaryStudy && all.find((v) => v !== active);
+    return all.find((v) => v.displaySetInstanceUIDs.includes(displaySet.displaySetInstanceUID)) || (showsStudy(active) && active) || all.find(showsStudy) || other || active;
+  };
   const show = async ({ displaySet, index }) => {
-    let viewportId = [...grid().viewports.values()].find((v) => v.displaySetInstanceUIDs.includes(displaySet.displaySetInstanceUID))?.viewportId;
-    if (!viewportId) {
-      viewportId = grid().activeViewportId;
+    const { viewportId, displaySetInstanceUIDs } = viewportFor(displaySet);
+    if (!displaySetInstanceUIDs.includes(displaySet.displaySetInstanceUID)) {
       const rendered = new Promise((done) => document.addEventListener("CORNERSTONE_IMAGE_RENDERED", done, { capture: true, once: true }));
       services.viewportGridService.setDisplaySetsForViewport({ viewportId, displaySetInstanceUIDs: [displaySet.displaySetInstanceUID] });
       await rendered;
@@ -65,12 +73,25 @@ const atriumBridge = (csrfToken) => {
     await commands.runCommand("jumpToImage", { imageIndex: index });
   };
 
-  const jump = async ({ uid, sop, frame = 1 }) => {
+  // A prior that wasn't opened with the study is fetched when one of its images is asked for.
+  const fetched = async (study, matches) => {
+    const [source] = extensions.getActiveDataSource();
+    await source.retrieve.series.metadata({ StudyInstanceUID: study });
+    for (let tries = 0; tries < 50; tries += 1) {
+      const found = find(matches);
+      if (found) return found;
+      await new Promise((done) => setTimeout(done, 200));
+    }
+    return null;
+  };
+
+  const jump = async ({ study, uid, sop, frame = 1 }) => {
     if (uid && services.measurementService.getMeasurement(uid)) {
       await commands.runCommand("jumpToMeasurement", { uid });
       return;
     }
-    const found = find((one) => one.SOPInstanceUID === sop);
+    const isIt = (one) => one.SOPInstanceUID === sop;
+    const found = find(isIt) || (study && study !== primaryStudy ? await fetched(study, isIt).catch(() => null) : null);
     if (found && found.displaySet.isMultiFrame) found.index = frame - 1;
     if (found) await show(found);
     tell("jumped", { isFound: Boolean(found), sop, frame });
@@ -115,33 +136,47 @@ const atriumBridge = (csrfToken) => {
     });
   };
 
-  const ofPrimaryStudy = () => services.measurementService.getMeasurements().filter((m) => m.referenceStudyUID === primaryStudy);
+  const measurementsOf = (study) => services.measurementService.getMeasurements().filter((m) => m.referenceStudyUID === study);
+  const print = (study) => JSON.stringify(measurementsOf(study).map((m) => [m.SOPInstanceUID, m.frameNumber, m.toolName, m.label, m.points]));
+  const savedPrints = new Map();
 
-  // Measurements as TID 1500 SR in the archive, by OHIF's own writer.
+  // Measurements as TID 1500 SR in the archive, by OHIF's own writer: each study's in the study that has the images.
   const saveMeasurements = async () => {
-    const measurementData = ofPrimaryStudy();
-    if (!measurementData.length) return tell("measurements-saved", { count: 0 });
-    try {
-      await commands.runCommand("storeMeasurements", {
-        measurementData,
-        dataSource: "atrium",
-        additionalFindingTypes: [...ONLY_MARKS],
-        options: { SeriesDescription: "Measurements" },
-      });
-      tell("measurements-saved", { count: measurementData.length });
-    } catch {
-      tell("measurements-saved", { count: 0, isFailed: true });
+    let count = 0;
+    let isFailed = false;
+    for (const study of new Set(services.measurementService.getMeasurements().map((m) => m.referenceStudyUID))) {
+      const measurementData = measurementsOf(study);
+      count += measurementData.length;
+      // What is in the archive as it is needs no second document.
+      if (savedPrints.get(study) === print(study)) continue;
+      try {
+        await commands.runCommand("storeMeasurements", {
+          measurementData,
+          dataSource: "atrium",
+          additionalFindingTypes: [...ONLY_MARKS],
+          options: { SeriesDescription: "Measurements" },
+        });
+        savedPrints.set(study, print(study));
+      } catch {
+        isFailed = true;
+      }
     }
+    tell("measurements-saved", { count, isFailed });
   };
 
-  // The newest saved measurements are there again, without a question.
-  const restoreMeasurements = async () => {
-    if (hasRestored) return;
-    hasRestored = true;
+  // A study's newest saved measurements are there again, without a question; a prior's too, once it is shown.
+  const restored = new Set();
+  let restoring = Promise.resolve();
+  const restoreMeasurements = (study) => {
+    if (restored.has(study)) return;
+    restored.add(study);
+    restoring = restoring.then(() => restore(study)).catch(() => {});
+  };
+  const restore = async (study) => {
     const when = (set) => `${set.SeriesDate || ""}${set.SeriesTime || ""}`;
     const saved = services.displaySetService
       .getActiveDisplaySets()
-      .filter((set) => set.SOPClassHandlerId?.includes("cornerstone-dicom-sr") && set.StudyInstanceUID === primaryStudy)
+      .filter((set) => set.SOPClassHandlerId?.includes("cornerstone-dicom-sr") && set.StudyInstanceUID === study)
       .sort((a, b) => when(b).localeCompare(when(a)));
     for (const set of saved) {
       if (!set.isLoaded) await set.load?.();
@@ -152,7 +187,8 @@ const atriumBridge = (csrfToken) => {
       } finally {
         isRestoring = false;
       }
-      tell("measurements-restored", { count: ofPrimaryStudy().length });
+      savedPrints.set(study, print(study));
+      tell("measurements-restored", { study, count: measurementsOf(study).length });
       return;
     }
   };
@@ -160,7 +196,9 @@ const atriumBridge = (csrfToken) => {
   const shownStudies = () => {
     const sets = [...grid().viewports.values()].flatMap((v) => v.displaySetInstanceUIDs);
     const studies = sets.map((uid) => services.displaySetService.getDisplaySetByUID(uid)?.StudyInstanceUID);
-    tell("studies-shown", { studies: [...new Set(studies.filter(Boolean))] });
+    const shown = [...new Set(studies.filter(Boolean))];
+    tell("studies-shown", { studies: shown });
+    for (const study of shown) restoreMeasurements(study);
   };
 
   // A study of documents alone is shown, too, though no image is ever drawn.
@@ -221,6 +259,8 @@ const atriumBridge = (csrfToken) => {
     open.call(this, method, url, ...rest);
     if (method.toUpperCase() === "POST" && new URL(url, window.location).origin === window.location.origin) {
       this.setRequestHeader("X-CSRFToken", csrfToken);
+      // One who works at several sites stores at the study's own.
+      if (address.get("site")) this.setRequestHeader("X-Atrium-Site", address.get("site"));
     }
   };
 
@@ -229,15 +269,16 @@ const atriumBridge = (csrfToken) => {
     hasRendered = true;
     tell("image-rendered");
     rememberProtocol();
-    restoreMeasurements();
+    restoreMeasurements(primaryStudy);
     shownStudies();
   };
 
   return {
     id: "atrium.bridge",
-    preRegistration({ servicesManager, commandsManager }) {
+    preRegistration({ servicesManager, commandsManager, extensionManager }) {
       services = servicesManager.services;
       commands = commandsManager;
+      extensions = extensionManager;
       const { measurementService, viewportGridService, hangingProtocolService } = services;
       hangingProtocolService.addCustomAttribute("atriumMammoView", "Side and view of a mammogram", mammoView);
       measurementService.subscribe(measurementService.EVENTS.MEASUREMENT_ADDED, tellMeasurement("added"));

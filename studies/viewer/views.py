@@ -41,6 +41,7 @@ def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         mode, query = "tmtv", {"StudyInstanceUIDs": study.study_instance_uid}
     else:
         mode, query["hangingProtocolId"] = "viewer", hanging.protocol
+    query["site"] = study.site.slug
     desk = request.GET.get("desk", "")
     if re.fullmatch(r"[0-9a-f-]{36}", desk):
         query["desk"] = desk

@@ -63,11 +63,11 @@ def search(atrium: Atrium, path: str) -> list[dict[str, dict[str, list[str]]]]:
     return answer.json() if answer.status_code == 200 else []
 
 
-def measure(page: Page) -> None:
-    """Draw a length in the left viewport, as a hand with a mouse does."""
+def measure(page: Page, viewport: int = 0) -> None:
+    """Draw a length in the left viewport, or another one, as a hand with a mouse does."""
     viewer = viewer_of(page)
     viewer.click('[data-cy="MeasurementTools-split-button-primary"]')
-    box = viewer.locator("canvas.cornerstone-canvas").first.bounding_box()
+    box = viewer.locator("canvas.cornerstone-canvas").nth(viewport).bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x - 60, y)
@@ -130,6 +130,52 @@ def test_a_measurement_becomes_words_then_an_sr_and_comes_back(
         viewer = viewer_of(page)
         until(viewer, f"{PLACE} === '5'")
     assert outside == []
+
+
+def test_a_measurement_on_the_prior_arrives_as_of_its_day_and_is_kept_in_the_prior(
+    installation: Atrium, browser: Browser, study: str
+) -> None:
+    prior = next(
+        uid
+        for found in search(installation, "/studies?PatientName=Lind*&StudyDescription=CT*")
+        if (uid := found["0020000D"]["Value"][0]) != study
+    )
+    before = len(search(installation, f"/studies/{study}/series?Modality=SR"))
+    with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
+        page.goto(f"{installation.url}/studies/{study}/")
+        viewer = viewer_of(page)
+        until(viewer, "document.querySelectorAll('canvas.cornerstone-canvas').length === 2")
+        page.fill("#addendum-reason", "A measurement of the prior.")
+        page.click("text=Write an addendum")
+        page.wait_for_selector("#draft #section-findings")
+        measure(page, 1)
+        words = "document.querySelector('#section-findings').value"
+        until(page, f"/^Prior [\\d-]{{10}}: [\\d.]+ mm \\([\\d-]{{10}}, series \\d+, image \\d+\\)/.test({words})")
+        page.wait_for_selector(".finding.is-prior")
+        page.click("#save-measurements")
+        page.wait_for_selector("#findings-note:has-text('saved in the study')")
+        page.fill("#section-impression", "As said.")
+        page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("#checks-seen")
+        page.fill("#sign-password", PASSWORD)
+        page.press("#sign-password", "Enter")
+        link = page.locator("article.report a[data-jump]", has_text="20")
+        second = "document.querySelectorAll('[data-cy=viewport-pane]')[1].innerText.match(/I:\\s*(\\d+)/)[1]"
+        place = link.inner_text()
+        image = place.rsplit(" ", 1)[1]
+        # Elsewhere first, so that the way back is a way.
+        viewer.locator("canvas.cornerstone-canvas").nth(1).hover()
+        page.mouse.wheel(0, -300)
+        until(viewer, f"{second} !== '{image}'")
+        link.click()
+        until(viewer, f"{second} === '{image}'")
+    assert len(search(installation, f"/studies/{prior}/series?Modality=SR")) == 1
+    assert len(search(installation, f"/studies/{study}/series?Modality=SR")) == before, "nothing is saved twice"
+    saved = search(installation, f"/studies/{prior}/series?Modality=SR")[0]["0020000E"]["Value"][0]
+    kept = search(installation, f"/studies/{prior}/series/{saved}/metadata")[0]
+    named = kept["0040A375"]["Value"][0]["0020000D"]["Value"]  # type: ignore[index]
+    assert named == [prior], "its evidence is the study of the images"
 
 
 def test_the_images_move_to_a_window_of_their_own_and_stay_connected(

@@ -60,7 +60,7 @@ def measured(study: Study, people: Any, sop_instance_uid: str, text: str) -> Ima
 
 
 def meant(study: Study, text: str) -> list[list[str]]:
-    return [[image.sop_instance_uid for image in place.images] for place in places_in(study, text)]
+    return [[image.sop_instance_uid for image in place.images] for place in places_in(study, text, Study.objects.all())]
 
 
 def test_a_place_leads_to_its_image_and_nowhere_else(study: Study) -> None:
@@ -88,7 +88,8 @@ def test_the_signed_report_has_the_links_and_keeps_its_words(study: Study, peopl
     write(browser, findings=f"<b>Nodule</b> & 9.1 mm ({PLACE}).", impression=f"See {PLACE}.")
     sign(browser)
     page = browser.get(f"{DESK}/").content.decode()
-    link = f'<a href="/studies/{UID}/?sop={soft}&amp;frame=1" data-jump data-sop="{soft}" data-frame="1"'
+    image = f'data-jump data-study="{UID}" data-sop="{soft}" data-frame="1"'
+    link = f'<a href="/studies/{UID}/?sop={soft}&amp;frame=1" {image}'
     assert f"&lt;b&gt;Nodule&lt;/b&gt; &amp; 9.1 mm ({link}" in page
     assert page.count("data-jump") == 1 + 3, "the impression's place may be of either series: both are offered"
     assert ">Soft tissue" not in page

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from django import template
+from django.template import Context
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from studies.access import studies_visible_to
 from studies.findings.models import ImageFinding
 from studies.findings.places import Meant, places_in
 from studies.findings.selectors import key_images_of
@@ -38,24 +40,27 @@ def embedded_key_images(study: Study, until: datetime) -> list[dict[str, Any]]:
     ]
 
 
-@register.filter
-def image_links(text: str, study: Study) -> SafeString:
-    """Give a report's text with links where it names an image; where one may mean several, with one for each."""
+@register.simple_tag(takes_context=True)
+def image_links(context: Context, text: str, study: Study) -> SafeString:
+    """Give a report's text with links where it names an image; where one may mean several, with one for each.
+
+    Images of the patient's earlier studies are linked for those who may see them.
+    """
     pieces: list[SafeString] = []
     at = 0
-    for place in places_in(study, text):
+    for place in places_in(study, text, studies_visible_to(context["request"].principal)):
         words = text[place.start : place.end]
         pieces.append(format_html("{}", text[at : place.start]))
-        pieces.append(_links(study, words, place.images) if place.images else format_html("{}", words))
+        pieces.append(_links(words, place.images) if place.images else format_html("{}", words))
         at = place.end
     return format_html_join("", "{}", ((piece,) for piece in [*pieces, text[at:]]))
 
 
-def _links(study: Study, words: str, images: tuple[Meant, ...]) -> SafeString:
-    first = _link(study, images[0], words)
+def _links(words: str, images: tuple[Meant, ...]) -> SafeString:
+    first = _link(images[0], words)
     if len(images) == 1:
         return first
-    numbered = (_link(study, image, str(number)) for number, image in enumerate(images, 1))
+    numbered = (_link(image, str(number)) for number, image in enumerate(images, 1))
     which = _("More than one series has this number")
     return format_html(
         '{}<sup class="which-image no-print" title="{}">{}</sup>',
@@ -65,13 +70,14 @@ def _links(study: Study, words: str, images: tuple[Meant, ...]) -> SafeString:
     )
 
 
-def _link(study: Study, image: Meant, words: str) -> SafeString:
+def _link(image: Meant, words: str) -> SafeString:
     address = (
-        f"{reverse('study', args=[study.study_instance_uid])}?sop={image.sop_instance_uid}&frame={image.frame_number}"
+        f"{reverse('study', args=[image.study_instance_uid])}?sop={image.sop_instance_uid}&frame={image.frame_number}"
     )
     return format_html(
-        '<a href="{}" data-jump data-sop="{}" data-frame="{}" title="{}">{}</a>',
+        '<a href="{}" data-jump data-study="{}" data-sop="{}" data-frame="{}" title="{}">{}</a>',
         address,
+        image.study_instance_uid,
         image.sop_instance_uid,
         image.frame_number,
         image.series_description or _("Show the image"),

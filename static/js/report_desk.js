@@ -234,8 +234,8 @@
     htmx.trigger("#signing-checks", "atrium:check");
   };
 
-  // A passkey answers a challenge of this session; what it answers goes with the form.
-  const proveByPasskey = async (button) => {
+  // A passkey answers a challenge of this session; what it answers goes with the form, by the button that was pressed.
+  const proveByPasskey = async (button, submitter = null) => {
     const owner = button.closest("form");
     const note = owner.querySelector(".form-error[role=alert]");
     note.hidden = true;
@@ -250,8 +250,23 @@
       note.hidden = false;
       return;
     }
-    owner.requestSubmit();
+    if (submitter) submitter.click();
+    else owner.requestSubmit();
   };
+  // Who signs without a password or a code is asked for the passkey, whichever way of signing it is.
+  document.addEventListener("click", (event) => {
+    const submitter = event.target.closest?.("button.proves");
+    const passkey = submitter?.form?.querySelector("button[data-passkey]");
+    if (!passkey || ["password", "code", "passkey"].some((name) => submitter.form.elements[name]?.value)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    proveByPasskey(passkey, submitter);
+  }, true);
+  // An answer counts once.
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const passkey = event.target.closest?.("form")?.elements.passkey;
+    if (passkey) passkey.value = "";
+  });
 
   // Another person's draft becomes one's own before one's words go on.
   const takeOver = async () => {

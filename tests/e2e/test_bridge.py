@@ -66,6 +66,9 @@ def search(atrium: Atrium, path: str) -> list[dict[str, dict[str, list[str]]]]:
 def measure(page: Page, viewport: int = 0) -> None:
     """Draw a length in the left viewport, or another one, as a hand with a mouse does."""
     viewer = viewer_of(page)
+    if viewport:
+        # The first click into another viewport only makes it the active one.
+        viewer.locator("canvas.cornerstone-canvas").nth(viewport).click()
     viewer.click('[data-cy="MeasurementTools-split-button-primary"]')
     box = viewer.locator("canvas.cornerstone-canvas").nth(viewport).bounding_box()
     assert box is not None

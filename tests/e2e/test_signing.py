@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from playwright.sync_api import Browser, CDPSession, Page
@@ -41,6 +42,12 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
 def browser() -> Iterator[Browser]:
     with chromium() as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def _nobody_has_a_key_yet(installation: Named) -> None:
+    forget = "from allauth.mfa.models import Authenticator as A; A.objects.all().delete()"
+    installation.manage("shell", "--no-imports", "-c", forget)
 
 
 def new_desk(atrium: Atrium, folder: Path, number: int, site: str = "north") -> str:
@@ -144,6 +151,81 @@ def test_a_report_is_signed_with_a_passkey_that_was_made_in_the_account_pages(
         page.click("#mfa_webauthn_authenticate")
         page.wait_for_url(lambda url: "/accounts/" not in url)
     assert ways_of_signing(installation, desk.split("/")[-3]) == ["passkey"]
+
+
+def write_and_begin(page: Page, impression: str) -> None:
+    page.fill("#section-findings", "Clear.")
+    page.fill("#section-impression", impression)
+    page.wait_for_selector(SAVED)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#checks-seen")
+
+
+def test_a_passkey_alone_signs_as_preliminary_co_signs_addends_and_retracts(
+    installation: Named, browser: Browser, tmp_path: Path
+) -> None:
+    desk = new_desk(installation, tmp_path, 4)
+    with signed_in(browser, installation, "resident") as page:
+        _, key = authenticator(page)
+        add_passkey(page)
+        begin_signing(page, desk)
+        page.click("#sign-with-passkey")
+        page.wait_for_selector(".status-preliminary, #show-history")
+        page.wait_for_selector("#signing", state="hidden")
+    with signed_in(browser, installation, "radiologist") as page:
+        session, key = authenticator(page)
+        add_passkey(page)
+        page.goto(desk)
+        page.click("text=Review and co-sign")
+        write_and_begin(page, "Normal, no follow-up.")
+        # Without a password or a code, each way of signing asks for the passkey.
+        page.click("#sign-preliminary")
+        page.wait_for_selector("#signing", state="hidden")
+        write_and_begin(page, "Normal. No follow-up.")
+        page.click(".sign-now")
+        page.wait_for_selector(".report-signature")
+        page.fill("#addendum-reason", "Clinical question answered.")
+        page.click("text=Write an addendum")
+        write_and_begin(page, "Confirmed.")
+        session.send("WebAuthn.setUserVerified", {"authenticatorId": key, "isUserVerified": False})
+        page.click(".sign-now")
+        page.wait_for_selector("#signing-note:has-text('passkey')")
+        session.send("WebAuthn.setUserVerified", {"authenticatorId": key, "isUserVerified": True})
+        page.click(".sign-now")
+        page.wait_for_selector(".addendum .report-signature")
+        page.click("text=Retract…")
+        page.fill("#retract-reason", "Another patient's images.")
+        page.click("#retract button[type=submit]")
+        page.wait_for_selector(".retracted-note")
+    assert ways_of_signing(installation, desk.split("/")[-3]) == ["passkey"] * 4
+
+
+def test_a_passkeys_answer_signs_once_and_only_for_its_owner(
+    installation: Named, browser: Browser, tmp_path: Path
+) -> None:
+    """One answer is taken from the wire and sent again, and by another person."""
+    desk = new_desk(installation, tmp_path, 5)
+    sent: list[str] = []
+    with signed_in(browser, installation, "resident") as page, signed_in(browser, installation, "radiologist") as other:
+        authenticator(page)
+        add_passkey(page)
+        begin_signing(page, desk)
+        page.on("request", lambda r: sent.append(r.post_data or "") if r.url.endswith("/preliminary/") else None)
+        page.click("#sign-with-passkey")
+        page.wait_for_selector("#signing", state="hidden")
+        answer = parse_qs(sent[0])["passkey"][0]
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("#checks-seen")
+        other.goto(desk)
+        other.click("text=Take over" if other.locator("text=Take over").count() else "text=Review and co-sign")
+        other.wait_for_selector("#draft")
+        other.keyboard.press("Control+Enter")
+        other.wait_for_selector("#checks-seen")
+        other.evaluate("answer => { document.querySelector('#draft [name=passkey]').value = answer; }", answer)
+        other.click(".sign-now")
+        other.wait_for_selector("text=passkey isn't right")
+    ways = ways_of_signing(installation, desk.split("/")[-3])
+    assert ways == ["passkey", "-wrong passkey"]
 
 
 def test_an_answer_to_no_challenge_signs_nothing(installation: Named, browser: Browser, tmp_path: Path) -> None:

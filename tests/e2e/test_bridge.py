@@ -169,7 +169,7 @@ def test_a_measurement_on_the_prior_arrives_as_of_its_day_and_is_kept_in_the_pri
         image = place.rsplit(" ", 1)[1]
         # Elsewhere first, so that the way back is a way.
         viewer.locator("canvas.cornerstone-canvas").nth(1).hover()
-        page.mouse.wheel(0, -300)
+        page.mouse.wheel(0, 300)
         until(viewer, f"{second} !== '{image}'")
         link.click()
         until(viewer, f"{second} === '{image}'")

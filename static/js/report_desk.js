@@ -94,21 +94,11 @@
     }
   };
 
-  const showChecks = (checks) => {
-    const list = document.createElement("ul");
-    list.className = "checks";
-    for (const check of checks) {
-      const item = document.createElement("li");
-      item.className = `check-${check.level}`;
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "link-button";
-      button.dataset.go = check.field;
-      button.textContent = check.text;
-      item.append("• ", button);
-      list.append(item);
-    }
-    document.getElementById("checks")?.replaceChildren(...(checks.length ? [list] : []));
+  const showChecks = (html) => {
+    const place = document.getElementById("checks");
+    if (!place) return;
+    place.innerHTML = html;
+    document.dispatchEvent(new CustomEvent("atrium:checked"));
   };
 
   const conflict = (answer) => {

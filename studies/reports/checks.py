@@ -11,6 +11,7 @@ from studies.models import Study
 from studies.orders.models import Order
 from studies.reports.models import ReportPart
 from studies.reports.outline import Field, parsed_date, parsed_number
+from studies.reports.spelling import misspelt_of
 
 # Words by which sides and organs are named in the languages that reports of our sites are written in.
 _LEFT = r"left|lt\.?|li\.|links(?:seitig\w*)?|linke[nrms]?|venstre|gauche|izquierd[oa]s?"
@@ -35,10 +36,11 @@ _SIDE_LETTER = {"left": re.compile(r"(?<!\w)L(?!\w)"), "right": re.compile(r"(?<
 
 
 class Level(StrEnum):
-    """A report with an error can't be signed; a warning must be seen by the signer."""
+    """A report with an error can't be signed; a warning must be seen by the signer; a note holds up nothing."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Check:
 
 
 def checks_of(part: ReportPart) -> list[Check]:
-    """Give everything that was found in a draft, errors first."""
+    """Give everything that was found in a draft, errors first; the text of a note is a word that nobody knows."""
     found = [
         *_missing(part),
         *_out_of_range(part),
@@ -60,8 +62,9 @@ def checks_of(part: ReportPart) -> list[Check]:
         *_laterality(part),
         *_sex(part),
         *_no_impression(part),
+        *_spelling(part),
     ]
-    return sorted(found, key=lambda check: check.level is Level.WARNING)
+    return sorted(found, key=lambda check: list(Level).index(check.level))
 
 
 def _shown_fields(part: ReportPart) -> Iterable[Field]:
@@ -104,6 +107,10 @@ def _places(part: ReportPart) -> Iterable[Check]:
         if isinstance(value, str) and (place := _PLACE.search(value)):
             words = f"“{place[0]}” in {field.label or field.id} isn't filled in."
             yield Check(f"place:{field.id}", Level.ERROR, words, field.id)
+
+
+def _spelling(part: ReportPart) -> Iterable[Check]:
+    return (Check(f"spelling:{word}", Level.NOTE, word, field) for field, word in misspelt_of(part))
 
 
 def _no_impression(part: ReportPart) -> Iterable[Check]:

@@ -23,6 +23,7 @@ from studies.reports.history import section_changes
 from studies.reports.models import PreliminarySignature, ReportPart
 from studies.reports.outline import Field, Outline, Section
 from studies.reports.requests import principal_of
+from studies.reports.spelling import checked_language
 from studies.reports.templates import macros_by_trigger, templates_for
 
 
@@ -70,6 +71,7 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
             "comparison_offer": selectors.comparison_text(study, principal),
             "dictation": settings.ATRIUM.dictation,
             "language": draft.template.language if draft.template is not None else "",
+            "spelling": checked_language(draft.template),
         }
     if draft is not None and preliminary is not None:
         context["tracked"] = tracked_changes(preliminary, draft)

@@ -193,7 +193,7 @@ def _draft_to_sign(part: ReportPart, principal: Principal, base_revision: int, a
     if not any(draft.sections.get(s.id, "").strip() for s in sections if s.role in {"findings", "impression", "other"}):
         raise NothingToSign
     checks = checks_of(draft)
-    if any(check.level is Level.ERROR or check.code not in accepted for check in checks):
+    if any(c.level is Level.ERROR or (c.level is Level.WARNING and c.code not in accepted) for c in checks):
         raise ChecksFailed(checks)
     return draft
 

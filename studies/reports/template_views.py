@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
@@ -19,12 +19,13 @@ from accounts.models import Site
 from accounts.principals import Principal
 from studies.access import sites_where
 from studies.reports import mrrt, templates
+from studies.reports import spelling as spelling_check
 from studies.reports import template_editor as editor
 from studies.reports.desk import desk_sections
 from studies.reports.errors import ReportError
 from studies.reports.models import Macro, ReportTemplate
 from studies.reports.outline import InvalidOutline, Outline
-from studies.reports.requests import may_manage_templates, principal_of
+from studies.reports.requests import may_manage_templates, may_write_reports, principal_of
 
 OWN, EVERYWHERE = "own", "all"
 ROLE_NAMES = [
@@ -307,6 +308,7 @@ def macros(request: HttpRequest) -> HttpResponse:
         "rows": rows,
         "sharing": _sharing(principal),
         "spellings": user.report_spellings.all() if user is not None else [],
+        "words": user.report_words.all() if user is not None else [],
         "error": error,
         "typed": request.POST,
     }
@@ -335,3 +337,30 @@ def spelling(request: HttpRequest) -> HttpResponse:
     if user is not None:
         templates.save_spelling(user=user, heard=request.POST.get("heard", ""), written=request.POST.get("written", ""))
     return redirect("report_macros")
+
+
+@require_GET
+@may_write_reports
+def suggested_words(request: HttpRequest) -> JsonResponse:
+    """Give what may be meant by a word that no dictionary has."""
+    user = principal_of(request).user
+    known = spelling_check.known_words(user) if user is not None else set()
+    word, language = request.GET.get("word", ""), request.GET.get("language", "en")
+    return JsonResponse({"suggestions": spelling_check.suggestions(word, language, known)})
+
+
+@require_POST
+@may_write_reports
+def known_word(request: HttpRequest) -> HttpResponse:
+    """Add a word to one's own, or forget it."""
+    user, word = principal_of(request).user, request.POST.get("word", "")
+    if user is not None and "forget" in request.POST:
+        spelling_check.forget_known_word(user=user, word=word)
+    elif user is not None:
+        try:
+            spelling_check.add_known_word(user=user, word=word)
+        except ValueError:
+            return HttpResponse(status=422)
+    return (
+        HttpResponse(status=204) if request.headers.get("Accept") == "application/json" else redirect("report_macros")
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
@@ -217,7 +218,7 @@ def save(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
             "revision": saved.revision,
             "saved_at": saved.updated_at.isoformat(),
             "merged": merged,
-            "checks": [{"level": c.level, "text": c.text, "field": c.field} for c in checks_of(saved)],
+            "checks": render_to_string("reports/_checks.html", {"checks": checks_of(saved), "is_signing": False}),
         }
     )
 

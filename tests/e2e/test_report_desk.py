@@ -322,3 +322,25 @@ def test_a_template_is_made_by_keyboard_alone(installation: Atrium, browser: Bro
         page.keyboard.press("Control+s")
         page.wait_for_url("**/reports/templates/")
         page.wait_for_selector("a.row-link:has-text('Thyroid of mine')")
+
+
+def test_a_misspelt_word_is_underlined_and_put_right_by_keys(installation: Atrium, browser: Browser, desk: str) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        begin(page, desk)
+        page.fill("#section-findings", "No pnemothorax, and a frobozzular change.")
+        page.wait_for_selector("#checks .misspelt")
+        page.focus("#section-impression")
+        marks = page.locator(".spelling-layer .is-unknown")
+        assert marks.all_inner_texts() == ["pnemothorax", "frobozzular"]
+        page.focus("#section-indication")
+        page.keyboard.press("F7")
+        page.wait_for_selector("[data-suggestion=pneumothorax]")
+        picture(page, "spelling")
+        page.keyboard.press("1")
+        assert page.input_value("#section-findings") == "No pneumothorax, and a frobozzular change."
+        page.wait_for_selector("#checks .misspelt[data-word=pnemothorax]", state="detached")
+        page.keyboard.press("F7")
+        page.wait_for_selector("#spelling .spelling-word:has-text('frobozzular')")
+        page.keyboard.press("a")
+        expect(page.locator("#checks .misspelt")).to_have_count(0)
+        assert page.evaluate("() => document.activeElement.name") == "findings"

@@ -12,13 +12,14 @@ from studies.reports.models.report import (
     Retraction,
     SignedPartIsFrozen,
 )
-from studies.reports.models.template import Macro, ReportTemplate, Spelling
+from studies.reports.models.template import KnownWord, Macro, ReportTemplate, Spelling
 
 __all__ = [
     "CriticalPolicy",
     "CriticalRecipient",
     "CriticalResult",
     "CriticalStep",
+    "KnownWord",
     "Macro",
     "OpenedPrior",
     "PreliminarySignature",

@@ -100,3 +100,17 @@ class Spelling(models.Model):
 
     def __str__(self) -> str:
         return self.heard
+
+
+class KnownWord(models.Model):
+    """A word that a person writes and that no dictionary has."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="report_words")
+    word = models.CharField(max_length=60, help_text="Lower case.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "word"], name="report_known_word_unique")]
+        ordering = ["word"]
+
+    def __str__(self) -> str:
+        return self.word

@@ -114,6 +114,8 @@ ALLOWED: dict[str, set[str]] = {
     "report_macros": TEMPLATE_KEEPERS,
     "delete_report_macro": {"admin", "radiologist"},
     "report_spelling": TEMPLATE_KEEPERS,
+    "report_suggested_words": WRITERS | {"southradiologist"},
+    "report_known_word": WRITERS | {"southradiologist"},
     "critical_settings": {"admin"},
     "site_certificates": {"admin"},
     "site_certificate": {"admin"},

@@ -49,7 +49,7 @@ def test_what_is_misspelt_is_found_and_nothing_else(text: str, unknown: list[str
 
 
 def test_the_meanings_of_dicoms_codes_are_known() -> None:
-    for code in (codes.SCT.Pneumothorax, codes.SCT.Hippocampus, codes.SCT.GallBladder):
+    for code in (codes.SCT.Pneumothorax, codes.SCT.Hippocampus, codes.SCT.Gallbladder):
         assert spelling.unknown_words(code.meaning.lower(), "en") == []
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
-from pydicom.uid import UID, generate_uid
+from pydicom.uid import UID, MPEGTransferSyntaxes, generate_uid
 
-from studies.archive.errors import FramesNotFound, NotMultiframe, NotTimed
+from studies.archive.errors import FramesNotFound, NotMultiframe, NotTimed, NotTranscodable
 from studies.archive.frames import Frames
 from studies.archive.transcoding import NATIVE_TARGETS, can_transcode, file_of_frames
 from studies.models import Instance
@@ -73,7 +73,7 @@ def _values(value: Any) -> list[Any]:
 class Extraction(Frames):
     """The chosen frames, as an instance with a UID of its own: the same request gives the same UID.
 
-    Raises NotMultiframe, FramesNotFound, NotTimed, ObjectMissing.
+    Raises NotMultiframe, FramesNotFound, NotTimed, NotTranscodable for a video, ObjectMissing.
     """
 
     def __init__(self, instance: Instance, selection: Selection) -> None:
@@ -82,6 +82,8 @@ class Extraction(Frames):
         self.selection = selection
         if "NumberOfFrames" not in self.source.header or not instance.number_of_frames:
             raise NotMultiframe
+        if UID(instance.transfer_syntax_uid) in MPEGTransferSyntaxes:
+            raise NotTranscodable("A video is one stream, however many pictures it shows.")
         self.numbers = selection.numbers_in(self.source.header, len(self.source))
         if not self.numbers:
             raise FramesNotFound

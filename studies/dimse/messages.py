@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from pydicom.uid import UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 from pynetdicom.dimse_primitives import C_STORE
@@ -195,10 +196,15 @@ def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: st
     return b"\0" * 128 + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(body)) + body
 
 
+class TooLarge(OSError):
+    """An object has more bytes than ATRIUM_LARGEST_INSTANCE allows."""
+
+
 class IncomingObject:
     """An object that's being received: a Part 10 file in the staging folder, hashed as it grows.
 
-    Where there's no room, ``failure`` says so, the rest is read and thrown away, and the sender is told.
+    Where there's no room or the object is too large, ``failure`` says so, what came is removed at once, the rest is
+    read and thrown away, and the sender is told.
     """
 
     def __init__(self, elements: CommandElements, context_id: int, transfer_syntax_uid: str) -> None:
@@ -214,16 +220,23 @@ class IncomingObject:
             self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._add(meta)
         except OSError as error:
-            self.failure = error
+            self._fail(error)
 
     def write(self, fragment: memoryview) -> None:
         """Add a fragment of the data set."""
         if self.failure is not None:
             return
         try:
+            if self.size + len(fragment) > settings.ATRIUM.largest_instance:
+                raise TooLarge
             self._add(fragment)
         except OSError as error:
-            self.failure = error
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """Give back what the part that came takes of the disk: the rest may be long in coming."""
+        self.failure = error
+        self.discard()
 
     def _add(self, data: bytes | memoryview) -> None:
         written = 0

@@ -12,7 +12,7 @@ from pynetdicom import AllStoragePresentationContexts, evt, register_uid
 from pynetdicom.events import Event
 from pynetdicom.service_class import StorageServiceClass
 
-from studies.dimse.messages import IncomingObject
+from studies.dimse.messages import IncomingObject, TooLarge
 from studies.dimse.scp import NOT_AUTHORISED, SUCCESS, Service, caller_of, session_of, status
 from studies.ingest.errors import OUT_OF_RESOURCES, PROCESSING_FAILURE
 from studies.ingest.services import Source, StagedFile, WayIn, ingest
@@ -77,6 +77,11 @@ def _store(event: Event, incoming: IncomingObject) -> int | Dataset:
             raise incoming.failure
         staged = StagedFile(incoming.path, incoming.size, sha256=incoming.sha256.digest())
         (outcome,) = ingest([staged], Source(WayIn.DIMSE, caller.site, caller.principal))
+    except TooLarge:
+        logger.warning(
+            "an object is larger than ATRIUM_LARGEST_INSTANCE", extra={"ae_title": caller.principal.ae_title}
+        )
+        return status(OUT_OF_RESOURCES, f"Larger than {settings.ATRIUM.largest_instance} bytes.")
     except OSError:
         logger.exception("no room to store")
         return status(OUT_OF_RESOURCES, "The archive has no room.")

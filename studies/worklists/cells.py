@@ -84,7 +84,8 @@ def words_in(language: str) -> Words:
     priorities[Priority.STAT] = status_badge("stat")
     priorities[Priority.ROUTINE] = f'<span class="soft">{escape(str(Priority.ROUTINE.label))}</span>'
     conflict = escape(gettext("An instance came twice with different content"))
-    cold = escape(gettext("In the cold tier: shown as usual, only slower"))
+    slower = escape(gettext("In the cold tier: shown as usual, only slower"))
+    cold = icon("snowflake", label=gettext("Cold tier"), css="icon-sm")
     return Words(
         labels={name: escape(str(label)) for name, label in LABELS.items()},
         badges=badges,
@@ -92,7 +93,7 @@ def words_in(language: str) -> Words:
         held=gettext("%(name)s has the case open until %(until)s UTC"),
         lock=icon("lock", css="icon-sm"),
         conflict=f' <span title="{conflict}">{icon("alert", label=gettext("Conflict"), css="icon-sm")}</span>',
-        cold=f' <span class="soft" title="{cold}">{icon("snowflake", label=gettext("Cold tier"), css="icon-sm")}</span>',
+        cold=f' <span class="soft" title="{slower}">{cold}</span>',
         choose=escape(gettext("Choose")),
     )
 

@@ -22,6 +22,7 @@ from pynetdicom.sop_class import (
     XRayAngiographicImageStorage,
 )
 
+from tests.dicomweb.retrieving import make_video
 from tests.dimse.test_retrieve import Sink, get, move
 from tests.dimse.test_store import store
 from tests.factories import make_instance
@@ -209,6 +210,17 @@ def test_frames_are_moved(filled: Atrium, sink: Sink) -> None:
 def test_what_can_not_be_had_is_said(filled: Atrium, identifier: Dataset, status: int) -> None:
     received, statuses = get(filled, identifier, GET, sop_class=XRayAngiographicImageStorage)
     assert (received, statuses[-1].Status) == ({}, status)
+
+
+def test_frames_of_a_video_can_not_be_told_apart(filled: Atrium, tmp_path: Path) -> None:
+    path = tmp_path / "video.dcm"
+    path.write_bytes(make_video()[1])
+    video = pydicom.dcmread(path, stop_before_pixels=True)
+    assert store(filled, path) == 0x0000
+    for chosen in ([1], [3, 12]):
+        received, statuses = get(filled, wanted(video.SOPInstanceUID, SimpleFrameList=chosen), GET)
+        assert ([s.Status for s in statuses], received) == ([0xAA02], {})
+        assert "told apart" in statuses[0].ErrorComment
 
 
 def test_frames_without_times_can_not_be_asked_for_by_time(filled: Atrium) -> None:

@@ -7,15 +7,19 @@ import socket
 import struct
 import threading
 import time
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import CTImageStorage, Verification
 
+from studies.dimse.associations import PULSE_SECONDS
 from studies.dimse.transport import sockets
 from studies.dimse.transport.sockets import LARGEST_PDU, TunedSocket
 from tests.dimse.test_store import send, test_echo_is_answered, wait_until
@@ -87,6 +91,35 @@ def test_sixty_four_open_associations_cost_little_and_the_next_is_refused(atrium
         for association in opened:
             association.release()
     assert wait_until(lambda: ae.associate("127.0.0.1", atrium.dicom_port, ae_title="ATRIUM").is_established)
+
+
+def test_a_working_association_tells_its_progress_every_five_seconds(atrium: Atrium) -> None:
+    ae = AE("CT_NORTH")
+    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    association = associated(ae, atrium)
+    try:
+        for _ in range(2):
+            assert association.send_c_store(pydicom.dcmread(BytesIO(make_instance()))).Status == 0x0000
+        time.sleep(PULSE_SECONDS + 0.2)
+        # What comes next finds that it's time to tell.
+        assert association.send_c_store(pydicom.dcmread(BytesIO(make_instance()))).Status == 0x0000
+        assert wait_until(lambda: told(atrium).startswith(("2 ", "3 ")))
+        stored, received, is_open = told(atrium).split()
+        assert int(received) > 2 * 8192
+        assert (stored in "23", is_open) == (True, "True")
+    finally:
+        association.release()
+    assert wait_until(lambda: told(atrium).split()[0::2] == ["3", "False"])
+
+
+def told(atrium: Atrium) -> str:
+    """Give what the log says of the newest association: instances stored, bytes received, whether it's open."""
+    script = (
+        "from studies.dimse.models import AssociationLog as L\n"
+        "one = L.objects.filter(ae_title='CT_NORTH').latest('pk')\n"
+        "print(one.stored, one.received_bytes, one.closed_at is None)"
+    )
+    return atrium.manage("shell", "--no-imports", "-c", script).strip().splitlines()[-1]
 
 
 def test_a_pdu_longer_than_announced_is_refused_without_being_read(atrium: Atrium) -> None:

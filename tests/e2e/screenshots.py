@@ -1,7 +1,7 @@
 """Screenshots of every page: ``python -m tests.e2e.screenshots FOLDER --of demo|empty|long``.
 
-Each person begins at their home and follows every link; of each route the first address is taken, in dark and light, at a
-desk's and a phone's width. Beside the pictures stand contact sheets, for a look at all of them at once.
+Each person begins at their home and follows every link; of each route the first address is taken, in dark and light, at
+a desk's and a phone's width. Beside the pictures stand contact sheets, for a look at all of them at once.
 """
 
 from __future__ import annotations

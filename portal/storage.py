@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
@@ -77,6 +77,10 @@ class DurableFileSystemStorage(FileSystemStorage):
         else:
             for path in paths:
                 _sync_bytes(path)
+
+    def begin_sync(self, path: Path) -> Future[None]:
+        """Begin to make the bytes of a staged file durable."""
+        return _syncing.submit(_sync_bytes, path)
 
     def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
         """Give many staged files, whose bytes are durable, durable names; each folder is synced once."""
@@ -165,6 +169,12 @@ class RangedS3Storage(S3Storage):
 
     def sync_all(self, paths: Sequence[Path]) -> None:
         """Do nothing: bytes are durable once they are in the bucket."""
+
+    def begin_sync(self, path: Path) -> Future[None]:
+        """Do nothing, as :meth:`sync_all`."""
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
     def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
         """Upload many staged files, some at a time."""

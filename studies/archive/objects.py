@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -85,6 +86,11 @@ def place(key: str, staged: Path) -> None:
 def sync_all(paths: Sequence[Path], tier: Study.Tier = Study.Tier.HOT) -> None:
     """Make the bytes of staged files as durable as :func:`place_all` needs them. Raises OSError."""
     _storage(ALIASES[tier]).sync_all(paths)
+
+
+def begin_sync(path: Path) -> Future[None]:
+    """Begin to make the bytes of a staged file durable; the result comes, or OSError is raised, when they are."""
+    return _storage().begin_sync(path)
 
 
 def place_all(staged: Sequence[tuple[str, Path]], tier: Study.Tier = Study.Tier.HOT) -> None:

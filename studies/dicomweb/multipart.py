@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 LONGEST_HEADER = 16384
 
 
@@ -25,7 +25,7 @@ class Part:
     """One part: its headers in lower case, and its body, which must be read before the next part is taken."""
 
     headers: dict[str, str]
-    chunks: Iterator[bytes]
+    chunks: Iterator[memoryview]
 
 
 class Multipart:
@@ -36,6 +36,8 @@ class Multipart:
         self.delimiter = b"\r\n--" + boundary
         # The first delimiter has no line break before it unless there's a preamble.
         self.buffer = b"\r\n"
+        # What lies before it in the buffer was given already.
+        self.place = 0
         self.is_at_end = False
 
     def __iter__(self) -> Iterator[Part]:
@@ -50,40 +52,45 @@ class Multipart:
     def _fill(self) -> bool:
         data = b"" if self.is_at_end else self.stream.read(CHUNK)
         self.is_at_end = not data
-        self.buffer += data
+        self.buffer = self.buffer[self.place :] + data
+        self.place = 0
         return bool(data)
 
-    def _until_delimiter(self) -> Iterator[bytes]:
+    def _until_delimiter(self) -> Iterator[memoryview]:
         while True:
-            place = self.buffer.find(self.delimiter)
-            if place >= 0:
-                content, self.buffer = self.buffer[:place], self.buffer[place + len(self.delimiter) :]
-                if content:
-                    yield content
-                return
-            safe = len(self.buffer) - len(self.delimiter) + 1
-            if safe > 0:
-                content, self.buffer = self.buffer[:safe], self.buffer[safe:]
+            place = self._next_delimiter()
+            end = place if place >= 0 else len(self.buffer) - len(self.delimiter) + 1
+            if end > self.place:
+                content, self.place = memoryview(self.buffer)[self.place : end], end
                 yield content
+            if place >= 0:
+                self.place = place + len(self.delimiter)
+                return
             if not self._fill():
                 raise BrokenBody("The body ends before its closing boundary.")
 
+    def _next_delimiter(self) -> int:
+        # Most pieces have none, which a search from the end finds out in half the time.
+        if self.buffer.rfind(self.delimiter, self.place) < 0:
+            return -1
+        return self.buffer.find(self.delimiter, self.place)
+
     def _is_closed(self) -> bool:
-        while len(self.buffer) < 2:
+        while len(self.buffer) - self.place < 2:
             if not self._fill():
                 raise BrokenBody("The body ends inside a boundary.")
-        return self.buffer.startswith(b"--")
+        return self.buffer.startswith(b"--", self.place)
 
     def _headers(self) -> dict[str, str]:
-        while (end := self.buffer.find(b"\r\n\r\n")) < 0:
-            if len(self.buffer) > LONGEST_HEADER:
+        while (end := self.buffer.find(b"\r\n\r\n", self.place, self.place + LONGEST_HEADER)) < 0:
+            if len(self.buffer) - self.place >= LONGEST_HEADER:
                 raise BrokenBody("A part's headers are too long.")
             if not self._fill():
                 raise BrokenBody("The body ends inside a part's headers.")
-        lines = self.buffer[:end].decode("latin-1").split("\r\n")
+        lines = self.buffer[self.place : end].decode("latin-1").split("\r\n")
         # The delimiter of an empty part begins with the line break that ends its headers.
-        self.buffer = self.buffer[end + 2 :]
-        if not self.buffer.startswith(self.delimiter):
-            self.buffer = self.buffer[2:]
+        self.place = end + 2
+        if not self.buffer.startswith(self.delimiter, self.place):
+            self.place += 2
         pairs = (line.partition(":") for line in lines if ":" in line)
         return {name.strip().lower(): value.strip() for name, _, value in pairs}

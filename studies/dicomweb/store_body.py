@@ -94,7 +94,7 @@ def _too_large() -> DicomWebError:
     return DicomWebError(413, "The request is larger than may be stored at once.", most=settings.ATRIUM.largest_store)
 
 
-def _file(chunks: Iterable[bytes], name: str) -> Iterator[Received]:
+def _file(chunks: Iterable[bytes | memoryview], name: str) -> Iterator[Received]:
     """Stage one file. One too large, or without room, is told of and its bytes are thrown away."""
     try:
         yield stage(bounded(chunks), file_name=name)
@@ -109,7 +109,7 @@ class FileTooLarge(Exception):
     """One file of the body is larger than may be stored."""
 
 
-def bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def bounded(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """Pass chunks on up to the size of the largest file. Raises FileTooLarge."""
     left = settings.ATRIUM.largest_instance
     for chunk in chunks:

@@ -19,7 +19,7 @@ from studies.dicomweb.multipart import BrokenBody
 from studies.dicomweb.store_body import TooLarge, received
 from studies.dicomweb.store_metadata import DICOM_XML
 from studies.ingest.errors import CANNOT_UNDERSTAND, COERCED, OUT_OF_RESOURCES, PROCESSING_FAILURE
-from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, begin, ingest
+from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, begin_sync, ingest
 
 BATCH_FILES = 20
 BATCH_BYTES = 64 << 20
@@ -71,7 +71,7 @@ def _store(
                 ingest_batch()
                 outcomes.append(one)
                 continue
-            begin(one)
+            begin_sync(one)
             batch.append(one)
             if len(batch) >= BATCH_FILES or sum(f.size for f in batch) >= BATCH_BYTES:
                 ingest_batch()

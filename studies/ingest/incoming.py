@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import uuid
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,6 @@ from studies.ingest.errors import META_DOES_NOT_MATCH, Refusal
 from studies.ingest.part10 import Structure, frame_spans, read_structure
 
 MOST_FRAMES = 2**31 - 1
-_beginning = ThreadPoolExecutor(4, thread_name_prefix="ingest")
 
 
 class WayIn(StrEnum):
@@ -73,7 +72,7 @@ class StagedFile:
     sha256: bytes = b""
     dataset_sha256: bytes = b""
     warning: int = 0
-    begun: Future[Incoming] | None = None
+    synced: Future[None] | None = None
 
 
 @dataclass
@@ -143,7 +142,7 @@ class Incoming:
         return self.staged.dataset_sha256
 
 
-def stage(chunks: Iterable[bytes], *, file_name: str = "") -> StagedFile:
+def stage(chunks: Iterable[bytes | memoryview], *, file_name: str = "") -> StagedFile:
     """Write a stream to the staging folder. Raises OSError (a full disk), leaving nothing behind."""
     path = new_staging_path()
     size, digest = 0, hashlib.sha256()
@@ -168,19 +167,20 @@ def new_staging_path() -> Path:
     return folder / uuid.uuid4().hex
 
 
-def begin(file: StagedFile) -> None:
-    """Begin to make a staged file durable and to check it, while others of its batch still come."""
-    file.begun = _beginning.submit(_synced_and_checked, file)
-
-
-def _synced_and_checked(file: StagedFile) -> Incoming:
-    objects.sync_all([file.path])
-    return check(file)
+def begin_sync(file: StagedFile) -> None:
+    """Begin to make a staged file durable while others of its batch still come."""
+    file.synced = objects.begin_sync(file.path)
 
 
 def checked(file: StagedFile) -> Incoming:
-    """Give a staged file checked; one begun is durable too. Raises Refusal, or OSError when the disk fails."""
-    return check(file) if file.begun is None else file.begun.result()
+    """Give a staged file checked; one whose syncing was begun is durable too.
+
+    Raises Refusal, or OSError when the disk fails.
+    """
+    incoming = check(file)
+    if file.synced is not None:
+        file.synced.result()
+    return incoming
 
 
 def check(file: StagedFile) -> Incoming:

@@ -6,6 +6,7 @@ a second durable, however little is in each.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import threading
 from collections import Counter
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from auditlog.context import disable_auditlog
+from django.conf import settings
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
@@ -102,9 +104,21 @@ def commit(files: Sequence[Incoming], source: Source) -> list[Outcome]:
         while job.outcomes is None:
             with _turn:
                 if job.outcomes is None:
-                    _run(_taken())
+                    with _alone():
+                        _run(_taken())
     assert job.outcomes is not None
     return job.outcomes
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """On SQLite, wait asleep until no other process commits; SQLite would ask again and again, and give up."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    with (settings.ATRIUM.data / "ingest.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _taken() -> list[_Job]:

@@ -38,7 +38,7 @@ from studies.ingest.incoming import (
     StagedFile,
     Status,
     WayIn,
-    begin,
+    begin_sync,
     checked,
     new_staging_path,
     stage,
@@ -47,7 +47,7 @@ from studies.ingest.models import QuarantinedFile
 from studies.ingest.statements import is_anything_known
 from studies.ingest.versions import Place, Version, versions_at
 
-__all__ = ["Outcome", "Source", "StagedFile", "Status", "WayIn", "begin", "ingest", "new_staging_path", "stage"]
+__all__ = ["Outcome", "Source", "StagedFile", "Status", "WayIn", "begin_sync", "ingest", "new_staging_path", "stage"]
 logger = logging.getLogger("atrium.ingest")
 NO_STORAGE = "Storage isn't available."
 
@@ -176,7 +176,7 @@ def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
             # Other file meta information: these bytes can't stand in for those that the index names.
             raise ObjectMissing(same[0].object_key)
         new.setdefault(file.object_key, file)
-    objects.sync_all([file.staged.path for file in new.values() if file.staged.begun is None])
+    objects.sync_all([file.staged.path for file in new.values() if file.staged.synced is None])
     objects.place_all([(key, file.staged.path) for key, file in new.items()])
     for file in files:
         file.is_placed = file.object_key in new

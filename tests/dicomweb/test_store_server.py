@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import socket
 import threading
@@ -70,6 +71,19 @@ def test_many_senders_into_one_study_lose_nothing(server: Atrium, headers: dict[
     assert len(instances(server, headers, "1.1")) == 40
     (study,) = requests.get(f"{server.url}/dicom-web/studies?StudyInstanceUID=1.1", headers=headers, timeout=30).json()
     assert study["00201208"]["Value"] == [40]
+
+
+def test_on_sqlite_a_sender_waits_for_another_process_that_commits(server: Atrium, headers: dict[str, str]) -> None:
+    if server.environment.get("ATRIUM_DATABASE_URL", ""):
+        pytest.skip("only SQLite lets one process write at a time")
+    with ThreadPoolExecutor(1) as pool, (server.data / "ingest.lock").open("ab") as others:
+        fcntl.flock(others, fcntl.LOCK_EX)
+        answer = pool.submit(send, server, headers, make_instance(StudyInstanceUID="1.8"))
+        with pytest.raises(TimeoutError):
+            answer.result(1.5)
+        fcntl.flock(others, fcntl.LOCK_UN)
+        assert answer.result(30).status_code == 200
+    assert len(instances(server, headers, "1.8")) == 1
 
 
 def test_a_sender_that_goes_loses_no_part_that_was_whole(server: Atrium, headers: dict[str, str]) -> None:

@@ -36,6 +36,9 @@ STATUS_LABELS = {
 # Marks that turn the direction of the text around them; they have no place in a name that others must read.
 DIRECTION_MARKS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
+# Modality (0008,0060) of what is written about images.
+DOCUMENTS = {"DOC", "SR", "KO", "PR"}
+
 AGE_UNITS = {"D": _("d"), "W": _("wk"), "M": _("mo"), "Y": _("y")}
 
 
@@ -105,6 +108,13 @@ def modalities(value: object) -> list[str]:
     if isinstance(value, Iterable):
         return [str(part) for part in value]
     return []
+
+
+@register.filter
+def shown_modalities(value: object) -> list[str]:
+    """Give what a study was made with: documents and marks that joined it are left out, unless there's nothing else."""
+    every = modalities(value)
+    return [one for one in every if one not in DOCUMENTS] or every
 
 
 @register.filter

@@ -54,18 +54,18 @@
     const dialog = document.getElementById("key-help");
     if (!dialog || dialog.open) return;
     const list = dialog.querySelector(".key-list");
-    const seen = new Set();
-    const rows = [];
-    for (const element of keyed()) {
-      const key = element.dataset.key;
-      if (seen.has(key)) continue;
-      seen.add(key);
-      rows.push(...row(key, element.dataset.keyLabel || element.getAttribute("aria-label") || element.textContent.trim()));
-    }
+    const meant = new Map();
+    for (const element of keyed()) if (!meant.has(element.dataset.key)) meant.set(element.dataset.key, element);
+    // The page's own first, in the order in which they stand there, then the way to other rooms.
+    const ordered = [...meant].reverse();
+    const isAbove = ([, element]) => Boolean(element.closest(".topbar"));
+    const told = ([key, element]) => row(key, element.dataset.keyLabel || element.getAttribute("aria-label") || element.textContent.trim());
+    const rows = ordered.filter((one) => !isAbove(one)).flatMap(told);
     for (const note of document.querySelectorAll("[data-help-key]")) rows.push(...row(note.dataset.helpKey, note.dataset.keyLabel));
     if (document.querySelector("[data-rows] .row-link")) {
       rows.push(...row("j", list.dataset.next), ...row("k", list.dataset.previous), ...row("Enter", list.dataset.open));
     }
+    rows.push(...ordered.filter(isAbove).flatMap(told));
     rows.push(...row("?", list.dataset.help), ...row("Esc", list.dataset.close));
     list.replaceChildren(...rows);
     dialog.showModal();

@@ -89,6 +89,12 @@
     }
   });
 
+  // What is clipped is told whole by the pointer.
+  document.addEventListener("pointerover", (event) => {
+    const clip = event.target.closest?.(".clip:not([title])");
+    if (clip) clip.title = clip.textContent.trim();
+  });
+
   // A click beside an open dialog closes it, unless it holds something typed.
   document.addEventListener("click", (event) => {
     if (event.target.matches("dialog[open]") && !event.target.querySelector("textarea, input:not([type=hidden])")) event.target.close();

@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from portal.templatetags.portal_tags import dicom_age, icon, modalities, person_name, status_badge
+from portal.templatetags.portal_tags import dicom_age, icon, modalities, person_name, shown_modalities, status_badge
 from studies.models import Priority, Study
 from studies.orders.models import Order
 from studies.reading import OPEN_STATUSES
@@ -145,7 +145,7 @@ def _images(row: Row, view: View) -> str:
 
 
 def _modality(row: Row, view: View) -> str:
-    chips = "".join(f'<span class="chip">{escape(one)}</span>' for one in modalities(row.modalities_in_study))
+    chips = "".join(f'<span class="chip">{escape(one)}</span>' for one in shown_modalities(row.modalities_in_study))
     return _cell(view, "modality", f'<span class="chips">{chips}</span>')
 
 

@@ -10,7 +10,7 @@ import argparse
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ django.setup()
 # ruff: noqa: E402
 from django.template.loader import render_to_string
 from django.urls import Resolver404, resolve
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from tests.e2e.browser import chromium, signed_in, until
 from tests.e2e.test_every_page import LONG, QUIET, SEED
@@ -189,12 +189,16 @@ def strangers(browser: Browser, atrium: Atrium, album: Album) -> None:
         page.goto(atrium.url + path)
         album.take(page, f"{name_of(path)}-stranger")
     for template in ERRORS:
-        body = render_to_string(template)
-        page.route("**/error-page/", lambda route, body=body: route.fulfill(body=body, content_type="text/html"))
+        page.route("**/error-page/", answer_with(render_to_string(template)))
         page.goto(f"{atrium.url}/error-page/")
         album.take(page, f"error_{template.partition('.')[0]}")
         page.unroute("**/error-page/")
     page.close()
+
+
+def answer_with(body: str) -> Callable[[Route], None]:
+    """Give what answers a request with the page."""
+    return lambda route: route.fulfill(body=body, content_type="text/html")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def test_every_column_shows_its_own(north: Any, people: Any, client_of: Any) -> 
         ),
         *("1958-11-03", "67 y F", "ACC1", "OKAFOR, Ada", "12345", "Chest, Neck", "North Hospital", "is-mine"),
         *(
-            '<span class="chip">CT</span><span class="chip">SR</span>',
+            '<span class="chips"><span class="chip">CT</span></span>',
             "has the case open until",
             "An instance came twice",
         ),

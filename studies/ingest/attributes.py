@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, time
 from functools import cached_property
 from typing import Any
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.tag import Tag
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
@@ -16,7 +18,7 @@ from studies.ingest.errors import CLASS_NOT_SUPPORTED, DATASET_DOES_NOT_MATCH, I
 from studies.ingest.part10 import LONGEST_UID, UID_FORM, Structure
 from studies.matching.keywords import INSTANCE_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS
 
-LARGEST_SMALL = (1 << 15) - 1
+LARGEST_SMALL, LARGEST_COUNT = (1 << 15) - 1, (1 << 31) - 1
 
 # Beside those that are found by: what tells how values are to be read, and the size of a frame.
 _MORE_KEYWORDS = (
@@ -37,6 +39,12 @@ _STUDY_TAGS, _SERIES_TAGS, _INSTANCE_TAGS = (
 INDEXED = frozenset(_STUDY_TAGS + _SERIES_TAGS + _INSTANCE_TAGS + _tags(_MORE_KEYWORDS))
 
 
+Elements = Mapping[BaseTag, RawDataElement]
+_TAG_OF = {
+    keyword: Tag(keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+}
+
+
 class Attributes:
     """An instance's identity and what its patient, study, series and instance are indexed by.
 
@@ -46,15 +54,24 @@ class Attributes:
 
     def __init__(self, structure: Structure) -> None:
         self._media_storage = structure.media_storage
-        self._dataset = dataset = Dataset(structure.wanted)
-        self.study_instance_uid = _uid(dataset, "StudyInstanceUID")
-        self.series_instance_uid = _uid(dataset, "SeriesInstanceUID")
-        self.sop_instance_uid = _uid(dataset, "SOPInstanceUID", INVALID_INSTANCE)
-        self.sop_class_uid = _uid(dataset, "SOPClassUID")
+        elements = structure.wanted
+        self._dataset = dataset = Dataset(elements)
+        self.study_instance_uid = _uid(elements, "StudyInstanceUID")
+        self.series_instance_uid = _uid(elements, "SeriesInstanceUID")
+        self.sop_instance_uid = _uid(elements, "SOPInstanceUID", INVALID_INSTANCE)
+        self.sop_class_uid = _uid(elements, "SOPClassUID")
         if not _is_stored(self.sop_class_uid):
             raise Refusal("Instances of this SOP class aren't stored.", CLASS_NOT_SUPPORTED)
         self.announced_frames = max(_integer(dataset, "NumberOfFrames") or 1, 1)
-        self.frame_bits = _frame_bits(dataset)
+        self._rows, self._columns, self._bits = (_count(dataset, k) for k in ("Rows", "Columns", "BitsAllocated"))
+
+    @cached_property
+    def frame_bits(self) -> int:
+        """Give the length of a native frame in bits (PS3.5 §8.1.1); 0 where the data set doesn't describe one."""
+        pixels = (self._rows or 0) * (self._columns or 0) * (_count(self._dataset, "SamplesPerPixel") or 1)
+        is_subsampled = _text(self._dataset, "PhotometricInterpretation", 16) == "YBR_FULL_422"
+        bits = pixels * (self._bits or 0)
+        return bits * 2 // 3 if is_subsampled else bits
 
     @cached_property
     def patient(self) -> dict[str, Any]:
@@ -96,9 +113,9 @@ class Attributes:
         """Give the instance's values."""
         return {
             "instance_number": _integer(self._dataset, "InstanceNumber"),
-            "rows": _count(self._dataset, "Rows"),
-            "columns": _count(self._dataset, "Columns"),
-            "bits_allocated": _count(self._dataset, "BitsAllocated", LARGEST_SMALL),
+            "rows": self._rows,
+            "columns": self._columns,
+            "bits_allocated": self._bits if self._bits is not None and self._bits <= LARGEST_SMALL else None,
             "attributes": _json(self._dataset, _INSTANCE_TAGS),
         }
 
@@ -114,8 +131,10 @@ class Attributes:
         return _text(self._dataset, "ReferringPhysicianName", 324)
 
 
-def _uid(dataset: Dataset, keyword: str, status: int = DATASET_DOES_NOT_MATCH) -> str:
-    value = _text(dataset, keyword, 1000)
+def _uid(elements: Elements, keyword: str, status: int = DATASET_DOES_NOT_MATCH) -> str:
+    element = elements.get(_TAG_OF[keyword])
+    # Digits and dots in whatever encoding: pydicom takes ten times longer to make the same text of them.
+    value = (element.value or b"").decode("ascii", "replace").replace("\x00", "").strip() if element else ""
     if not value:
         raise Refusal(f"The data set has no {keyword}.", DATASET_DOES_NOT_MATCH)
     # It becomes a part of an object key: digits and dots only, so that it can't be a path.
@@ -155,9 +174,9 @@ def _integer(dataset: Dataset, keyword: str) -> int | None:
     return value if -(2**62) < value < 2**62 else None
 
 
-def _count(dataset: Dataset, keyword: str, most: int = 2**31 - 1) -> int | None:
+def _count(dataset: Dataset, keyword: str) -> int | None:
     value = _integer(dataset, keyword)
-    return value if value is not None and 0 <= value <= most else None
+    return value if value is not None and 0 <= value <= LARGEST_COUNT else None
 
 
 def _date(dataset: Dataset, keyword: str) -> date | None:
@@ -197,10 +216,3 @@ def _without_nul(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nul(item) for item in value]
     return value if value == value and value not in {float("inf"), float("-inf")} else None
-
-
-def _frame_bits(dataset: Dataset) -> int:
-    """Give the length of a native frame in bits (PS3.5 §8.1.1); 0 where the data set doesn't describe one."""
-    rows, columns, bits = (_count(dataset, k) or 0 for k in ("Rows", "Columns", "BitsAllocated"))
-    frame_bits = rows * columns * (_count(dataset, "SamplesPerPixel") or 1) * bits
-    return frame_bits * 2 // 3 if _text(dataset, "PhotometricInterpretation", 16) == "YBR_FULL_422" else frame_bits

@@ -5,7 +5,8 @@ and its integrity is checked against our lock file.
 
 OHIF is published with its scripts as they were written, 17 MB in the first of them, and asks for the rest in four
 rounds, each when the one before has run. Browsers spend their time until the first image on that: so the scripts are
-minified, and the page names at once all that opening a study needs.
+minified, the page names at once all that opening a study needs, and what isn't needed yet is left for later
+(docs/performance.md, "The viewer's first image").
 """
 
 from __future__ import annotations
@@ -45,12 +46,22 @@ LEFT_OUT = {
     "index.html",
     "app-config.js",
 }
-# Modules of OHIF that opening a study doesn't need: they come when a slide or a moving volume is opened.
+# Modules of OHIF that opening a study doesn't need: they come when an address names their mode.
 LATER = {
     "@ohif/extension-dicom-microscopy",
     "@ohif/extension-cornerstone-dynamic-volume",
     "@ohif/extension-test",
+    "@ohif/extension-tmtv",
+    "@ohif/mode-segmentation",
+    "@ohif/mode-tmtv",
+    "@ohif/mode-microscopy",
+    "@ohif/mode-preclinical-4d",
+    "@ohif/mode-test",
+    "@ohif/mode-basic-dev-mode",
+    "@ohif/mode-ultrasound-pleura-bline",
 }
+# OHIF's viewport, which is asked for when it's first shown.
+_VIEWPORT = re.compile(r"const src_Component = /\*#__PURE__\*/react\.lazy\(\(\) => \{\n(?P<body>[^\n]*)\n\}\);")
 _MODULE = re.compile(r'if \(module === "(?P<name>[^"]+)"\) \{(?P<body>.*?)\n  \}', re.DOTALL)
 _CHUNK = re.compile(r"__webpack_require__\.e\((?:/\* import\(\) \*/ )?(\d+)\)")
 COMPRESSED = {".js", ".css", ".wasm", ".json", ".svg", ".html"}
@@ -78,7 +89,53 @@ INDEX = """<!doctype html>
 # What OHIF's index.html does in inline scripts, which our policy forbids.
 BOOT = """window.PUBLIC_URL = "/viewer/";
 window.browserImportFunction = (name) => import(name);
+// Of OHIF's modes, the one that the address names: each brings extensions of its own.
+window.atriumModes = (modes) => {
+  const named = { viewer: "@ohif/mode-longitudinal", tmtv: "@ohif/mode-tmtv" }[location.pathname.split("/")[2]];
+  return named ? [named] : modes;
+};
 """
+# Changes to the scripts as published: what stands there, and what is put in its place, each exactly once.
+CHANGES = (
+    ("defaultModes: pluginImports_modes\n", "defaultModes: window.atriumModes(pluginImports_modes)\n"),
+    # A drawing context for each of seven viewports is made when there is such a viewport.
+    (
+        """        for (let i = 0; i < count; i++) {
+            const offscreenMultiRenderWindow =""",
+        """        this.count = count;
+        this.makeContext = (i) => {
+            const offscreenMultiRenderWindow =""",
+    ),
+    (
+        """            this.contexts.push(offscreenMultiRenderWindow);
+            this.offScreenCanvasContainers.push(container);
+        }
+    }
+    getContextByIndex(index) {
+        if (index >= 0 && index < this.contexts.length) {
+""",
+        """            this.contexts[i] = offscreenMultiRenderWindow;
+            this.offScreenCanvasContainers[i] = container;
+        };
+    }
+    getContextByIndex(index) {
+        if (index >= 0 && index < this.count) {
+            if (!this.contexts[index]) this.makeContext(index);
+""",
+    ),
+    (
+        "    getContextCount() {\n        return this.contexts.length;\n",
+        "    getContextCount() {\n        return this.count;\n",
+    ),
+    (
+        """            const contexts = contextPool.getAllContexts();
+            contextIndex = this._viewports.size % contexts.length;
+""",
+        "            contextIndex = this._viewports.size % contextPool.getContextCount();\n",
+    ),
+)
+_FACTORY = re.compile(r"^(\d+)(\([a-zA-Z_, $]*\)) \{\n", re.MULTILINE)
+_FACTORY_END = re.compile(r"\n\},\n(?=\d+\([a-zA-Z_, $]*\) \{\n|\n\}\]?\);)")
 
 
 class BuildFailed(RuntimeError):
@@ -109,8 +166,9 @@ def build_viewer(target: Path, *, report: Callable[[str], None] = print, as_publ
         report("adapting and compressing the viewer")
         entry = _unpack(archives[PACKAGE], built)
         adapt(built)
-        _write_page(built, entry, [] if as_published else chunks_of((built / entry).read_text()))
+        _write_page(built, entry, [] if as_published else _first_chunks(built, entry))
         if not as_published:
+            hasten(built, entry)
             _minify(built, archives[MINIFIER], Path(folder))
         _compress(built)
         (built / STAMP).write_text(json.dumps({"version": locked["version"], "fingerprint": fingerprint}))
@@ -206,6 +264,40 @@ def chunks_of(entry: str) -> list[str]:
     if not chunks:
         raise BuildFailed("OHIF's entry script names no modules")
     return list(chunks)
+
+
+def _first_chunks(built: Path, entry: str) -> list[str]:
+    chunks = chunks_of((built / entry).read_text())
+    named = [
+        match
+        for c in chunks
+        for path in built.glob(f"{c}.bundle.*.js")
+        if (match := _VIEWPORT.search(path.read_text()))
+    ]
+    if len(named) != 1:
+        raise BuildFailed("OHIF's viewport isn't where it was expected")
+    return [*chunks, *_CHUNK.findall(named[0]["body"])]
+
+
+def hasten(built: Path, entry: str) -> None:
+    """Put off what the first image doesn't need, and let scripts be compiled while they come.
+
+    A function in parentheses is compiled at once, beside the main thread; one that isn't is compiled when it's
+    called, on the main thread, after having been read once already. Raises BuildFailed when a place isn't found.
+    """
+    script = built / entry
+    text = script.read_text()
+    for old, new in CHANGES:
+        if text.count(old) != 1:
+            raise BuildFailed(f"OHIF's entry script doesn't have what was expected: {old.strip()[:60]}")
+        text = text.replace(old, new)
+    script.write_text(text)
+    for path in built.glob("*.bundle.*.js"):
+        text = path.read_text()
+        if len(_FACTORY.findall(text)) != len(_FACTORY_END.findall(text)):
+            raise BuildFailed(f"{path.name} doesn't hold its modules as expected")
+        text = _FACTORY.sub(r"\1: (function\2 {\n", _FACTORY_END.sub("\n}),\n", text))
+        path.write_text(text)
 
 
 def _write_page(built: Path, entry: str, chunks: list[str]) -> None:

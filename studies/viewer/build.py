@@ -73,8 +73,8 @@ INDEX = """<!doctype html>
     <meta name="viewport" content="width=device-width, initial-scale=1, maximum-scale=1, user-scalable=no">
     <title>Atrium viewer</title>
     <link rel="icon" href="data:,">
-    <link rel="preload" as="script" href="/viewer/{entry}">
-    <script src="/viewer/boot.js"></script>
+    <link rel="preload" as="script" href="{base}{entry}">
+    <script src="{base}boot.js"></script>
     <script src="/viewer/app-config.js"></script>
 {scripts}
 {styles}
@@ -133,6 +133,17 @@ CHANGES = (
 """,
         "            contextIndex = this._viewports.size % contextPool.getContextCount();\n",
     ),
+    # An exception that's thrown while a script of megabytes starts may make V8 read it again, for the place to name.
+    # These are thrown to find out what is known of every browser that OHIF runs in.
+    (
+        "\t\t\targuments.callee; // IE 8 does not throw here\n\t\t\treturn throwTypeError;\n",
+        "\t\t\treturn $gOPD(arguments, 'callee').get;\n",
+    ),
+    (
+        "\ttry {\n\t\tnull.error; // eslint-disable-line no-unused-expressions\n\t} catch (e) {\n",
+        "\t{\n\t\tvar e = Object.create(TypeError.prototype);\n",
+    ),
+    ("    document.createEvent('TouchEvent');\n    return true;\n", "    return 'ontouchstart' in window;\n"),
 )
 _FACTORY = re.compile(r"^(\d+)(\([a-zA-Z_, $]*\)) \{\n", re.MULTILINE)
 _FACTORY_END = re.compile(r"\n\},\n(?=\d+\([a-zA-Z_, $]*\) \{\n|\n\}\]?\);)")
@@ -163,13 +174,15 @@ def build_viewer(target: Path, *, report: Callable[[str], None] = print, as_publ
             archives[package] = _fetch(package, pinned["version"], Path(folder))
             check_integrity(archives[package], pinned["integrity"])
         built = Path(folder) / "viewer"
+        # Browsers keep the files for good: another build has other addresses.
+        files, base = built / fingerprint[:8], f"/viewer/{fingerprint[:8]}/"
         report("adapting and compressing the viewer")
-        entry = _unpack(archives[PACKAGE], built)
-        adapt(built)
-        _write_page(built, entry, [] if as_published else _first_chunks(built, entry))
+        entry = _unpack(archives[PACKAGE], files)
+        adapt(files, base)
+        _write_page(files, base, entry, [] if as_published else _first_chunks(files, entry))
         if not as_published:
-            hasten(built, entry)
-            _minify(built, archives[MINIFIER], Path(folder))
+            hasten(files, entry)
+            _minify(files, archives[MINIFIER], Path(folder))
         _compress(built)
         (built / STAMP).write_text(json.dumps({"version": locked["version"], "fingerprint": fingerprint}))
         if target.exists():
@@ -300,16 +313,16 @@ def hasten(built: Path, entry: str) -> None:
         path.write_text(text)
 
 
-def _write_page(built: Path, entry: str, chunks: list[str]) -> None:
+def _write_page(built: Path, base: str, entry: str, chunks: list[str]) -> None:
     """Write the page; a chunk whose script or style stands in it already isn't asked for again."""
     scripts = [path.name for chunk in chunks for path in built.glob(f"{chunk}.bundle.*.js")]
     styles = ["app.bundle.css", *(f"{chunk}.css" for chunk in chunks if (built / f"{chunk}.css").exists())]
     # The entry runs last and is the largest by far: asked for first.
-    page = INDEX.replace("{entry}", entry)
+    page = INDEX.replace("{base}", base).replace("{entry}", entry)
     page = page.replace(
-        "{scripts}", "\n".join(f'    <script defer src="/viewer/{name}"></script>' for name in [*scripts, entry])
-    ).replace("{styles}", "\n".join(f'    <link href="/viewer/{name}" rel="stylesheet">' for name in styles))
-    (built / "index.html").write_text(page)
+        "{scripts}", "\n".join(f'    <script defer src="{base}{name}"></script>' for name in [*scripts, entry])
+    ).replace("{styles}", "\n".join(f'    <link href="{base}{name}" rel="stylesheet">' for name in styles))
+    (built.parent / "index.html").write_text(page)
     (built / "boot.js").write_text(BOOT)
 
 
@@ -326,15 +339,15 @@ def _minify(built: Path, archive: Path, folder: Path) -> None:
         raise BuildFailed(f"OHIF's scripts could not be minified: {getattr(error, 'stderr', error)}") from error
 
 
-def adapt(built: Path) -> None:
-    """Make every address in the built files one below ``/viewer/``. Raises BuildFailed when none is found."""
+def adapt(built: Path, base: str) -> None:
+    """Make every address in the built files one below ``base``. Raises BuildFailed when none is found."""
     adapted = 0
     for path in built.glob("*.css"):
-        path.write_text(path.read_text().replace("url(/", "url(/viewer/"))
+        path.write_text(path.read_text().replace("url(/", f"url({base}"))
     for path in built.glob("*.js"):
         text = path.read_text()
-        changed = text.replace('__webpack_require__.p = "/"', '__webpack_require__.p = "/viewer/"').replace(
-            "'/dicom-microscopy-viewer/", "'/viewer/dicom-microscopy-viewer/"
+        changed = text.replace('__webpack_require__.p = "/"', f'__webpack_require__.p = "{base}"').replace(
+            "'/dicom-microscopy-viewer/", f"'{base}dicom-microscopy-viewer/"
         )
         if changed != text:
             path.write_text(changed)

@@ -5,6 +5,7 @@ They are the same for everybody and no secret. What a browser may keep, it asks 
 
 from __future__ import annotations
 
+import re
 import uuid
 from functools import lru_cache
 from http import HTTPStatus
@@ -39,15 +40,16 @@ POLICY = {
     "base-uri": [SELF],
 }
 PAGE = "/viewer/index.html"
+_KEPT = re.compile(r"/viewer/[0-9a-f]{8}/")
 # What whitenoise reads of a request; a range is left to the view.
 _READ = {"accept-encoding", "if-none-match", "if-modified-since"}
 
 
 class ViewerFiles(WhiteNoise):
-    """The build's files; those with a hash in their names never change."""
+    """The build's files; those below its fingerprint never change."""
 
     def immutable_file_test(self, path: str, url: str) -> bool:
-        return ".bundle." in url and not url.endswith("app.bundle.css")
+        return _KEPT.match(url) is not None
 
 
 @lru_cache(maxsize=1)

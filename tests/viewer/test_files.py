@@ -18,10 +18,10 @@ BY_REQUEST = {"X-Request-ID", "Vary", "Content-Disposition"}
 @pytest.fixture
 def script() -> str:
     root: Path = settings.ATRIUM.viewer_root
-    found = next(root.glob("app.bundle.*.js"), None)
+    found = next(root.rglob("app.bundle.*.js"), None)
     if found is None:
         pytest.skip("OHIF isn't built: run «make viewer»")
-    return f"/viewer/{found.name}"
+    return f"/viewer/{found.relative_to(root)}"
 
 
 def scope(path: str, **headers: str) -> Scope:

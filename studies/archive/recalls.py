@@ -22,7 +22,7 @@ from studies.models import Study
 
 logger = logging.getLogger("atrium.tiers")
 WANTED = "study.wanted"
-# A study is said to be wanted once in so long by each process, however often its images are asked for.
+# Who looks at a study asks for many images: that it's wanted is told once in so long by each process.
 SILENT_SECONDS = 60.0
 MOST_REMEMBERED = 5_000
 _told: OrderedDict[int, float] = OrderedDict()
@@ -37,7 +37,7 @@ def want(study: Study, *, origin: str = TierMove.Origin.WANTED) -> None:
 
 def want_by_id(study_id: int, *, origin: str = TierMove.Origin.WANTED) -> None:
     """Say that somebody wants a cold study. A database that can't be written hinders no reader."""
-    if not objects.has_cold_tier() or not _is_news(study_id):
+    if not objects.has_cold_tier() or (origin == TierMove.Origin.WANTED and not _is_news(study_id)):
         return
     try:
         with transaction.atomic():

@@ -196,12 +196,12 @@ def _status(row: Row, view: View) -> str:
             f' <span class="holder" data-claimed-until="{until.isoformat()}" title="{title}">'
             f"{words.lock}<span>{name}</span></span>"
         )
-    return f"<td>{content}{words.conflict if row.has_conflict else ''}</td>"
+    marks = (words.conflict if row.has_conflict else "") + (words.cold if row.tier == Study.Tier.COLD else "")
+    return f"<td>{content}{marks}</td>"
 
 
 def _study(row: Row, view: View) -> str:
-    content = _clipped(row.study_description or "—", "clip-lg")
-    return _cell(view, "study", content + view.words.cold if row.tier == Study.Tier.COLD else content, "full")
+    return _cell(view, "study", _clipped(row.study_description or "—", "clip-lg"), "full")
 
 
 CELLS: dict[str, Callable[[Row, View], str]] = {

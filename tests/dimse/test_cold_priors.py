@@ -50,8 +50,12 @@ def tiered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
             path = folder / uid
             path.write_bytes(
                 make_instance(
-                    PatientID="COLD", StudyDate="20260301", InstanceNumber=number,
-                    StudyInstanceUID=STUDY, SeriesInstanceUID=SERIES, SOPInstanceUID=uid,
+                    PatientID="COLD",
+                    StudyDate="20260301",
+                    InstanceNumber=number,
+                    StudyInstanceUID=STUDY,
+                    SeriesInstanceUID=SERIES,
+                    SOPInstanceUID=uid,
                 )
             )
             assert store(atrium, path) == 0x0000
@@ -106,8 +110,12 @@ def test_an_order_brings_the_cold_prior_back(tiered: Atrium, token: str) -> None
     before = frames(tiered, token)
     to_cold(tiered)
     order = {
-        "site": "north", "patient_id": "COLD", "patient_name": "Doe^Jane", "description": "CT thorax",
-        "modality": "CT", "scheduled_at": "2026-11-27T09:00:00Z",
+        "site": "north",
+        "patient_id": "COLD",
+        "patient_name": "Doe^Jane",
+        "description": "CT thorax",
+        "modality": "CT",
+        "scheduled_at": "2026-11-27T09:00:00Z",
     }
     headers = {"Authorization": f"Bearer {token}"}
     assert requests.post(f"{tiered.url}/api/v1/orders/", json=order, headers=headers, timeout=30).status_code == 201

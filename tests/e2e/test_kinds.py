@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,16 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from playwright.sync_api import Browser, Frame, Page
+from PIL import Image
+from playwright.sync_api import Browser, Frame, Locator, Page
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
     DigitalMammographyXRayImageStorageForPresentation,
     EncapsulatedPDFStorage,
+    PositronEmissionTomographyImageStorage,
+    RTStructureSetStorage,
     UltrasoundMultiFrameImageStorage,
+    XRayAngiographicImageStorage,
     generate_uid,
 )
 
@@ -26,7 +30,7 @@ from tests.services.atrium import Atrium, running_atrium
 
 pytestmark = [needs_chromium, needs_viewer]
 ROOT = "1.2.826.0.4"
-CT, MG, US, PDF, ECG = (f"{ROOT}.{n}" for n in range(1, 6))
+CT, MG, US, PDF, ECG, XA, FUSED = (f"{ROOT}.{n}" for n in range(1, 8))
 COLOURED = """() => {
   const canvas = document.querySelector("canvas.cornerstone-canvas");
   if (!canvas || canvas.width < 100) return 0;
@@ -118,6 +122,131 @@ def ct_with_marks() -> Iterator[bytes]:
         )
     )
 
+    yield structure_set(slices)
+    yield measurement_report(slices)
+
+
+def structure_set(slices: list[pydicom.Dataset]) -> bytes:
+    """Give a structure whose contours are green squares of 80 mm (PS3.3 A.19)."""
+    set_ = pydicom.dcmread(io.BytesIO(make_instance(StudyInstanceUID=CT, PatientID="KINDS", Modality="RTSTRUCT")))
+    without_pixels(set_)
+    set_.SOPClassUID = set_.file_meta.MediaStorageSOPClassUID = RTStructureSetStorage
+    set_.SeriesInstanceUID, set_.SeriesNumber, set_.SeriesDescription = f"{CT}.5", 50, "Contours"
+    set_.StructureSetLabel, set_.StructureSetDate, set_.StructureSetTime = "TARGET", "20260901", "101500"
+    frame, study, series = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    series.SeriesInstanceUID = slices[0].SeriesInstanceUID
+    series.ContourImageSequence = [_reference(one) for one in slices]
+    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", CT
+    study.RTReferencedSeriesSequence = [series]
+    frame.FrameOfReferenceUID, frame.RTReferencedStudySequence = f"{CT}.9", [study]
+    set_.ReferencedFrameOfReferenceSequence = [frame]
+    roi, observation, drawn = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    roi.ROINumber, roi.ReferencedFrameOfReferenceUID, roi.ROIName, roi.ROIGenerationAlgorithm = 1, f"{CT}.9", "PTV", ""
+    observation.ObservationNumber, observation.ReferencedROINumber, observation.RTROIInterpretedType = 1, 1, "PTV"
+    observation.ROIInterpreter = ""
+    drawn.ROIDisplayColor, drawn.ReferencedROINumber, drawn.ContourSequence = [0, 255, 0], 1, []
+    for one in slices:
+        contour = pydicom.Dataset()
+        contour.ContourImageSequence = [_reference(one)]
+        contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", 4
+        z = float(one.ImagePositionPatient[2])
+        contour.ContourData = [v for x, y in ((88, 88), (168, 88), (168, 168), (88, 168)) for v in (x, y, z)]
+        drawn.ContourSequence.append(contour)
+    set_.StructureSetROISequence, set_.RTROIObservationsSequence, set_.ROIContourSequence = (
+        [roi],
+        [observation],
+        [drawn],
+    )
+    return written(set_)
+
+
+def _reference(image: pydicom.Dataset) -> pydicom.Dataset:
+    item = pydicom.Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    return item
+
+
+def measurement_report(slices: list[pydicom.Dataset]) -> bytes:
+    """Give a TID 1500 report of another maker, with a line of 160 mm on the fourth image."""
+    line = hd.sr.ImageRegion(
+        graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
+        graphic_data=np.array([[12.0, 32.0], [52.0, 32.0]]),
+        source_image=hd.sr.SourceImageForRegion.from_source_image(slices[3]),
+    )
+    group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier="Line"),
+        referenced_region=line,
+        measurements=[hd.sr.Measurement(name=codes.SCT.Length, value=160.0, unit=codes.UCUM.Millimeter)],
+    )
+    observer = hd.sr.ObserverContext(codes.DCM.Person, hd.sr.PersonObserverIdentifyingAttributes(name="Other^Maker"))
+    report = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_person_context=observer),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=[group],
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    document = hd.sr.ComprehensiveSR(
+        evidence=[slices[3]],
+        content=report,
+        series_instance_uid=f"{CT}.6",
+        series_number=60,
+        sop_instance_uid=f"{CT}.6.1",
+        instance_number=1,
+        manufacturer="M",
+    )
+    document.SeriesDescription = "Measurements"
+    return written(document)
+
+
+def without_pixels(dataset: pydicom.Dataset) -> None:
+    for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel"):
+        delattr(dataset, keyword)
+
+
+def fused() -> Iterator[bytes]:
+    """Give a CT and a PET of one examination; only the PET has a hot spot."""
+    rows, columns = np.mgrid[:32, :32]
+    body = ((rows - 16) ** 2 + (columns - 16) ** 2 < 150).astype(np.uint16)
+    hot = ((rows - 12) ** 2 + (columns - 18) ** 2 < 9).astype(np.uint16)
+    nuclide = pydicom.Dataset()
+    nuclide.RadiopharmaceuticalStartTime, nuclide.RadionuclideTotalDose = "091500", "370000000"
+    nuclide.RadionuclideHalfLife = "6586.2"
+    pet = {
+        "SOPClassUID": PositronEmissionTomographyImageStorage,
+        "Units": "BQML",
+        "DecayCorrection": "START",
+        "CorrectedImage": ["ATTN", "DECY"],
+        "SeriesType": ["STATIC", "IMAGE"],
+        "PatientWeight": "70",
+        "RadiopharmaceuticalInformationSequence": [nuclide],
+    }
+    for modality, number, pixels, more in (("CT", 1, body * 1000, {}), ("PT", 2, body * 2000 + hot * 40000, pet)):
+        for index in range(16):
+            yield make_instance(
+                pixels=pixels,
+                StudyInstanceUID=FUSED,
+                SeriesInstanceUID=f"{FUSED}.{number}",
+                SeriesNumber=number,
+                SeriesDescription=f"{modality} Corrected" if more else modality,
+                SeriesDate="20260901",
+                SeriesTime="101500",
+                AcquisitionDate="20260901",
+                AcquisitionTime="101500",
+                FrameOfReferenceUID=f"{FUSED}.9",
+                PatientID="KINDS7",
+                Modality=modality,
+                SOPInstanceUID=f"{FUSED}.{number}.{index + 1}",
+                InstanceNumber=index + 1,
+                ImagePositionPatient=[0, 0, index * 8],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                PixelSpacing=[8, 8],
+                SliceThickness=8,
+                PositionReferenceIndicator="",
+                RescaleIntercept=0,
+                RescaleSlope=1,
+                **more,
+            )
+
 
 def mammograms() -> Iterator[bytes]:
     """Give four views whose descriptions say nothing of them; codes as older machines write them."""
@@ -140,14 +269,14 @@ def mammograms() -> Iterator[bytes]:
         )
 
 
-def cine() -> bytes:
+def cine(sop_class_uid: str, modality: str, study: str) -> bytes:
     frames = np.stack([np.full((32, 32), 20 * n, np.uint16) + np.arange(32, dtype=np.uint16) for n in range(10)])
     return make_instance(
         pixels=frames,
-        SOPClassUID=UltrasoundMultiFrameImageStorage,
-        Modality="US",
-        StudyInstanceUID=US,
-        PatientID="KINDS3",
+        SOPClassUID=sop_class_uid,
+        Modality=modality,
+        StudyInstanceUID=study,
+        PatientID=f"KINDS {modality}",
         FrameTime=40,
         FrameIncrementPointer=0x00181063,
         WindowCenter=120,
@@ -161,8 +290,7 @@ def letter() -> bytes:
         b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]>>endobj trailer<</Root 1 0 R>>\n%%EOF\n"
     )
     dataset = pydicom.dcmread(io.BytesIO(make_instance(StudyInstanceUID=PDF, PatientID="KINDS4", Modality="DOC")))
-    for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel"):
-        delattr(dataset, keyword)
+    without_pixels(dataset)
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EncapsulatedPDFStorage
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
     dataset.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
@@ -181,7 +309,9 @@ def waveform() -> bytes:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
     folder: Path = tmp_path_factory.mktemp("kinds")
     (folder / "in").mkdir()
-    for number, content in enumerate([*ct_with_marks(), *mammograms(), cine(), letter(), waveform()]):
+    films = [cine(UltrasoundMultiFrameImageStorage, "US", US), cine(XRayAngiographicImageStorage, "XA", XA)]
+    everything = [*ct_with_marks(), *mammograms(), *films, letter(), waveform(), *fused()]
+    for number, content in enumerate(everything):
         (folder / "in" / f"{number:03}.dcm").write_bytes(content)
     with running_atrium(folder / "atrium", "web") as atrium:
         atrium.manage("import", str(folder / "in"), "--site", "north")
@@ -204,9 +334,86 @@ def open_study(atrium: Atrium, page: Page, study: str) -> Frame:
     return next(frame for frame in page.frames if "/viewer/" in frame.url)
 
 
-def test_a_segmentation_is_drawn_over_its_images(installation: Atrium, page: Page) -> None:
-    page.goto(f"{installation.url}/viewer/viewer?StudyInstanceUIDs={CT}&hangingProtocolId=default")
+def pixels_of(part: Locator) -> np.ndarray[Any, Any]:
+    """Give what's seen of a part of the page, marks included, as rows of red, green and blue."""
+    with Image.open(io.BytesIO(part.screenshot())) as seen:
+        return np.asarray(seen.convert("RGB")).astype(int)
+
+
+def wait_for_pixels(page: Page, part: Locator, is_it: Callable[[Any, Any, Any], Any], least: int) -> int:
+    """Wait until so many pixels are so; give how many there are. Raises AssertionError after a minute."""
+    count = 0
+    for _ in range(60):
+        count = int(np.count_nonzero(is_it(*np.moveaxis(pixels_of(part), -1, 0))))
+        if count >= least:
+            return count
+        page.wait_for_timeout(1000)
+    raise AssertionError(f"{count} pixels")
+
+
+def is_green(red: Any, green: Any, blue: Any) -> Any:
+    return (green > 150) & (red < 110) & (blue < 110)
+
+
+def open_images(atrium: Atrium, page: Page, protocol: str = "default") -> Locator:
+    """Open the CT in OHIF alone; give its first viewport once the image is drawn."""
+    page.goto(f"{atrium.url}/viewer/viewer?StudyInstanceUIDs={CT}&hangingProtocolId={protocol}")
     until(page, f"({SEEN})() > 100000", seconds=90)
+    return page.locator("[data-cy=viewport-pane]").first
+
+
+def test_contours_of_a_structure_set_are_drawn_over_its_images(installation: Atrium, page: Page) -> None:
+    pane = open_images(installation, page)
+    assert np.count_nonzero(is_green(*np.moveaxis(pixels_of(pane), -1, 0))) < 50
+    page.dblclick('[data-cy="study-browser-thumbnail-no-image"]:has-text("RTSTRUCT")')
+    wait_for_pixels(page, pane, is_green, 300)
+
+
+def test_the_measurements_of_another_maker_are_drawn(installation: Atrium, page: Page) -> None:
+    pane = open_images(installation, page)
+    assert pane.locator("svg.svg-layer line, svg.svg-layer path").count() == 0
+    page.dblclick('[data-cy="study-browser-thumbnail-no-image"]:has-text("SR")')
+    pane.locator("svg.svg-layer line, svg.svg-layer path, svg.svg-layer polyline").first.wait_for(state="attached")
+    pane.locator("svg.svg-layer text", has_text="160").wait_for(state="attached")
+
+
+def test_three_planes_are_cut_from_a_volume(installation: Atrium, page: Page) -> None:
+    open_images(installation, page, "mpr")
+    greys = """[...document.querySelectorAll("canvas.cornerstone-canvas")].map((canvas) => {
+      const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      let lit = 0;
+      for (let i = 0; i < data.length; i += 4) if (data[i] > 60) lit += 1;
+      return lit / (data.length / 4);
+    })"""
+    until(page, f"{greys}.length === 3 && {greys}.every((share) => share > 0.02)", seconds=90)
+    # The letters at the edges tell the plane: from above, from the front, from the side.
+    letters = page.evaluate("""[...document.querySelectorAll(".ViewportOrientationMarkers")].map((markers) =>
+      [...markers.querySelectorAll(".orientation-marker")].map((one) => one.textContent.trim()).sort().join(""))""")
+    assert len(set(letters)) == 3, letters
+
+
+def test_pet_is_fused_with_ct(installation: Atrium, page: Page) -> None:
+    page.goto(f"{installation.url}/viewer/open/{FUSED}/")
+    page.wait_for_url("**/viewer/tmtv**")
+    coloured = """[...document.querySelectorAll("canvas.cornerstone-canvas")].map((canvas) => {
+      if (canvas.width < 20) return [0, 0];
+      const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      const greys = new Set();
+      let colours = 0;
+      for (let i = 0; i < data.length; i += 4) {
+        greys.add(data[i]);
+        if (Math.max(data[i], data[i + 1], data[i + 2]) - Math.min(data[i], data[i + 1], data[i + 2]) > 60) colours += 1;
+      }
+      return [greys.size, colours];
+    })"""
+    # The CT's and the PET's three planes and the projection are grey; those that fuse both have the PET's colours.
+    until(page, f"{coloured}.filter(([, colours]) => colours > 100).length >= 3", seconds=120)
+    until(page, f"{coloured}.filter(([greys]) => greys > 1).length === 10", seconds=60)
+    assert page.evaluate(f"{coloured}.filter(([, colours]) => colours > 100).length") == 3, page.evaluate(coloured)
+
+
+def test_a_segmentation_is_drawn_over_its_images(installation: Atrium, page: Page) -> None:
+    open_images(installation, page)
     assert page.evaluate(COLOURED) == 0
     page.dblclick('[data-cy="study-browser-thumbnail-no-image"]:has-text("SEG")')
     until(page, f"({COLOURED})() > 500", seconds=60)
@@ -241,8 +448,9 @@ def test_the_right_breast_hangs_left_whatever_the_description_says(installation:
     assert shown == ["View of RCC", "View of LCC", "View of RMLO", "View of LMLO"]
 
 
-def test_a_film_plays(installation: Atrium, page: Page) -> None:
-    viewer = open_study(installation, page, US)
+@pytest.mark.parametrize("study", [US, XA])
+def test_a_film_plays(installation: Atrium, page: Page, study: str) -> None:
+    viewer = open_study(installation, page, study)
     viewer.click('[data-cy="cine-player-play-pause"]')
     seen = set()
     for _ in range(60):

@@ -114,13 +114,13 @@
     state("failed", answer.error);
   };
 
-  const gone = () => {
+  const gone = (why = form().dataset.gone) => {
     isGone = true;
     document.getElementById("conflict").hidden = false;
     document.getElementById("conflict-text").hidden = true;
     document.getElementById("conflict-gone").hidden = false;
     for (const id of ["keep-mine", "take-theirs", "begin-signing", "signing"]) document.getElementById(id)?.setAttribute("hidden", "");
-    state("failed", form().dataset.gone);
+    state("failed", why);
   };
 
   // After a new sign-in in another window the old form token is refused.
@@ -132,11 +132,53 @@
     document.body.setAttribute("hx-headers", JSON.stringify({ "X-CSRFToken": fresh.value }));
   };
 
+  // The desk is open before its draft is: the first word begins it, and claims the case.
+  let beginning = null;
+  const begin = () => {
+    const draft = form();
+    if (!draft?.dataset.beginUrl) return Promise.resolve(!isGone);
+    beginning ||= fetch(draft.dataset.beginUrl, { method: "POST", body: new URLSearchParams({ csrfmiddlewaretoken: token() }), headers: { Accept: "application/json" } })
+      .then(async (response) => {
+        const answer = await response.json().catch(() => ({}));
+        if (response.status === 403) await renewToken();
+        if (response.status === 409) { gone(answer.error); return false; }
+        if (!response.ok) throw new Error(response.status);
+        localStorage.removeItem(draft.dataset.offlineName);
+        delete draft.dataset.beginUrl;
+        draft.dataset.offlineKey = answer.offline_key;
+        draft.dataset.offlineName = answer.offline_name;
+        draft.querySelector("[name=part]").value = answer.part;
+        document.getElementById("begin-report")?.remove();
+        document.getElementById("discard").hidden = false;
+        const status = document.getElementById("study-status");
+        if (status) status.innerHTML = answer.status;
+        if (dirty.size) await lockAway();
+        return true;
+      })
+      .finally(() => { beginning = null; });
+    return beginning;
+  };
+  const tryAgain = () => {
+    state("failed", form().dataset.failed);
+    timer = setTimeout(save, wait);
+    wait = Math.min(wait * 2, LONGEST_WAIT);
+  };
+
   const save = async () => {
     clearTimeout(timer);
     if (!form() || !dirty.size || newer || isGone) return;
     if (saving) await saving;
     if (!form() || !dirty.size || newer || isGone) return;
+    if (form().dataset.beginUrl) {
+      try {
+        if (!(await begin())) return;
+      } catch {
+        tryAgain();
+        return;
+      }
+      if (saving) await saving;
+      if (!dirty.size) return;
+    }
     const draft = form();
     const data = new URLSearchParams({ revision: draft.dataset.revision, part: draft.querySelector("[name=part]").value, csrfmiddlewaretoken: token() });
     const sent = new Map([...dirty].map((name) => [name, texts(name)]));
@@ -165,11 +207,7 @@
           throw new Error(answer.error || response.status);
         }
       })
-      .catch(() => {
-        state("failed", draft.dataset.failed);
-        timer = setTimeout(save, wait);
-        wait = Math.min(wait * 2, LONGEST_WAIT);
-      })
+      .catch(tryAgain)
       .finally(() => { saving = null; });
     await saving;
   };
@@ -198,9 +236,10 @@
   // What changes the draft waits until what's typed is saved.
   document.addEventListener("htmx:confirm", (event) => {
     const element = event.target;
-    if (!form() || !(dirty.size || saving) || !element.closest?.("#draft") || element.id === "discard") return;
+    if (!form() || !(dirty.size || saving || form().dataset.beginUrl) || !element.closest?.("#draft") || element.id === "discard") return;
+    if (element.id === "show-history" && form().dataset.beginUrl && !dirty.size) return;
     event.preventDefault();
-    save().then(() => { if (!dirty.size) event.detail.issueRequest(true); });
+    begin().then((isBegun) => (isBegun ? save() : null)).then(() => { if (!dirty.size && !isGone) event.detail.issueRequest(true); }).catch(tryAgain);
   });
   // The revision of the last save goes with every request, also one that waited for it.
   document.addEventListener("htmx:configRequest", (event) => {
@@ -270,6 +309,10 @@
     if (button?.dataset.passkey) proveByPasskey(button);
     if (!button || !form()) return;
     if (button.id === "begin-signing") beginSigning();
+    if (button.id === "begin-report") {
+      (entries().find((entry) => entry.matches("textarea") && !entry.value) || entries()[0])?.focus();
+      begin().catch(() => state("failed", form().dataset.failed));
+    }
     if ("go" in button.dataset) entries(button.dataset.go)[0]?.focus();
     if (newer && (button.id === "keep-mine" || button.id === "take-theirs")) {
       if (newer.is_held_by_other) {
@@ -314,7 +357,8 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id !== "report-panel") return;
     arrive();
-    if (!form()) return;
+    // One who only looks keeps the keys of the page.
+    if (!form() || form().dataset.beginUrl) return;
     const first = entries().find((entry) => entry.matches("textarea") && !entry.value) || entries()[0];
     (document.getElementById("signing")?.hidden === false ? document.querySelector("#signing input:not([type=hidden])") : first)?.focus({ preventScroll: true });
   });

@@ -17,7 +17,7 @@ from accounts.models import User
 from accounts.reauthentication import ways_of
 from studies.models import Study
 from studies.reading import claim_of
-from studies.reports import critical, selectors
+from studies.reports import critical, drafts, selectors
 from studies.reports.checks import checks_of
 from studies.reports.history import section_changes
 from studies.reports.models import PreliminarySignature, ReportPart
@@ -42,13 +42,21 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
     preliminary = selectors.preliminary_of(study)
     if parts or preliminary:
         selectors.record_reading(principal, study)
+    standing = [part for part in parts if not part.is_retracted]
     draft = selectors.open_draft_of(study) if may_write else None
+    claim = claim_of(study) if may_write else None
+    is_held = claim is not None and (principal.user is None or claim.holder.pk != principal.user.pk)
+    # Words can be typed as soon as the case is open; the draft is begun, and the case claimed, by the first of them.
+    is_unbegun = may_write and draft is None and not standing and not is_held
+    if is_unbegun:
+        draft = drafts.blank_draft(study=study, principal=principal)
     context: dict[str, Any] = {
         "study": study,
         "parts": parts,
-        "standing": [part for part in parts if not part.is_retracted],
+        "standing": standing,
         "preliminary": preliminary,
         "draft": draft,
+        "is_unbegun": is_unbegun,
         "is_own": draft is not None and principal.user is not None and draft.author_id == principal.user.pk,
         "may_write": may_write,
         "may_sign": may_write and principal.may(Capability.REPORT_SIGN, study.site_id),
@@ -58,16 +66,15 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
         context["recipients"] = critical.recipients_for(study)
         context["deadlines"] = critical.deadlines_of(study)
         context["ways"] = ways_of(principal.user)
-        claim = claim_of(study)
-        context["claim"] = claim if claim is not None and claim.holder.pk != principal.user.pk else None
+        context["claim"] = claim if is_held else None
     if draft is not None and principal.user is not None and context["is_own"]:
         context |= {
             "fields": desk_sections(draft.outline, draft.values),
-            "checks": checks_of(draft),
+            "checks": [] if is_unbegun else checks_of(draft),
             "templates": templates_for(study, principal) if draft.kind == ReportPart.Kind.REPORT else [],
             "macros": macros_by_trigger(principal, study.site_id),
             "spellings": {s.heard: s.written for s in principal.user.report_spellings.all()},
-            "offline_key": _offline_key(principal.user, draft),
+            **offline_names(principal.user, study, draft),
             "comparison_offer": selectors.comparison_text(study, principal),
             "dictation": settings.ATRIUM.dictation,
             "language": draft.template.language if draft.template is not None else "",
@@ -120,7 +127,12 @@ def _field(section: Section, field: Field, values: Mapping[str, Any]) -> dict[st
     }
 
 
-def _offline_key(user: User, draft: ReportPart) -> str:
-    """Give the key with which a browser locks words that it couldn't send: only this person's session gets it."""
-    message = f"offline words {user.pk} {user.password} {draft.pk}".encode()
-    return base64.b64encode(hmac.new(settings.SECRET_KEY.encode(), message, hashlib.sha256).digest()).decode()
+def offline_names(user: User, study: Study, draft: ReportPart) -> dict[str, str]:
+    """Give under which name, and locked with which key, a browser keeps words that it couldn't send.
+
+    Only this person's session gets the key.
+    """
+    what = str(draft.pk) if draft.pk else f"new-{study.pk}"
+    message = f"offline words {user.pk} {user.password} {what}".encode()
+    key = hmac.new(settings.SECRET_KEY.encode(), message, hashlib.sha256).digest()
+    return {"offline_name": f"atrium.draft.{user.pk}.{what}", "offline_key": base64.b64encode(key).decode()}

@@ -59,15 +59,28 @@ def open_draft(*, study: Study, principal: Principal) -> ReportPart:
     parts = list(report.parts.select_related("retraction"))
     if any(not part.is_retracted for part in parts):
         raise ReportAlreadySigned
+    draft = _blank(study, report, principal)
+    draft.ordinal = len(parts) + 1
+    set_status(study, Study.Status.IN_READING, user_of(principal))
+    return _new_draft(draft, principal, draft.values)
+
+
+def blank_draft(*, study: Study, principal: Principal) -> ReportPart:
+    """Give what ``open_draft`` would begin with, unsaved: the desk is there before a case is taken."""
+    return _blank(study, Report(study=study), principal)
+
+
+def _blank(study: Study, report: Report, principal: Principal) -> ReportPart:
     template = template_for(study, principal)
-    draft = ReportPart(report=report, kind=ReportPart.Kind.REPORT, ordinal=len(parts) + 1, template=template)
-    values = draft.outline.defaults()
+    draft = ReportPart(
+        report=report, kind=ReportPart.Kind.REPORT, ordinal=1, template=template, author=user_of(principal)
+    )
+    draft.values = draft.outline.defaults()
     order = Order.objects.filter(study=study).exclude(indication="").order_by("-pk").first()
     section = draft.outline.section_of_role("indication")
     if order is not None and section is not None and section.running_text is not None:
-        values[section.running_text.id] = cleaned_text(order.indication)
-    set_status(study, Study.Status.IN_READING, user_of(principal))
-    return _new_draft(draft, principal, values)
+        draft.values[section.running_text.id] = cleaned_text(order.indication)
+    return draft
 
 
 @transaction.atomic

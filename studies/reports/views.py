@@ -8,21 +8,24 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.capabilities import Capability
+from accounts.principals import Principal
 from accounts.reauthentication import Credential, passkey_challenge
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
+from portal.templatetags.portal_tags import status_badge
 from studies.access import visible_study
 from studies.errors import ClaimHeldByOther
 from studies.models import Study
 from studies.reading import claim_study
 from studies.reports import critical, drafts, selectors, signing
 from studies.reports.checks import checks_of
+from studies.reports.desk import offline_names, panel_context, tracked_changes
 from studies.reports.desk import panel as render_panel
-from studies.reports.desk import panel_context, tracked_changes
 from studies.reports.distribution import current_pdf
 from studies.reports.errors import (
     ChecksFailed,
@@ -160,6 +163,8 @@ def start(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     """Open the draft of the report, or of an addendum when one is signed; the case is claimed with it."""
     study = study_of(request, study_instance_uid)
     principal = principal_of(request)
+    if request.headers.get("Accept") == "application/json":
+        return _begin(study, principal)
     try:
         drafts.require(principal, Capability.REPORT_WRITE, study)
         claim_study(study=study, principal=principal, take_over="take_over" in request.POST)
@@ -172,6 +177,26 @@ def start(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     except ReportError as error:
         return render_panel(request, study, error=error.text)
     return render_panel(request, study_of(request, study_instance_uid))
+
+
+def _begin(study: Study, principal: Principal) -> JsonResponse:
+    """Begin the draft of a desk that is open already: its window goes on with the words that it holds."""
+    try:
+        user = drafts.user_of(principal)
+        drafts.require(principal, Capability.REPORT_WRITE, study)
+        claim_study(study=study, principal=principal)
+        draft = drafts.open_draft(study=study, principal=principal)
+        if draft.author_id != user.pk:
+            raise DraftHeldByOther(draft)
+    except ClaimHeldByOther as error:
+        text = _("%(name)s has this case open.") % {"name": error.holder}
+        return JsonResponse({"error": text}, status=409)
+    except ReportError as error:
+        return JsonResponse({"error": error.text}, status=409)
+    study.refresh_from_db(fields=["status"])
+    return JsonResponse(
+        {"part": draft.pk, "status": status_badge(study.status), **offline_names(user, study, draft)}, status=201
+    )
 
 
 def _entered(request: HttpRequest, draft: ReportPart) -> dict[str, Value]:

@@ -402,7 +402,8 @@ def test_pet_is_fused_with_ct(installation: Atrium, page: Page) -> None:
       let colours = 0;
       for (let i = 0; i < data.length; i += 4) {
         greys.add(data[i]);
-        if (Math.max(data[i], data[i + 1], data[i + 2]) - Math.min(data[i], data[i + 1], data[i + 2]) > 60) colours += 1;
+        const parts = data.slice(i, i + 3);
+        if (Math.max(...parts) - Math.min(...parts) > 60) colours += 1;
       }
       return [greys.size, colours];
     })"""

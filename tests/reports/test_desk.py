@@ -199,3 +199,36 @@ def test_the_browser_spells_in_the_templates_language(north: Any, ingest_files: 
     areas = re.findall(r'<textarea class="form-control section entry"[^>]*>', page)
     assert areas
     assert all('spellcheck="true"' in area and 'lang="de-CH"' in area for area in areas)
+
+
+@pytest.fixture
+def study(north: Any, ingest_files: Any) -> Study:
+    ingest_files(north, make_instance(StudyInstanceUID=UID))
+    return Study.objects.get()
+
+
+def test_the_desk_is_there_before_its_draft_and_looking_begins_none(study: Study, client_of: Any) -> None:
+    browser = client_of("radiologist")
+    page = browser.get(f"{DESK}/panel/").content.decode()
+    assert 'data-begin-url="' in page
+    assert 'id="section-findings"' in page
+    assert not ReportPart.objects.exists()
+    study.refresh_from_db()
+    assert (study.status, study.claimed_by) == (Study.Status.ARRIVED, None)
+
+
+def test_the_first_word_begins_the_draft_and_claims_the_case(study: Study, client_of: Any) -> None:
+    headers = {"Accept": "application/json"}
+    browser = client_of("radiologist")
+    answer = browser.post(f"{DESK}/start/", headers=headers)
+    assert answer.status_code == 201
+    part = ReportPart.objects.get()
+    assert answer.json()["part"] == part.pk
+    assert "In reading" in answer.json()["status"]
+    assert write(browser, findings="typed", part=part.pk).status_code == 200
+    # Another window that was open meanwhile goes on with the same draft, and overwrites nothing unknowingly.
+    assert browser.post(f"{DESK}/start/", headers=headers).json()["part"] == part.pk
+    assert write(browser, findings="otherwise", part=part.pk).status_code == 409
+    refused = client_of("resident").post(f"{DESK}/start/", headers=headers)
+    assert refused.status_code == 409
+    assert "has this case open" in refused.json()["error"]

@@ -1,7 +1,7 @@
 """``make bench``: measures Atrium beside Orthanc and prints ratios.
 
-``python -m benchmarks`` runs the data plane and the viewer; a name runs one of plane, viewer, dimse, queries and
-worklist, with ``--help`` for its options. Machines are noisy: ratios and CPU time count, not figures.
+``python -m benchmarks`` runs the data plane and the viewer; a name runs one of plane, viewer, case, dimse, queries
+and worklist, with ``--help`` for its options. Machines are noisy: ratios and CPU time count, not figures.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ os.environ.setdefault("ATRIUM_DATA", tempfile.mkdtemp(prefix="atrium-bench-setti
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 django.setup()
 
-from benchmarks import dimse, plane, queries, viewer, worklist  # noqa: E402  settings come first
+from benchmarks import case, dimse, plane, queries, viewer, worklist  # noqa: E402  settings come first
 
 SECTIONS = {
     "plane": plane.main,
     "viewer": viewer.main,
+    "case": case.main,
     "dimse": dimse.main,
     "queries": queries.main,
     "worklist": worklist.main,

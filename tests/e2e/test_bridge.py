@@ -63,6 +63,12 @@ def search(atrium: Atrium, path: str) -> list[dict[str, dict[str, list[str]]]]:
     return answer.json() if answer.status_code == 200 else []
 
 
+def prior_of(atrium: Atrium, study: str) -> str:
+    """Give the Study Instance UID of the patient's other CT."""
+    found = search(atrium, "/studies?PatientName=Lind*&StudyDescription=CT*")
+    return next(uid for one in found if (uid := one["0020000D"]["Value"][0]) != study)
+
+
 def measure(page: Page, viewport: int = 0) -> None:
     """Draw a length in the left viewport, or another one, as a hand with a mouse does."""
     viewer = viewer_of(page)
@@ -78,6 +84,25 @@ def measure(page: Page, viewport: int = 0) -> None:
     page.mouse.move(x, y + 5, steps=4)
     page.mouse.move(x + 40, y + 10, steps=4)
     page.mouse.up()
+
+
+def test_one_key_in_the_worklist_opens_images_and_a_report_to_type_in(
+    installation: Atrium, browser: Browser, study: str
+) -> None:
+    prior = prior_of(installation, study)
+    with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
+        page.goto(f"{installation.url}/worklist/?q=lindqvist")
+        page.locator(f".row-link[href*='{prior}']").focus()
+        page.keyboard.press("Enter")
+        page.fill("#draft #section-findings", "Typed while the images load.")
+        assert page.is_visible("#viewer-wait"), "the words wait for no image"
+        viewer_of(page)
+        assert page.input_value("#section-findings") == "Typed while the images load."
+        page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
+        page.wait_for_selector("#study-status:has-text('In reading')")
+        page.reload()
+        page.wait_for_selector("#draft #section-findings")
+        assert page.input_value("#section-findings") == "Typed while the images load."
 
 
 def test_a_measurement_becomes_words_then_an_sr_and_comes_back(
@@ -138,11 +163,7 @@ def test_a_measurement_becomes_words_then_an_sr_and_comes_back(
 def test_a_measurement_on_the_prior_arrives_as_of_its_day_and_is_kept_in_the_prior(
     installation: Atrium, browser: Browser, study: str
 ) -> None:
-    prior = next(
-        uid
-        for found in search(installation, "/studies?PatientName=Lind*&StudyDescription=CT*")
-        if (uid := found["0020000D"]["Value"][0]) != study
-    )
+    prior = prior_of(installation, study)
     before = len(search(installation, f"/studies/{study}/series?Modality=SR"))
     with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
         page.goto(f"{installation.url}/studies/{study}/")

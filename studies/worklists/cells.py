@@ -179,7 +179,7 @@ def _referrer(row: Row, view: View) -> str:
 
 
 def _site(row: Row, view: View) -> str:
-    return _cell(view, "site", _clipped(row.site, "clip-sm"))
+    return _cell(view, "site", _clipped(row.site, "clip-sm"), "col-site")
 
 
 def _status(row: Row, view: View) -> str:
@@ -196,8 +196,8 @@ def _status(row: Row, view: View) -> str:
             f' <span class="holder" data-claimed-until="{until.isoformat()}" title="{title}">'
             f"{words.lock}<span>{name}</span></span>"
         )
-    marks = (words.conflict if row.has_conflict else "") + (words.cold if row.tier == Study.Tier.COLD else "")
-    return f"<td>{content}{marks}</td>"
+    content += (words.conflict if row.has_conflict else "") + (words.cold if row.tier == Study.Tier.COLD else "")
+    return f'<td><span class="status-line">{content}</span></td>'
 
 
 def _study(row: Row, view: View) -> str:

@@ -36,7 +36,7 @@ COLUMNS = {
         Column("reader", _("Reader"), css="col-text"),
         Column("images", _("Images"), "images", "num"),
         Column("arrival", _("Arrived"), "arrival", "num"),
-        Column("site", _("Site"), "site", "col-text"),
+        Column("site", _("Site"), "site", "col-text col-site"),
     )
 }
 USUAL = ("patient", "status", "priority", "clock", "date", "modality", "study", "born", "reader", "patient_id", "site")

@@ -86,6 +86,7 @@ def worklist(request: HttpRequest) -> HttpResponse:
     context = {
         **_rows_context(principal, window, preference, query, order),
         **_list_context(principal, query, order, shown, is_short=is_short),
+        "has_usual_columns": not preference.columns,
         "count": count,
         "count_shown": selectors.number(count),
     }

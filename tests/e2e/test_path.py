@@ -70,7 +70,6 @@ def test_the_whole_path(installation: Atrium, browser: Browser, study: str, tmp_
 def _radiologist_reads_and_signs(atrium: Atrium, browser: Browser, study: str) -> None:
     with signed_in(browser, atrium, "radiologist", color_scheme="dark") as page:
         page.wait_for_selector("a.row-link")
-        picture(page, "worklist")
         page.fill("input[name=q]", "lindq")
         page.wait_for_url("**q=lindq**")
         page.click("a.row-link")

@@ -6,7 +6,10 @@ one first and then in the other, so that it never fails because of a move (:mod:
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -29,6 +32,8 @@ from studies.models import Instance, Study
 CHUNK = 1 << 18
 ITEM_HEADER = 8
 HASHED = 1 << 22
+# Of the hot tier's disk: it's for what arrives, not for what is brought back.
+LEAST_FREE = 0.05
 ALIASES = {Study.Tier.HOT: "objects", Study.Tier.COLD: "cold"}
 
 
@@ -54,6 +59,15 @@ def require_cold_tier() -> None:
         raise TierUnavailable from error
     if not answers:
         raise TierUnavailable
+
+
+def require_room(tier: Study.Tier, length: int) -> None:
+    """Ask whether so many bytes leave a tier in a folder room for what arrives. Raises OSError (ENOSPC)."""
+    storage = _storage(ALIASES[tier])
+    if isinstance(storage, DurableFileSystemStorage) and Path(storage.location).is_dir():
+        disk = shutil.disk_usage(storage.location)
+        if disk.free - length < disk.total * LEAST_FREE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _storage(alias: str = "objects") -> DurableFileSystemStorage | RangedS3Storage:

@@ -15,7 +15,7 @@ from accounts.capabilities import Capability
 from accounts.gates import capability_required, principal_of
 from accounts.models import Site
 from accounts.principals import Principal
-from studies.access import sites_where, visible_study
+from studies.access import sites_where, studies_visible_to, visible_study
 from studies.archive import objects, tier_policies, tiers
 from studies.archive.errors import MoveRefused, MoveUnderWay, NotAuthorised
 from studies.archive.models import TierFigure, TierMove
@@ -28,7 +28,14 @@ may_manage = capability_required(Capability.STORAGE_MANAGE)
 
 def _moves(principal: Principal) -> QuerySet[TierMove]:
     sites = sites_where(principal, Capability.STORAGE_MANAGE)
-    return TierMove.objects.filter(study__site__in=sites).select_related("study__site", "requested_by")
+    return TierMove.objects.filter(study__site__in=sites).select_related("study", "requested_by")
+
+
+def _shown(moves: QuerySet[TierMove], principal: Principal) -> list[tuple[TierMove, bool]]:
+    """Give the moves, each with whether the person may see whose study it is: who keeps a storage needn't."""
+    found = list(moves)
+    seen = set(studies_visible_to(principal).filter(pk__in=[m.study_id for m in found]).values_list("pk", flat=True))
+    return [(move, move.study_id in seen) for move in found]
 
 
 @require_GET
@@ -40,10 +47,12 @@ def storage(request: HttpRequest) -> HttpResponse:
     moves = _moves(principal)
     context: dict[str, Any] = {
         "has_cold_tier": objects.has_cold_tier(),
-        "open_moves": moves.filter(status__in=tiers.OPEN).order_by("-status", "-tier", "due_at")[:MOST_SHOWN],
+        "open_moves": _shown(
+            moves.filter(status__in=tiers.OPEN).order_by("-status", "-tier", "due_at")[:MOST_SHOWN], principal
+        ),
         "open_count": moves.filter(status__in=tiers.OPEN).count(),
-        "failed_moves": moves.filter(status=TierMove.Status.FAILED).order_by("-pk")[:MOST_SHOWN],
-        "done_moves": moves.filter(status=TierMove.Status.DONE).order_by("-pk")[:LATEST],
+        "failed_moves": _shown(moves.filter(status=TierMove.Status.FAILED).order_by("-pk")[:MOST_SHOWN], principal),
+        "done_moves": _shown(moves.filter(status=TierMove.Status.DONE).order_by("-pk")[:LATEST], principal),
     }
     if request.htmx:  # type: ignore[attr-defined]
         return _private(render(request, "archive/_tier_moves.html", context))

@@ -188,6 +188,10 @@ def _take() -> TierMove | None:
     if len(alive) >= MOST_AT_ONCE:
         return None
     dead = [m for m in running if m not in alive]
+    for one in dead:
+        if one.attempts >= MOST_ATTEMPTS:  # it may be what its workers die of
+            _note_failure(one, _("The worker died in the middle of it, again and again."), is_final=True)
+    dead = [m for m in dead if m.attempts < MOST_ATTEMPTS]
     waiting = TierMove.objects.select_for_update(skip_locked=True).filter(status=Status.QUEUED, due_at__lte=now)
     # In descending order "hot" comes first: somebody waits for what is brought back.
     move = dead[0] if dead else waiting.order_by("-tier", "due_at", "pk").first()
@@ -246,6 +250,8 @@ def _move(move: TierMove, copied: dict[str, _Object]) -> None:
     while True:
         waiting = [one for one in _objects_of(move.study_id) if one.key not in copied]
         lease.note(total_objects=len(copied) + len(waiting))
+        if target == Study.Tier.HOT:
+            objects.require_room(target, sum(one.length for one in waiting))
         for batch in _batches(waiting):
             lease.renew()
             _copy(batch, source, target, lease)

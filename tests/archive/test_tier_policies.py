@@ -174,6 +174,12 @@ def test_policies_are_for_who_manages_the_sites_storage(
     assert "North Hospital" in page
     assert "South Hospital" not in page
     assert "sites that have decided nothing" not in page
+    # Who keeps the storage needn't see patients.
+    study = old(PatientName="Secret^Sam", PatientID="S1")
+    move(study, COLD)
+    page = browser.get(reverse("storage")).content.decode()
+    assert study.study_instance_uid in page
+    assert "SECRET" not in page
 
 
 def test_opening_or_retrieving_brings_a_study_back_and_is_served_meanwhile(old: Any, client_of: ClientOf) -> None:

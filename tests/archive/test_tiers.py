@@ -291,6 +291,29 @@ def test_a_folder_that_is_not_mounted_is_not_made(folders: None, study: Study, t
     assert lies() == {"hot"}
 
 
+def test_what_is_brought_back_leaves_room_for_what_arrives(
+    folders: None, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move(study, COLD)
+    with monkeypatch.context() as context:
+        context.setattr(objects, "LEAST_FREE", 1.0)
+        failed = move(study, HOT)
+    assert (failed.status, study.tier) == ("queued", COLD)
+    assert "no room" in failed.error
+    assert lies() == {"cold"}
+    assert_all_is_there()
+
+
+def test_a_move_that_its_workers_die_of_is_given_up(folders: None, study: Study) -> None:
+    asked = tiers.to_cold(study)
+    assert asked is not None
+    dead = {"status": "running", "lease": "elsewhere:1:x", "leased_until": timezone.now() - timedelta(seconds=1)}
+    TierMove.objects.update(attempts=tiers.MOST_ATTEMPTS, **dead)
+    assert not tiers.work_off()
+    asked.refresh_from_db()
+    assert (asked.status, lies()) == ("failed", {"hot"})
+
+
 def test_a_rotten_object_is_not_moved_and_the_failure_is_final(folders: None, study: Study, tmp_path: Path) -> None:
     rotten = sorted((tmp_path / "objects").rglob("*.dcm"))[0]
     content = bytearray(rotten.read_bytes())

@@ -89,6 +89,9 @@ INDEX = """<!doctype html>
 # What OHIF's index.html does in inline scripts, which our policy forbids.
 BOOT = """window.PUBLIC_URL = "/viewer/";
 window.browserImportFunction = (name) => import(name);
+// OHIF's libraries keep language and log level also in cookies, which nobody needs, and for each that a script reads or
+// sets while it starts V8 reads megabytes of script again, to name the place.
+Object.defineProperty(document, "cookie", { get: () => "", set: () => {} });
 // Of OHIF's modes, the one that the address names: each brings extensions of its own.
 window.atriumModes = (modes) => {
   const named = { viewer: "@ohif/mode-longitudinal", tmtv: "@ohif/mode-tmtv" }[location.pathname.split("/")[2]];

@@ -15,6 +15,7 @@
   const words = new Map();
   const pending = new Map();
   let lastFindings = null;
+  const isPhone = window.matchMedia("(width < 640px)");
   let isInWindow = sessionStorage.getItem("atrium.images") === "window";
 
   const place = () => {
@@ -23,7 +24,8 @@
     frame.hidden = isInWindow;
     wait.hidden = isInWindow;
     if (isInWindow) frame.removeAttribute("src");
-    else if (!frame.getAttribute("src")) frame.src = address;
+    // A phone has room for the words or the images: its images open by their own button.
+    else if (!isPhone.matches && !frame.getAttribute("src")) frame.src = address;
   };
   const openWindow = () => {
     isInWindow = true;

@@ -50,6 +50,15 @@ def test_who_must_know_is_told_at_once_and_by_an_email_that_names_nobody(
     assert send_due_emails() == 0
 
 
+def test_it_is_acknowledged_where_the_report_is_read_by_those_who_must(flagged: CriticalResult, client_of: Any) -> None:
+    button = f"/reports/critical/{flagged.pk}/acknowledge/".encode()
+    assert button in client_of("referrer").get(f"{DESK}/panel/").content
+    assert button in client_of("referrer").get(f"{DESK}/").content
+    assert button not in client_of("radiologist").get(f"{DESK}/panel/").content
+    client_of("referrer").post(button.decode())
+    assert button not in client_of("referrer").get(f"{DESK}/").content
+
+
 def test_acknowledging_closes_it_with_who_and_when(flagged: CriticalResult, client_of: Any) -> None:
     assert client_of("referrer").post(f"/reports/critical/{flagged.pk}/acknowledge/").status_code == 302
     flagged.refresh_from_db()

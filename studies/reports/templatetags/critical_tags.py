@@ -7,7 +7,8 @@ from typing import Any
 from django import template
 from django.utils import timezone
 
-from studies.reports.critical import open_critical_results
+from studies.reports.critical import may_acknowledge, open_critical_results
+from studies.reports.models import CriticalResult
 
 register = template.Library()
 
@@ -17,3 +18,9 @@ def open_criticals(context: dict[str, Any]) -> dict[str, int]:
     """Give how many of the person's critical results wait for acknowledgement, and how many of them are late."""
     results = open_critical_results(context["request"].principal)
     return {"waiting": results.count(), "late": results.filter(due_at__lt=timezone.now()).count()}
+
+
+@register.simple_tag(takes_context=True)
+def waits_for_me(context: dict[str, Any], result: CriticalResult) -> bool:
+    """Say whether the result is open and the person is one of those who must acknowledge it."""
+    return result.is_open and may_acknowledge(context["request"].principal, result)

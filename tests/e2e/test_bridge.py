@@ -128,6 +128,7 @@ def test_a_measurement_becomes_words_then_an_sr_and_comes_back(
         page.wait_for_selector("#findings-note:has-text('saved in the study')")
         page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
         words = page.input_value("#section-findings")
+        assert {cookie["name"] for cookie in page.context.cookies()} == {"atrium_session", "csrftoken"}
     assert len(search(installation, f"/studies/{study}/series?Modality=SR")) == 1
     assert len(search(installation, f"/studies/{study}/series?Modality=KO")) == 1
     assert len(search(installation, f"/studies/{study}/series?Modality=PR")) == 1

@@ -72,6 +72,18 @@ def test_scripts_are_as_short_as_they_can_be(built: Path) -> None:
     assert list(built.rglob("*.LEGAL.txt"))
 
 
+def test_every_module_is_compiled_while_its_script_comes(built: Path) -> None:
+    for path in built.rglob("*.bundle.*.js"):
+        assert not re.search(r"[{,]\d+\(\w+(,\w+)*\)\{", path.read_text()), path.name
+    assert next(built.rglob("app.bundle.*.js")).read_text().count(":(function(") > 700
+
+
+def test_a_script_that_is_not_as_expected_ends_the_build(tmp_path: Path) -> None:
+    (tmp_path / "app.bundle.0.js").write_text("another OHIF")
+    with pytest.raises(build.BuildFailed, match="expected"):
+        build.hasten(tmp_path, "app.bundle.0.js")
+
+
 def test_modules_are_found_where_the_entry_script_loads_them() -> None:
     entry = """
   if (module === "@ohif/extension-default") {

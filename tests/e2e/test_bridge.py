@@ -221,3 +221,40 @@ def test_the_images_move_to_a_window_of_their_own_and_stay_connected(
         until(page, f"document.querySelectorAll('#findings img').length === {before + 1}")
         page.click("#images-back")
         viewer_of(page)
+
+
+def test_the_same_label_on_study_and_prior_becomes_one_sentence_that_tells_the_growth(
+    installation: Atrium, browser: Browser, study: str
+) -> None:
+    """Told to the desk as the bridge in OHIF tells it; that OHIF tells it so is seen above."""
+    prior = prior_of(installation, study)
+
+    def measured(page: Page, uid: str, of: str, value: float) -> None:
+        sop = search(installation, f"/studies/{of}/instances?Modality=CT&limit=1")[0]["00080018"]["Value"][0]
+        told = {"from": "viewer", "type": "measurement", "action": "updated", "uid": uid, "label": "Nodule"}
+        values = [{"name": "length", "value": value, "unit": "mm"}]
+        page.evaluate(
+            "told => new BroadcastChannel(`atrium.desk.${sessionStorage.getItem('atrium.desk')}`).postMessage(told)",
+            {**told, "study": of, "sop": sop, "frame": 1, "values": values},
+        )
+
+    with signed_in(browser, installation, "radiologist") as page:
+        page.goto(f"{installation.url}/studies/{study}/")
+        page.wait_for_selector("#draft, #addendum-reason")
+        if page.locator("#addendum-reason").count():
+            page.fill("#addendum-reason", "Growth.")
+            page.click("text=Write an addendum")
+        words = "document.querySelector('#draft #section-findings').value"
+        page.fill("#draft #section-findings", "Before.")
+        measured(page, "p", prior, 12)
+        until(page, f"/^Before.\\nPrior [-\\d]{{10}}: Nodule: 12.0 mm [^\\n]*$/.test({words})")
+        measured(page, "n", study, 14)
+        one = "Before.\\nNodule: 14.0 mm [^\\n]*; prior 12.0 mm [^\\n]*, \\+2.0 mm \\(\\+17 %\\)."
+        until(page, f"/^{one}$/.test({words})")
+        measured(page, "p", prior, 10)
+        until(page, f"/prior 10.0 mm [^\\n]*, \\+4.0 mm \\(\\+40 %\\).$/.test({words})")
+        # What a person has rewritten stays as it is.
+        page.fill("#draft #section-findings", "It grew.")
+        measured(page, "p", prior, 9)
+        page.wait_for_selector("#findings .is-prior:has-text('9.0 mm')")
+        assert page.input_value("#draft #section-findings") == "It grew."

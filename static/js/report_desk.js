@@ -50,7 +50,7 @@
   const showConditions = () => atriumConditions(form());
 
   // Words that couldn't be sent yet lie encrypted in this browser; only this person's session is given the key.
-  const cryptoKey = () => crypto.subtle.importKey("raw", Uint8Array.from(atob(form().dataset.offlineKey), (c) => c.charCodeAt(0)), "AES-GCM", false, ["encrypt", "decrypt"]);
+  const cryptoKey = (text = form().dataset.offlineKey) => crypto.subtle.importKey("raw", Uint8Array.from(atob(text), (c) => c.charCodeAt(0)), "AES-GCM", false, ["encrypt", "decrypt"]);
   const base64 = (bytes) => btoa(String.fromCharCode(...bytes));
   const lockAway = async () => {
     clearTimeout(lockTimer);
@@ -71,12 +71,17 @@
     if (!dirty.size) localStorage.removeItem(name);
   };
   const unlock = async () => {
+    const { offlineName, offlineKey, beforeName, beforeKey } = form()?.dataset || {};
+    if (beforeName) await unlockOne(beforeName, beforeKey);
+    if (offlineName && form()?.dataset.offlineName === offlineName) await unlockOne(offlineName, offlineKey);
+  };
+  const unlockOne = async (keptName, key) => {
     const draft = form();
-    const kept = draft && globalThis.crypto?.subtle ? localStorage.getItem(draft.dataset.offlineName) : null;
+    const kept = draft && globalThis.crypto?.subtle ? localStorage.getItem(keptName) : null;
     if (!kept) return;
     try {
       const [nonce, locked] = kept.split(".").map((part) => Uint8Array.from(atob(part), (c) => c.charCodeAt(0)));
-      const words = JSON.parse(new TextDecoder().decode(await crypto.subtle.decrypt({ name: "AES-GCM", iv: nonce }, await cryptoKey(), locked)));
+      const words = JSON.parse(new TextDecoder().decode(await crypto.subtle.decrypt({ name: "AES-GCM", iv: nonce }, await cryptoKey(key), locked)));
       let isNew = false;
       for (const [name, values] of Object.entries(words.values)) {
         if (!entries(name).length || JSON.stringify(texts(name)) === JSON.stringify(values)) continue;
@@ -84,13 +89,17 @@
         dirty.add(name);
         isNew = true;
       }
-      if (!isNew) { localStorage.removeItem(draft.dataset.offlineName); return; }
+      if (!isNew) { localStorage.removeItem(keptName); return; }
       // Against the revision that they were typed on, so that what others wrote since is noticed.
       revision(words.revision);
       state("saving", draft.dataset.recovered);
+      if (keptName !== draft.dataset.offlineName) {
+        await lockAway();
+        localStorage.removeItem(keptName);
+      }
       save();
     } catch {
-      localStorage.removeItem(draft.dataset.offlineName);
+      localStorage.removeItem(keptName);
     }
   };
 
@@ -137,13 +146,13 @@
   const begin = () => {
     const draft = form();
     if (!draft?.dataset.beginUrl) return Promise.resolve(!isGone);
-    beginning ||= fetch(draft.dataset.beginUrl, { method: "POST", body: new URLSearchParams({ csrfmiddlewaretoken: token() }), headers: { Accept: "application/json" } })
+    beginning ||= fetch(draft.dataset.beginUrl, { method: "POST", keepalive: true, body: new URLSearchParams({ csrfmiddlewaretoken: token() }), headers: { Accept: "application/json" } })
       .then(async (response) => {
         const answer = await response.json().catch(() => ({}));
         if (response.status === 403) await renewToken();
         if (response.status === 409) { gone(answer.error); return false; }
         if (!response.ok) throw new Error(response.status);
-        localStorage.removeItem(draft.dataset.offlineName);
+        const before = draft.dataset.offlineName;
         delete draft.dataset.beginUrl;
         draft.dataset.offlineKey = answer.offline_key;
         draft.dataset.offlineName = answer.offline_name;
@@ -152,7 +161,8 @@
         document.getElementById("discard").hidden = false;
         const status = document.getElementById("study-status");
         if (status) status.innerHTML = answer.status;
-        if (dirty.size) await lockAway();
+        await lockAway();
+        localStorage.removeItem(before);
         return true;
       })
       .finally(() => { beginning = null; });

@@ -75,6 +75,8 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
             "macros": macros_by_trigger(principal, study.site_id),
             "spellings": {s.heard: s.written for s in principal.user.report_spellings.all()},
             **offline_names(principal.user, study, draft),
+            # Words from before the window heard that its draft was begun.
+            "offline_before": _offline(principal.user, f"new-{study.pk}"),
             "comparison_offer": selectors.comparison_text(study, principal),
             "dictation": settings.ATRIUM.dictation,
             "language": draft.template.language if draft.template is not None else "",
@@ -132,7 +134,10 @@ def offline_names(user: User, study: Study, draft: ReportPart) -> dict[str, str]
 
     Only this person's session gets the key.
     """
-    what = str(draft.pk) if draft.pk else f"new-{study.pk}"
+    return _offline(user, str(draft.pk) if draft.pk else f"new-{study.pk}")
+
+
+def _offline(user: User, what: str) -> dict[str, str]:
     message = f"offline words {user.pk} {user.password} {what}".encode()
     key = hmac.new(settings.SECRET_KEY.encode(), message, hashlib.sha256).digest()
     return {"offline_name": f"atrium.draft.{user.pk}.{what}", "offline_key": base64.b64encode(key).decode()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.e2e.browser import chromium, needs_chromium, signed_in
 from tests.factories import PASSWORD, make_instance
@@ -91,6 +91,29 @@ def test_words_typed_without_a_network_are_there_again(installation: Atrium, bro
         assert page.evaluate("() => Object.keys(localStorage).filter(k => k.startsWith('atrium.draft')).length") == 0
         page.reload()
         assert page.input_value("#section-impression") == "typed on the train"
+
+
+def test_words_typed_before_the_draft_was_heard_to_be_begun_are_there_again(
+    installation: Atrium, browser: Browser, desk: str
+) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        page.goto(desk)
+
+        def answer_lost(route: Route) -> None:
+            route.fetch()
+            route.abort()
+
+        page.route("**/start/", answer_lost)
+        page.fill("#section-findings", "the first words")
+        page.wait_for_selector("#save-state[data-state=failed]")
+        page.close(run_before_unload=False)
+        again = page.context.new_page()
+        again.goto(desk)
+        again.wait_for_selector(SAVED)
+        assert again.input_value("#section-findings") == "the first words"
+        again.reload()
+        assert again.input_value("#section-findings") == "the first words"
+        assert again.evaluate("() => Object.keys(localStorage).filter(k => k.startsWith('atrium.draft')).length") == 0
 
 
 def test_words_typed_while_the_server_is_dead_survive_a_closed_page(

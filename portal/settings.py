@@ -244,7 +244,7 @@ CELERY_BEAT_SCHEDULE = {
     "remove-objects": {"task": "studies.archive.tasks.remove_objects", "schedule": 60.0},
     "build-metadata": {"task": "studies.archive.tasks.build_metadata", "schedule": 5.0, "options": {"expires": 5}},
     "move-tiers": {"task": "studies.archive.tasks.propose_moves", "schedule": 60.0},
-    "count-tiers": {"task": "studies.archive.tasks.count_tiers", "schedule": 900.0},
+    "count-tiers": {"task": "studies.archive.tasks.count_tiers", "schedule": 3600.0},
     "draw-peer-reviews": {"task": "studies.peer_review.tasks.sample", "schedule": 3600.0},
     "close-viewing": {"task": "portal.audit.tasks.close_viewing", "schedule": 60.0},
     "settle-studies": {"task": "studies.tasks.settle_studies", "schedule": 5.0},

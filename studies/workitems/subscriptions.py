@@ -11,7 +11,7 @@ from accounts.models import Site
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
-from studies.workitems.errors import InappropriateAction, InvalidWorkitem, NotAuthorised, NotSubscribed
+from studies.workitems.errors import InappropriateAction, InvalidWorkitem, NoSuchWorkitem, NotAuthorised, NotSubscribed
 from studies.workitems.matching import condition
 from studies.workitems.models import Subscription, Workitem
 from studies.workitems.reports import report_state
@@ -23,9 +23,12 @@ _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x
 def subscribe(*, workitem: Workitem, ae_title: str, principal: Principal, deletion_lock: bool = False) -> None:
     """Tell the AE of everything that happens to a workitem, its present state first; again changes the lock only.
 
-    Raises NotAuthorised, InvalidWorkitem for what is no AE title.
+    Raises NotAuthorised, InvalidWorkitem for what is no AE title, NoSuchWorkitem when it has just been removed.
     """
     _check(principal, workitem.site_id, ae_title)
+    # Retention waits for us and sees the lock, or we for it and find nothing.
+    if Workitem.objects.select_for_update().filter(pk=workitem.pk).first() is None:
+        raise NoSuchWorkitem
     _, is_new = Subscription.objects.update_or_create(
         workitem=workitem, ae_title=ae_title, defaults={"site_id": workitem.site_id, "deletion_lock": deletion_lock}
     )

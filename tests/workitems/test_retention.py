@@ -12,6 +12,7 @@ from django.utils import timezone
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from studies.workitems import services, subscriptions
+from studies.workitems.errors import NoSuchWorkitem
 from studies.workitems.models import EventReport, Subscription, Workitem
 from studies.workitems.retention import remove_done_workitems
 from tests.factories import principal_of
@@ -88,3 +89,13 @@ def test_a_global_lock_holds_each_workitem_and_not_the_worklist(
     assert remove_done_workitems(now=in_days(10_000)) == 0
     subscriptions.unsubscribe(workitem=completed, ae_title="ARCHIVE", principal=technologist)
     assert remove_done_workitems(now=in_days(10_000)) == 1
+
+
+def test_who_asks_for_a_lock_as_the_workitem_goes_is_told_that_it_is_gone(
+    completed: Workitem, technologist: Principal
+) -> None:
+    found = Workitem.objects.get(pk=completed.pk)
+    assert remove_done_workitems(now=in_days(settings.ATRIUM.workitem_days + 1)) == 1
+    with pytest.raises(NoSuchWorkitem):
+        subscriptions.subscribe(workitem=found, ae_title="WATCHER", principal=technologist, deletion_lock=True)
+    assert not Subscription.objects.exists()

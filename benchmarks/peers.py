@@ -91,6 +91,7 @@ def _wait_for(port: int) -> None:
 
 # CPU seconds in a second, of a peer that does nothing but wait.
 IDLE = 0.05
+QUIET_SECONDS = 6
 
 
 @contextmanager
@@ -157,11 +158,16 @@ def nginx(folder: Path, servers: str) -> Iterator[int]:
 
 
 def settle(peer: Peer) -> None:
-    """Wait until the peer has done what it does after the last request, a minute at most."""
+    """Wait until the peer has done what it does after the last request, a minute at most.
+
+    Atrium lets a series rest for three seconds before it builds its metadata, so one quiet second says nothing.
+    """
+    quiet = 0
     for _ in range(60):
         cpu = peer.cpu_seconds()
         time.sleep(1)
-        if peer.cpu_seconds() - cpu < IDLE:
+        quiet = quiet + 1 if peer.cpu_seconds() - cpu < IDLE else 0
+        if quiet == QUIET_SECONDS:
             return
 
 

@@ -40,7 +40,7 @@ def handle(name: str) -> Callable[[Handler], Handler]:
     return register
 
 
-def emit(name: str, **payload: int | str) -> DomainEvent:
+def emit(name: str, **payload: int | str | list[list[str]]) -> DomainEvent:
     """Put an event in the outbox, in the caller's transaction; it's delivered after the commit, also after a crash."""
     event = DomainEvent.objects.create(name=name, payload=payload, due_at=timezone.now())
     transaction.on_commit(_wake, robust=True)

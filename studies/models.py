@@ -363,7 +363,7 @@ class DomainEvent(models.Model):
     """The outbox: what happened in one room and concerns another, kept until delivered."""
 
     name = models.CharField(max_length=60)
-    payload = models.JSONField(default=dict, help_text="Row ids, never patient data.")
+    payload = models.JSONField(default=dict, help_text="Row ids and UIDs, never patient data.")
     created_at = models.DateTimeField(auto_now_add=True)
     due_at = models.DateTimeField()
     attempts = models.PositiveSmallIntegerField(default=0)

@@ -22,6 +22,7 @@ from studies.models import Instance, Series, Study
 
 # Longer than a sender's batch takes from being placed to being indexed.
 GRACE = timedelta(minutes=10)
+MOST_IN_ONE_EVENT = 1000
 REPORTED = {Study.Status.PRELIMINARY, Study.Status.FINAL, Study.Status.ADDENDED}
 
 
@@ -39,13 +40,18 @@ def delete_instances(*, study: Study, instances: QuerySet[Instance], principal: 
         raise DeletionRefused("The study has a signed report; what it rests on must stay.")
     doomed = Instance.objects.filter(series__study=study, pk__in=instances.values("pk"))
     series_ids = set(doomed.values_list("series_id", flat=True))
-    keys = set(doomed.values_list("object_key", flat=True))
-    count = doomed.count()
+    named = list(
+        doomed.order_by("series_id", "pk").values_list(
+            "object_key", "sop_instance_uid", "sop_class_uid", "series__series_instance_uid"
+        )
+    )
+    count = len(named)
     details: dict[str, Any] = {"what": "deleted", "instances": count, "series": len(series_ids)}
     uid, site_id = study.study_instance_uid, study.site_id
     due_at = timezone.now() + GRACE
     ObjectRemoval.objects.bulk_create(
-        (ObjectRemoval(object_key=key, due_at=due_at) for key in sorted(keys)), ignore_conflicts=True
+        (ObjectRemoval(object_key=key, sop_instance_uid=of, due_at=due_at) for key, of, *_ in sorted(named)),
+        ignore_conflicts=True,
     )
     doomed.delete()
     Series.objects.filter(pk__in=series_ids).exclude(Exists(Instance.objects.filter(series=OuterRef("pk")))).delete()
@@ -59,6 +65,14 @@ def delete_instances(*, study: Study, instances: QuerySet[Instance], principal: 
         except ProtectedError as error:
             raise DeletionRefused("A report belongs to the study.") from error
         events.emit("study.deleted", study_instance_uid=uid, site=site_id)
+    gone = list(dict.fromkeys((series, sop_class, of) for _, of, sop_class, series in named))
+    for start in range(0, len(gone), MOST_IN_ONE_EVENT):
+        events.emit(
+            "instances.deleted",
+            study_instance_uid=uid,
+            site=site_id,
+            instances=[list(one) for one in gone[start : start + MOST_IN_ONE_EVENT]],
+        )
     record(
         AuditEvent.Action.CHANGE,
         principal=principal,
@@ -88,7 +102,8 @@ def remove_objects(*, now: datetime | None = None) -> int:
             removal = ObjectRemoval.objects.select_for_update().filter(pk=pk).first()
             if removal is None:
                 continue
-            if not Instance.objects.filter(object_key=removal.object_key).exists():
+            same = Instance.objects.filter(sop_instance_uid=removal.sop_instance_uid, object_key=removal.object_key)
+            if not same.exists():
                 objects.remove(removal.object_key)
                 removed += 1
             removal.delete()

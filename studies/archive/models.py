@@ -72,6 +72,9 @@ class ObjectRemoval(models.Model):
     """An object whose instance was deleted and that storage still holds, to be removed once it's surely unused."""
 
     object_key = models.CharField(max_length=400, unique=True)
+    sop_instance_uid = models.CharField(
+        max_length=UID_LENGTH, help_text="Whose it was: instances are found by it, not by the key."
+    )
     due_at = models.DateTimeField()
 
     class Meta:

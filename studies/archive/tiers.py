@@ -425,8 +425,13 @@ def _have_strays_removed(copied: Collection[_Object]) -> None:
     every = list(copied)
     for start in range(0, len(every), 500):
         some = every[start : start + 500]
-        strays = {one.key for one in some} - set(_naming(some).values_list("object_key", flat=True))
+        named = set(_naming(some).values_list("object_key", flat=True))
         due_at = timezone.now() + GRACE
         ObjectRemoval.objects.bulk_create(
-            (ObjectRemoval(object_key=key, due_at=due_at) for key in sorted(strays)), ignore_conflicts=True
+            (
+                ObjectRemoval(object_key=one.key, sop_instance_uid=min(one.sop_instance_uids), due_at=due_at)
+                for one in sorted(some, key=lambda one: one.key)
+                if one.key not in named
+            ),
+            ignore_conflicts=True,
         )

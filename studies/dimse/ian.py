@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError, transaction
 from django.db.models import Q, QuerySet
@@ -35,7 +37,7 @@ from studies.models import Instance, Study
 
 logger = logging.getLogger("atrium.dimse")
 INVALID_VALUE, DUPLICATE, MISSING_ATTRIBUTE = 0x0106, 0x0111, 0x0120
-DUE = "availability.due"
+DUE, GONE = "availability.due", "availability.gone"
 Answer = tuple[int | Dataset, Dataset | None]
 
 
@@ -99,12 +101,24 @@ def notify_nodes(payload: dict[str, Any]) -> None:
     study = Study.objects.filter(pk=payload["study"]).first()
     if study is None or not _told_of(study).exists():
         return
-    wanting = Node.objects.filter(
-        site_id=study.site_id, wants_availability_notification=True, is_active=True, kind=Node.Kind.DIMSE
+    for node in _wanting(study.site_id):
+        events.emit(DUE, study=study.pk, node=node.pk)
+
+
+@events.handle("instances.deleted")
+def notify_nodes_of_deletion(payload: dict[str, Any]) -> None:
+    """Put a notification of what was deleted in the outbox for each node that wants one."""
+    for node in _wanting(payload["site"]):
+        events.emit(
+            GONE, node=node.pk, study_instance_uid=payload["study_instance_uid"], instances=payload["instances"]
+        )
+
+
+def _wanting(site_id: int) -> list[Node]:
+    nodes = Node.objects.filter(
+        site_id=site_id, wants_availability_notification=True, is_active=True, kind=Node.Kind.DIMSE
     )
-    for node in wanting:
-        if node.can_be_called:
-            events.emit(DUE, study=study.pk, node=node.pk)
+    return [node for node in nodes if node.can_be_called]
 
 
 @events.handle(DUE)
@@ -114,11 +128,44 @@ def send_notice(payload: dict[str, Any]) -> None:
     node = Node.objects.filter(pk=payload["node"], is_active=True).first()
     if study is None or node is None:
         return
+    _send(node, notice_of(study, node))
+
+
+@events.handle(GONE)
+def send_notice_of_deletion(payload: dict[str, Any]) -> None:
+    """Tell a node that instances, each by (series, class, instance), are gone. Raises NodeError for a later attempt."""
+    node = Node.objects.filter(pk=payload["node"], is_active=True).first()
+    if node is None:
+        return
+    here = Instance.objects.filter(
+        series__study__site=node.site_id, series__study__study_instance_uid=payload["study_instance_uid"]
+    ).filter(sop_instance_uid__in=[uid for _, _, uid in payload["instances"]])
+    # What was sent again meanwhile is told of when it has settled.
+    back = set(here.values_list("sop_instance_uid", flat=True))
+    gone = [
+        Told(series, sop_class, uid, "UNAVAILABLE")
+        for series, sop_class, uid in payload["instances"]
+        if uid not in back
+    ]
+    if gone:
+        _send(node, _notice(payload["study_instance_uid"], gone, node))
+
+
+def _send(node: Node, notice: Dataset) -> None:
     with associated(node, [build_context(InstanceAvailabilityNotification)]) as association:
-        answer, _ = association.send_n_create(notice_of(study, node), InstanceAvailabilityNotification, generate_uid())
+        answer, _ = association.send_n_create(notice, InstanceAvailabilityNotification, generate_uid())
     code = answer.get("Status")
     if code not in {SUCCESS, DUPLICATE}:
         raise NodeRefuses("The node doesn't take the notification.")
+
+
+class Told(NamedTuple):
+    """An instance as a notification names it."""
+
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    availability: str
 
 
 def _told_of(study: Study) -> QuerySet[Instance]:
@@ -128,23 +175,36 @@ def _told_of(study: Study) -> QuerySet[Instance]:
 
 def notice_of(study: Study, node: Node) -> Dataset:
     """Give the notification of a study's instances (PS3.4 Table R.3.2-1); what is rejected is unavailable."""
+    available = AVAILABILITY[study.tier]
+    rows = _told_of(study).order_by("series_id", "instance_number", "pk").select_related("series")
+    told = (
+        Told(
+            i.series.series_instance_uid,
+            i.sop_class_uid,
+            i.sop_instance_uid,
+            available if i.is_current else "UNAVAILABLE",
+        )
+        for i in rows.iterator(chunk_size=1000)
+    )
+    return _notice(study.study_instance_uid, told, node)
+
+
+def _notice(study_instance_uid: str, told: Iterable[Told], node: Node) -> Dataset:
+    """Give a notification of instances that come series by series."""
     notice = Dataset()
     notice.ReferencedPerformedProcedureStepSequence = []
-    notice.StudyInstanceUID = study.study_instance_uid
+    notice.StudyInstanceUID = study_instance_uid
     notice.ReferencedSeriesSequence = []
-    instances = _told_of(study).select_related("series")
-    uid = ""
-    for instance in instances.order_by("series_id", "instance_number", "pk").iterator(chunk_size=1000):
-        if instance.series.series_instance_uid != uid:
-            uid = instance.series.series_instance_uid
-            series = Dataset()
-            series.SeriesInstanceUID = uid
-            series.ReferencedSOPSequence = []
-            notice.ReferencedSeriesSequence.append(series)
-        reference = Dataset()
-        reference.ReferencedSOPClassUID = instance.sop_class_uid
-        reference.ReferencedSOPInstanceUID = instance.sop_instance_uid
-        reference.InstanceAvailability = AVAILABILITY[study.tier] if instance.is_current else "UNAVAILABLE"
-        reference.RetrieveAETitle = our_title(node)
-        series.ReferencedSOPSequence.append(reference)
+    for series_instance_uid, instances in groupby(told, key=lambda one: one.series_instance_uid):
+        series = Dataset()
+        series.SeriesInstanceUID = series_instance_uid
+        series.ReferencedSOPSequence = []
+        for one in instances:
+            reference = Dataset()
+            reference.ReferencedSOPClassUID = one.sop_class_uid
+            reference.ReferencedSOPInstanceUID = one.sop_instance_uid
+            reference.InstanceAvailability = one.availability
+            reference.RetrieveAETitle = our_title(node)
+            series.ReferencedSOPSequence.append(reference)
+        notice.ReferencedSeriesSequence.append(series)
     return notice

@@ -97,7 +97,10 @@ def test_what_comes_again_meanwhile_keeps_its_object(
 
 
 def test_an_object_that_an_instance_names_is_never_removed(study: Study) -> None:
-    ObjectRemoval.objects.create(object_key=Instance.objects.all()[0].object_key, due_at=timezone.now())
+    one = Instance.objects.all()[0]
+    ObjectRemoval.objects.create(
+        object_key=one.object_key, sop_instance_uid=one.sop_instance_uid, due_at=timezone.now()
+    )
     assert deletion.remove_objects() == 0
     assert not ObjectRemoval.objects.exists()
 

@@ -23,6 +23,7 @@ from pynetdicom.sop_class import (
 )
 
 from studies import events
+from studies.archive.deletion import delete_instances
 from studies.archive import rejection
 from studies.archive.rejection import Reason
 from studies.arrival import settle_studies
@@ -314,6 +315,28 @@ def test_a_settled_study_is_told_to_the_nodes_that_want_it(north: Any, ingest_fi
     reference = notice.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert (reference.InstanceAvailability, reference.RetrieveAETitle) == ("ONLINE", "ATRIUM")
     assert not DomainEvent.objects.filter(name="availability.due", delivered_at__isnull=True).exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+def test_nodes_are_told_what_was_deleted_but_not_what_came_back(north: Any, people: Any, ingest_files: Any) -> None:
+    uids = {"StudyInstanceUID": "1.2.9", "SeriesInstanceUID": "1.2.9.1"}
+    files = [make_instance(**uids, SOPInstanceUID=f"1.2.9.1.{n}", InstanceNumber=n) for n in (1, 2, 3)]
+    ingest_files(north, *files)
+    notices: list[Dataset] = []
+    with subscriber([], notices) as port:
+        Node.objects.create(
+            ae_title="WATCHER", site=north, host="127.0.0.1", port=port, wants_availability_notification=True
+        )
+        delete_instances(
+            study=Study.objects.get(), instances=Instance.objects.all(), principal=principal_of(people["admin"])
+        )
+        ingest_files(north, files[2])
+        events.deliver_due()
+    (notice,) = notices
+    (series,) = notice.ReferencedSeriesSequence
+    told = {r.ReferencedSOPInstanceUID: r.InstanceAvailability for r in series.ReferencedSOPSequence}
+    assert told == {"1.2.9.1.1": "UNAVAILABLE", "1.2.9.1.2": "UNAVAILABLE"}
 
 
 @pytest.mark.django_db

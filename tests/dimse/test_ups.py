@@ -23,8 +23,8 @@ from pynetdicom.sop_class import (
 )
 
 from studies import events
-from studies.archive.deletion import delete_instances
 from studies.archive import rejection
+from studies.archive.deletion import delete_instances
 from studies.archive.rejection import Reason
 from studies.arrival import settle_studies
 from studies.dimse.models import Node

@@ -273,6 +273,18 @@ const atriumBridge = (csrfToken) => {
     shownStudies();
   };
 
+  // The desk's keys work while the images have the focus: its letters, which are OHIF's here, together with Alt.
+  const deskKey = (event) => {
+    const { key, ctrlKey, altKey, shiftKey } = event;
+    if (event.isComposing || event.metaKey || event.target.matches?.("input, textarea, select")) return;
+    const isLetter = altKey && !ctrlKey && key.length === 1;
+    if (!isLetter && !["F2", "F7", "F9", "?"].includes(key) && !(ctrlKey && key === "Enter")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (isLetter && key === "k") keyImage();
+    else tell("key", { key, ctrlKey, shiftKey, altKey: isLetter && /[1-9]/.test(key) });
+  };
+
   return {
     id: "atrium.bridge",
     preRegistration({ servicesManager, commandsManager, extensionManager }) {
@@ -288,9 +300,7 @@ const atriumBridge = (csrfToken) => {
       hangingProtocolService.subscribe(hangingProtocolService.EVENTS.PROTOCOL_CHANGED, rememberProtocol);
       // The event doesn't bubble, but it is captured on its way down.
       document.addEventListener("CORNERSTONE_IMAGE_RENDERED", onRendered, true);
-      document.addEventListener("keydown", (event) => {
-        if (event.key === "k" && event.altKey) { event.preventDefault(); keyImage(); }
-      });
+      document.addEventListener("keydown", deskKey, true);
       if (channel) channel.onmessage = ({ data }) => { if (data?.from === "desk") obey[data.type]?.(data); };
       tell("ready", { hasRendered });
     },

@@ -203,6 +203,27 @@ def test_a_measurement_on_the_prior_arrives_as_of_its_day_and_is_kept_in_the_pri
     assert named == [prior], "its evidence is the study of the images"
 
 
+def test_the_desks_keys_work_while_the_images_have_the_focus(
+    installation: Atrium, browser: Browser, study: str
+) -> None:
+    with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
+        page.goto(f"{installation.url}/studies/{study}/")
+        viewer = viewer_of(page)
+        page.wait_for_selector("#draft #section-findings")
+        pane = viewer.locator("[data-cy=viewport-pane]").first
+        pane.click()
+        page.keyboard.press("?")
+        page.wait_for_selector("#key-help[open]")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#key-help:not([open])", state="attached")
+        pane.click()
+        page.keyboard.press("Alt+1")
+        until(page, "document.activeElement.dataset.shortcut === '1'")
+        pane.click()
+        page.keyboard.press("Alt+h")
+        page.wait_for_selector("#preview h2:has-text('Versions')")
+
+
 def test_the_images_move_to_a_window_of_their_own_and_stay_connected(
     installation: Atrium, browser: Browser, study: str
 ) -> None:

@@ -5,7 +5,8 @@
     routerBasename: "/viewer",
     extensions: [atriumBridge("__CSRF_TOKEN__")],
     modes: [],
-    customizationService: [{ "ohif.tours": { $set: [] } }],
+    // Angiography and fluoroscopy are films, too.
+    customizationService: [{ "ohif.tours": { $set: [] }, autoCineModalities: { $set: ["OT", "US", "XA", "RF"] } }],
     showStudyList: false,
     whiteLabeling: {
       createLogoComponentFn: (React) => React.createElement("span", { className: "text-white text-lg px-2" }, "Atrium"),

@@ -209,19 +209,15 @@ def test_the_desks_keys_work_while_the_images_have_the_focus(
     with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
         page.goto(f"{installation.url}/studies/{study}/")
         viewer = viewer_of(page)
-        page.wait_for_selector("#draft #section-findings")
-        pane = viewer.locator("[data-cy=viewport-pane]").first
-        pane.click()
+        page.wait_for_selector("#draft, #addendum-reason")
+        viewer.evaluate("window.focus()")
         page.keyboard.press("?")
-        page.wait_for_selector("#key-help[open]")
+        page.wait_for_selector("#key-help[open] :text('from within the images')")
         page.keyboard.press("Escape")
         page.wait_for_selector("#key-help:not([open])", state="attached")
-        pane.click()
-        page.keyboard.press("Alt+1")
-        until(page, "document.activeElement.dataset.shortcut === '1'")
-        pane.click()
-        page.keyboard.press("Alt+h")
-        page.wait_for_selector("#preview h2:has-text('Versions')")
+        viewer.evaluate("window.focus()")
+        page.keyboard.press("Alt+m")
+        page.wait_for_selector("#findings-note:not(:empty)")
 
 
 def test_the_images_move_to_a_window_of_their_own_and_stay_connected(
@@ -261,6 +257,7 @@ def test_the_same_label_on_study_and_prior_becomes_one_sentence_that_tells_the_g
 
     with signed_in(browser, installation, "radiologist") as page:
         page.goto(f"{installation.url}/studies/{study}/")
+        viewer_of(page)
         page.wait_for_selector("#draft, #addendum-reason")
         if page.locator("#addendum-reason").count():
             page.fill("#addendum-reason", "Growth.")

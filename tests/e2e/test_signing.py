@@ -230,7 +230,7 @@ def test_a_passkeys_answer_signs_once_and_only_for_its_owner(
 
 def test_an_answer_to_no_challenge_signs_nothing(installation: Named, browser: Browser, tmp_path: Path) -> None:
     desk = new_desk(installation, tmp_path, 2)
-    with signed_in(browser, installation, "resident") as page:
+    with signed_in(browser, installation, "radiologist") as page:
         authenticator(page)
         add_passkey(page)
         begin_signing(page, desk)

@@ -301,9 +301,9 @@
     event.stopImmediatePropagation();
     proveByPasskey(passkey, submitter);
   }, true);
-  // An answer counts once.
+  // An answer counts once; that the checks are asked for meanwhile doesn't use it up.
   document.addEventListener("htmx:afterRequest", (event) => {
-    const passkey = event.target.closest?.("form")?.elements.passkey;
+    const passkey = event.detail.requestConfig.verb !== "get" && event.target.closest?.("form")?.elements.passkey;
     if (passkey) passkey.value = "";
   });
 

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -116,8 +116,13 @@ def _alone() -> Iterator[None]:
     if connection.vendor != "sqlite":
         yield
         return
-    with (settings.ATRIUM.data / "ingest.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context((settings.ATRIUM.data / "ingest.lock").open("ab"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            # Without it SQLite's own waiting has to do.
+            logger.exception("ingest.lock can't be used")
         yield
 
 

@@ -86,6 +86,17 @@ def test_on_sqlite_a_sender_waits_for_another_process_that_commits(server: Atriu
     assert len(instances(server, headers, "1.8")) == 1
 
 
+def test_a_lock_that_cannot_be_opened_holds_no_sender_up(server: Atrium, headers: dict[str, str]) -> None:
+    lock = server.data / "ingest.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    try:
+        assert send(server, headers, make_instance(StudyInstanceUID="1.7")).status_code == 200
+    finally:
+        lock.rmdir()
+    assert len(instances(server, headers, "1.7")) == 1
+
+
 def test_a_sender_that_goes_loses_no_part_that_was_whole(server: Atrium, headers: dict[str, str]) -> None:
     body = message(make_instance(StudyInstanceUID="1.2"), make_instance(StudyInstanceUID="1.2"))
     head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {DICOM}\r\n"

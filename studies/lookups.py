@@ -54,6 +54,29 @@ class Has(Lookup):
         return f"{position}({column}, %s) > 0", (*column_params, str(self.rhs))
 
 
+def without_retrying(expression: str) -> str:
+    """Give the expression of wildcards (``matching.wildcards.pattern``) so that Python's ``re`` can't take for ever.
+
+    It would try each group again at any place: twenty stars keep a process busy for hours. PostgreSQL's own matching
+    doesn't go back, and doesn't know atomic groups.
+    """
+    return expression.replace("(?:", "(?>")
+
+
+@CharField.register_lookup
+class Fits(Lookup):
+    """``field__fits=pattern("D*E")``: a regular expression that wildcards were made into."""
+
+    lookup_name = "fits"
+    prepare_rhs = True
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        column, column_params = self.process_lhs(compiler, connection)
+        if connection.vendor == "postgresql":
+            return f"{column} ~ %s", (*column_params, str(self.rhs))
+        return f"{column} REGEXP %s", (*column_params, without_retrying(str(self.rhs)))
+
+
 class _ByteComparison(Lookup):
     """Compares by bytes, as SQLite does and, on PostgreSQL, an index with the operator class varchar_pattern_ops."""
 

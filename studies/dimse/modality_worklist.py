@@ -34,6 +34,7 @@ from studies.dimse.scp import (
     session_of,
     status,
 )
+from studies.lookups import without_retrying
 from studies.matching import InvalidKeyValue
 from studies.matching.moments import combined, date_range, time_range
 from studies.matching.wildcards import is_universal, pattern
@@ -249,9 +250,9 @@ def _matches(key: DataElement, element: DataElement) -> bool:
     if key.VR == "PN":
         wanted, value = searchable(wanted), searchable(value)
         names = (value, *value.split("="))
-        expression = pattern(wanted) + ("" if "*" in wanted else r"(\^.*)?")
+        expression = without_retrying(pattern(wanted)) + ("" if "*" in wanted else r"(\^.*)?")
         return any(re.fullmatch(expression, name, re.DOTALL) for name in names)
-    return any(re.fullmatch(pattern(one.strip()), value, re.DOTALL) for one in wanted.split("\\"))
+    return any(re.fullmatch(without_retrying(pattern(one.strip())), value, re.DOTALL) for one in wanted.split("\\"))
 
 
 def _time_matches(wanted: str, value: str) -> bool:

@@ -180,7 +180,7 @@ def _one_text(column: str, value: str) -> Q:
     if literal:
         cut &= Q(**{f"{column}__has": literal})
     if value != f"*{literal}*":
-        cut &= Q(**{f"{column}__regex": rf"(?s)\A{pattern(value)}\Z"})
+        cut &= Q(**{f"{column}__fits": rf"(?s)\A{pattern(value)}\Z"})
     return cut if start else walking_its_index(column, cut)
 
 
@@ -212,7 +212,7 @@ def _one_held(column: str, value: str) -> Q:
     if not has_wildcards(value):
         return Q(**{f"{column}__holds": value})
     expression = pattern(value, any_character=r"[^\\]")
-    return Q(**{f"{column}__regex": rf"(?s)(\A|\\){expression}(\\|\Z)"})
+    return Q(**{f"{column}__fits": rf"(?s)(\A|\\){expression}(\\|\Z)"})
 
 
 def _dates(column: str, value: str, options: Options) -> Q:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from django.db.models import BooleanField, F, Func, TextField
 from django.db.models.sql.compiler import SQLCompiler
 
+from studies.lookups import without_retrying
 from studies.matching.errors import InvalidKeyValue
 from studies.matching.keywords import tag_of, vr_of
 from studies.matching.letters import folded
@@ -52,7 +53,9 @@ class Fits:
     expression: str
 
     def sql(self, text: str, vendor: str) -> Sql:
-        return f"{text} {'~' if vendor == _POSTGRESQL else 'REGEXP'} %s", [self.expression]
+        if vendor == _POSTGRESQL:
+            return f"{text} ~ %s", [self.expression]
+        return f"{text} REGEXP %s", [without_retrying(self.expression)]
 
 
 @dataclass(frozen=True)

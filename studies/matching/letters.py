@@ -13,15 +13,11 @@ MARKS = "\u0300-\u036f"
 
 def folded(value: str) -> str:
     """Give the regular expression by which each letter of a searchable name matches itself in any case and mark."""
-    parts = []
-    for character in value:
-        if character in "*?":
-            parts.append(pattern(character))
-        elif character in letters():
-            parts.append(f"[{letters()[character]}][{MARKS}]*")
-        else:
-            parts.append(pattern(character))
-    return "".join(parts)
+    return pattern(value, literal=_folded_letter)
+
+
+def _folded_letter(character: str) -> str:
+    return f"[{letters()[character]}][{MARKS}]*" if character in letters() else pattern(character)
 
 
 @lru_cache(maxsize=1)

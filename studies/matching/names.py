@@ -121,7 +121,7 @@ def _first_group(column: str, wanted: str) -> Q:
     literal = longest_literal(wanted)
     if literal:
         cut &= Q(**{f"{column}__has": literal})
-    cut &= Q(**{f"{column}__regex": rf"(?s)\A{pattern(wanted, '[^=]')}(\^[^=]*)?(=.*)?\Z"})
+    cut &= Q(**{f"{column}__fits": rf"(?s)\A{pattern(wanted, '[^=]')}(\^[^=]*)?(=.*)?\Z"})
     return cut if start else walking_its_index(column, cut)
 
 
@@ -135,7 +135,7 @@ def _names_by_group(wanted: str, number: int | None = None) -> QuerySet[NameForm
     if not has_wildcards(wanted):
         forms = forms.filter(Q(form=wanted) | Q(form__prefix=f"{wanted}^"))
     elif wanted != f"{start}*":
-        forms = forms.filter(form__regex=rf"(?s)\A{pattern(wanted, '.')}(\^.*)?\Z")
+        forms = forms.filter(form__fits=rf"(?s)\A{pattern(wanted, '.')}(\^.*)?\Z")
     return forms
 
 

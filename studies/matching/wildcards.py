@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+
+# Stars and question marks in a row.
+_WILDCARDS = re.compile(r"[*?]+")
 
 
 def has_wildcards(value: str) -> bool:
@@ -25,10 +29,19 @@ def longest_literal(value: str) -> str:
     return max(re.split(r"[*?]+", value), key=len)
 
 
-def pattern(value: str, any_character: str = ".") -> str:
-    """Give the regular expression of a value with wildcards, without anchors; it means the same to both databases."""
-    value = re.sub(r"\*+", "*", value)
-    return "".join({"*": f"{any_character}*", "?": any_character}.get(c, _escaped(c)) for c in value)
+def pattern(value: str, any_character: str = ".", *, literal: Callable[[str], str] | None = None) -> str:
+    """Give the regular expression of a value with wildcards, without anchors; ``literal`` gives that of a character.
+
+    PostgreSQL takes it as it is, Python's ``re`` (and so SQLite) as ``lookups.without_retrying`` gives it. What stands
+    between two stars is a group: its first occurrence serves as well as any later one.
+    """
+    one = literal or _escaped
+    value = _WILDCARDS.sub(lambda run: "?" * run[0].count("?") + "*" * ("*" in run[0]), value)
+    first, *between = ("".join(any_character if c == "?" else one(c) for c in piece) for piece in value.split("*"))
+    if not between:
+        return first
+    last = between.pop()
+    return first + "".join(f"(?:{any_character}*?{piece})" for piece in between) + f"{any_character}*{last}"
 
 
 def _escaped(character: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db.models import Q
 
+from studies.matching.wildcards import pattern
 from studies.person_names import searchable
 from studies.workitems.attributes import SEQUENCE_PATHS
 from studies.workitems.errors import InvalidWorkitem
@@ -22,8 +23,7 @@ def _text(column: str, value: str) -> Q:
     if set(value) <= {"*"}:
         return Q()
     if "*" in value or "?" in value:
-        pattern = "".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in value)
-        return Q(**{f"{column}__regex": f"^{pattern}$"})
+        return Q(**{f"{column}__fits": rf"(?s)\A{pattern(value)}\Z"})
     alternatives = [v for v in value.split("\\") if v]
     return Q(**{f"{column}__in": alternatives}) if len(alternatives) > 1 else Q(**{column: value})
 
@@ -86,6 +86,8 @@ def _span(value: str) -> tuple[datetime, datetime]:
         raise InvalidWorkitem("A date and time is written YYYYMMDDHHMMSS.")
     year, month, day, hour, minute, second, fraction, zone = match.groups()
     try:
+        if not 1 < int(year) < 9999:
+            raise ValueError(year)
         first = datetime(
             int(year),
             int(month or 1),

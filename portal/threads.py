@@ -35,6 +35,8 @@ GATHERED = 1 << 18
 # How long a client may take for the next piece of a body before its thread is taken back.
 PATIENCE = 60.0
 MOST_STREAMS = 128
+# In bytes, of all of a request's headers together (RFC 6585 §5).
+LONGEST_HEADERS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -68,20 +70,21 @@ class RequestBody:
 
     async def _gather(self) -> tuple[bytes, bool]:
         pieces, size, more = [], 0, True
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while more and size < GATHERED and not self._is_gone:
+        deadline = self._loop.time() + PATIENCE
+        while more and size < GATHERED and not self._is_gone:
+            try:
+                async with asyncio.timeout_at(deadline):
                     message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        self._is_gone = True
-                        break
-                    piece = message.get("body", b"")
-                    pieces.append(piece)
-                    size += len(piece)
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            self._is_gone = True
-        # What came before the client went is given first.
+            except TimeoutError:
+                message = {"type": "http.disconnect"}
+            if message["type"] == "http.disconnect":
+                # What came before is given first.
+                self._is_gone = True
+                break
+            piece = message.get("body", b"")
+            pieces.append(piece)
+            size += len(piece)
+            more = message.get("more_body", False)
         if self._is_gone and not pieces:
             raise ClientGone("The client went away, or stopped sending, before its request was whole.")
         return b"".join(pieces), more
@@ -93,6 +96,11 @@ class RequestBody:
             self._ahead.set_result(await self._gather())
         except ClientGone as error:
             self._ahead.set_exception(error)
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether all of it has come, after :meth:`begin`."""
+        return self._ahead is not None and self._ahead.exception() is None and not self._ahead.result()[1]
 
     def _fetch(self) -> Future[tuple[bytes, bool]]:
         return asyncio.run_coroutine_threadsafe(self._gather(), self._loop)
@@ -168,10 +176,18 @@ class ThreadedDjango(BaseHandler):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEADERS:
+            await send({"type": "http.response.start", "status": 431, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
         body = RequestBody(receive, loop)
-        if scope["method"] not in {"GET", "HEAD"} and not _waits_for_leave(scope):
+        is_whole = scope["method"] in {"GET", "HEAD"}
+        if not is_whole and not _waits_for_leave(scope):
             await body.begin()
-        answer = await loop.run_in_executor(self.pool, self._answer, scope, body)
+            is_whole = body.is_whole
+        # Who sends piece by piece may stop at any: the threads of all others mustn't wait for that.
+        pool = self.pool if is_whole else self.streams
+        answer = await loop.run_in_executor(pool, self._answer, scope, body)
         if not isinstance(answer, Answer):
             await loop.run_in_executor(self.streams, _stream, answer, receive, send, loop)
             return

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange, ranges_of
+from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, LONGEST_REMEMBERED, MediaRange, ranges_of
 
 DICOM, DICOM_JSON, OCTETS = "application/dicom", "application/dicom+json", "application/octet-stream"
 AS_STORED = {"", "*"}
@@ -68,12 +68,16 @@ def frame_form(syntax: str, wanted: MediaRange, *, has_places: bool) -> tuple[st
     return None
 
 
-@lru_cache(1024)
 def stored_frame_form(syntax: str, accept: str, has_places: bool) -> str | None:
     """Give the content type of frames that an Accept header wants first, in one multipart message and as stored.
 
-    None when what it wants first, of what can be given, is anything else.
+    None when what it wants first, of what can be given, is anything else, or can't be told quickly.
     """
+    return _stored_frame_form(syntax, accept, has_places) if len(accept) <= LONGEST_REMEMBERED else None
+
+
+@lru_cache(1024)
+def _stored_frame_form(syntax: str, accept: str, has_places: bool) -> str | None:
     for wanted in ranges_of(accept):
         form = frame_form(syntax, wanted, has_places=has_places)
         if form is not None:

@@ -47,8 +47,12 @@ DEFAULT_SYNTAXES = {
     "image/jxl": "1.2.840.10008.1.2.4.110",
     "image/dicom-rle": "1.2.840.10008.1.2.5",
 }
-_RANGE = re.compile(r'\s*([^\s;,]+/[^\s;,]+|\*)\s*((?:;\s*[\w-]+\s*=\s*(?:"[^"]*"|[^;,]*)\s*)*)')
-_PARAMETER = re.compile(r';\s*([\w-]+)\s*=\s*(?:"([^"]*)"|([^;,]*))')
+# What stands between commas, and between semicolons, outside of quotes. Possessive: read in one go, however long.
+_MEMBER = re.compile(r'(?:[^",]|"[^"]*"?)++')
+_PIECE = re.compile(r'(?:[^";]|"[^"]*"?)++')
+_TYPE = re.compile(r"[^\s/]+/[^\s/]+|\*")
+# Longer headers aren't remembered: they're nobody's habit, and there may be many.
+LONGEST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,20 @@ def accepted(request: HttpRequest) -> list[MediaRange]:
     return list(ranges_of(request.GET.get("accept") or request.headers.get("Accept") or "*/*"))
 
 
-@lru_cache(1024)
 def ranges_of(text: str) -> tuple[MediaRange, ...]:
     """Give the members of an Accept header, the most wanted first."""
+    return _remembered(text) if len(text) <= LONGEST_REMEMBERED else _parsed(text)
+
+
+def _parsed(text: str) -> tuple[MediaRange, ...]:
     ranges = []
-    for match in _RANGE.finditer(text):
-        parameters = {
-            name.lower(): (quoted or plain).strip() for name, quoted, plain in _PARAMETER.findall(match[2] or "")
-        }
-        media_type = match[1].lower()
+    for member in _MEMBER.findall(text):
+        kind, *rest = _PIECE.findall(member) or [""]
+        if not _TYPE.fullmatch(kind.strip()):
+            continue
+        pairs = (piece.partition("=") for piece in rest)
+        parameters = {name.strip().lower(): value.strip().strip('"').strip() for name, _, value in pairs}
+        media_type = kind.strip().lower()
         is_multipart = media_type == "multipart/related"
         if is_multipart:
             media_type = parameters.get("type", "*/*").lower()
@@ -94,6 +103,9 @@ def ranges_of(text: str) -> tuple[MediaRange, ...]:
             )
         )
     return tuple(sorted((r for r in ranges if r.quality > 0), key=lambda r: -r.quality))
+
+
+_remembered = lru_cache(1024)(_parsed)
 
 
 def _quality(parameters: dict[str, str]) -> float:

@@ -9,6 +9,9 @@ from pydicom import Dataset
 from studies.archive.errors import NotRenderable
 
 PAGE_WIDTH = 1240
+OCTETS = "application/octet-stream"
+# What a document may be given as: the types of PS3.3 C.24.2, none of which a browser runs as a page of ours.
+MEDIA_TYPES = frozenset({"application/pdf", "text/xml", "model/stl", "model/obj", "model/mtl"})
 
 
 def document_of(dataset: Dataset) -> tuple[str, bytes] | None:
@@ -16,9 +19,14 @@ def document_of(dataset: Dataset) -> tuple[str, bytes] | None:
     document = dataset.get("EncapsulatedDocument")
     if not document:
         return None
-    media_type = str(dataset.get("MIMETypeOfEncapsulatedDocument") or "application/octet-stream").lower()
     length = dataset.get("EncapsulatedDocumentLength")
-    return media_type, bytes(document)[: int(length)] if length else bytes(document)
+    return media_type_of(dataset), bytes(document)[: length if isinstance(length, int) and length else None]
+
+
+def media_type_of(dataset: Dataset) -> str:
+    """Give the document's media type as far as it's one of DICOM's, else that of octets."""
+    media_type = str(dataset.get("MIMETypeOfEncapsulatedDocument") or "").lower().split(";")[0].strip()
+    return media_type if media_type in MEDIA_TYPES else OCTETS
 
 
 def first_page(pdf: bytes, size: tuple[int, int] | None) -> Image.Image:

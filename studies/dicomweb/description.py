@@ -61,6 +61,10 @@ def _metadata(what: str) -> Operation:
     return Operation("GET", f"Retrieve the metadata of {what}", ("accept",), gives=(JSON, RELATED_XML))
 
 
+def _bulk(what: str) -> Operation:
+    return Operation("GET", f"Retrieve {what}", ("accept",), gives=(RELATED_OCTETS,))
+
+
 def _picture(what: str) -> Operation:
     return Operation("GET", f"Retrieve {what} as a picture", _PICTURE, gives=PICTURES)
 
@@ -89,15 +93,21 @@ _STUDIES = (
     Resource("Studies", f"{_STUDY}/metadata", (_metadata("a study"),)),
     Resource("Studies", f"{_STUDY}/rendered", (_rendered("a study", RELATED_PICTURES),)),
     Resource("Studies", f"{_STUDY}/thumbnail", (_picture("a study, small,"),)),
+    Resource("Studies", f"{_STUDY}/bulkdata", (_bulk("all binary values of a study"),)),
+    Resource("Studies", f"{_STUDY}/pixeldata", (_bulk("the pixels of a study"),)),
     Resource("Studies", _SERIES, (_retrieve("a series"), _delete("a series"))),
     Resource("Studies", f"{_SERIES}/instances", (_search("a series' instances"),)),
     Resource("Studies", f"{_SERIES}/metadata", (_metadata("a series"),)),
     Resource("Studies", f"{_SERIES}/rendered", (_rendered("a series", RELATED_PICTURES),)),
     Resource("Studies", f"{_SERIES}/thumbnail", (_picture("a series, small,"),)),
+    Resource("Studies", f"{_SERIES}/bulkdata", (_bulk("all binary values of a series"),)),
+    Resource("Studies", f"{_SERIES}/pixeldata", (_bulk("the pixels of a series"),)),
     Resource("Studies", _INSTANCE, (_retrieve("an instance"), _delete("an instance"))),
     Resource("Studies", f"{_INSTANCE}/metadata", (_metadata("an instance"),)),
     Resource("Studies", f"{_INSTANCE}/rendered", (_rendered("an instance", *SHOWN),)),
     Resource("Studies", f"{_INSTANCE}/thumbnail", (_picture("an instance, small,"),)),
+    Resource("Studies", f"{_INSTANCE}/bulkdata", (_bulk("all binary values of an instance"),)),
+    Resource("Studies", f"{_INSTANCE}/pixeldata", (_bulk("the pixels of an instance"),)),
     Resource(
         "Studies",
         f"{_INSTANCE}/bulkdata/{{path}}",

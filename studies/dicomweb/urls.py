@@ -6,7 +6,17 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import path
 
-from studies.dicomweb import capabilities, non_patient, qido, rendered, stow, wado, wado_metadata, workitems
+from studies.dicomweb import (
+    capabilities,
+    non_patient,
+    qido,
+    rendered,
+    stow,
+    wado,
+    wado_bulk,
+    wado_metadata,
+    workitems,
+)
 from studies.dicomweb.delete import delete
 from studies.dicomweb.wado_uri import wado_uri
 
@@ -49,15 +59,21 @@ urlpatterns = [
     path(f"{STUDY}/metadata", wado_metadata.retrieve_study_metadata, name="dicomweb_study_metadata"),
     path(f"{STUDY}/rendered", rendered.retrieve_rendered_study, name="dicomweb_study_rendered"),
     path(f"{STUDY}/thumbnail", rendered.retrieve_thumbnail, name="dicomweb_study_thumbnail"),
+    path(f"{STUDY}/bulkdata", wado_bulk.retrieve_bulkdata_of, name="dicomweb_study_bulkdata"),
+    path(f"{STUDY}/pixeldata", wado_bulk.retrieve_pixeldata, name="dicomweb_study_pixeldata"),
     path(SERIES, series, name="dicomweb_series"),
     path(f"{SERIES}/instances", qido.search_instances, name="dicomweb_series_instances"),
     path(f"{SERIES}/metadata", wado_metadata.retrieve_series_metadata, name="dicomweb_series_metadata"),
     path(f"{SERIES}/rendered", rendered.retrieve_rendered_series, name="dicomweb_series_rendered"),
     path(f"{SERIES}/thumbnail", rendered.retrieve_thumbnail, name="dicomweb_series_thumbnail"),
+    path(f"{SERIES}/bulkdata", wado_bulk.retrieve_bulkdata_of, name="dicomweb_series_bulkdata"),
+    path(f"{SERIES}/pixeldata", wado_bulk.retrieve_pixeldata, name="dicomweb_series_pixeldata"),
     path(INSTANCE, instance, name="dicomweb_instance"),
     path(f"{INSTANCE}/metadata", wado_metadata.retrieve_instance_metadata, name="dicomweb_instance_metadata"),
     path(f"{INSTANCE}/rendered", rendered.retrieve_rendered, name="dicomweb_rendered"),
     path(f"{INSTANCE}/thumbnail", rendered.retrieve_thumbnail, name="dicomweb_thumbnail"),
+    path(f"{INSTANCE}/bulkdata", wado_bulk.retrieve_bulkdata_of, name="dicomweb_instance_bulkdata"),
+    path(f"{INSTANCE}/pixeldata", wado_bulk.retrieve_pixeldata, name="dicomweb_instance_pixeldata"),
     path(f"{INSTANCE}/bulkdata/<str:path>", wado_metadata.retrieve_bulkdata, name="dicomweb_bulkdata"),
     path(f"{INSTANCE}/frames/<str:frames>", wado.retrieve_frames, name="dicomweb_frames"),
     path(f"{INSTANCE}/frames/<str:frames>/rendered", rendered.retrieve_rendered, name="dicomweb_frame_rendered"),

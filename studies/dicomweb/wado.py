@@ -11,7 +11,6 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 from pydicom.uid import ExplicitVRLittleEndian
 
-from studies.archive import objects
 from studies.archive.errors import NotTranscodable
 from studies.archive.frames import Frames
 from studies.archive.transcoding import can_transcode, transcoded_file, transcoded_frame
@@ -204,17 +203,27 @@ def _pixels(
     """Give the pixels of each instance: one part of uncompressed samples, or one of each compressed frame."""
     content_type = f"{part_type}; transfer-syntax={target}"
     for instance in each_with_study(instances.filter(number_of_frames__gt=0), study):
-        address = request.build_absolute_uri(
-            f"/dicom-web/studies/{study.study_instance_uid}/series/{instance.series.series_instance_uid}"
-            f"/instances/{instance.sop_instance_uid}"
-        )
-        frames = Frames(instance)
-        if target == ExplicitVRLittleEndian:
-            content = (frames.little_endian(number) for number in range(1, len(frames) + 1))
-            yield Part(content_type, content, f"{address}/bulkdata/7FE00010")
-            continue
-        for number in range(1, len(frames) + 1):
-            yield Part(content_type, [transcoded_frame(frames, number, target)], f"{address}/frames/{number}")
+        yield from pixel_parts(instance, content_type, target, address_of(request, instance))
+
+
+def address_of(request: HttpRequest, instance: Instance) -> str:
+    """Give the address of an instance that knows its series and study."""
+    series = instance.series
+    return request.build_absolute_uri(
+        f"/dicom-web/studies/{series.study.study_instance_uid}/series/{series.series_instance_uid}"
+        f"/instances/{instance.sop_instance_uid}"
+    )
+
+
+def pixel_parts(instance: Instance, content_type: str, target: str, address: str) -> Iterator[Part]:
+    """Give an instance's pixels: one part of uncompressed samples, or one of each compressed frame."""
+    frames = Frames(instance)
+    if target == ExplicitVRLittleEndian:
+        content = (frames.little_endian(number) for number in range(1, len(frames) + 1))
+        yield Part(content_type, content, f"{address}/bulkdata/7FE00010")
+        return
+    for number in range(1, len(frames) + 1):
+        yield Part(content_type, [transcoded_frame(frames, number, target)], f"{address}/frames/{number}")
 
 
 @require_safe
@@ -239,7 +248,7 @@ def retrieve_frames(request: HttpRequest, frames: str, **uids: str) -> HttpRespo
 def _frames(
     request: HttpRequest, instance: Instance, frames: str, numbers: list[int], wanted: MediaRange
 ) -> HttpResponseBase | None:
-    form = _form_of_frames(instance, wanted)
+    form = form_of_frames(instance.transfer_syntax_uid, wanted)
     if form is None:
         return None
     content_type, target = form
@@ -266,10 +275,9 @@ def _frames(
     return validated(request, response, etag, is_immutable=True)
 
 
-def _form_of_frames(instance: Instance, wanted: MediaRange) -> tuple[str, str] | None:
+def form_of_frames(syntax: str, wanted: MediaRange) -> tuple[str, str] | None:
     """Give the content type of frames and their transfer syntax; None when the range can't be met."""
-    syntax = instance.transfer_syntax_uid
-    given = frame_form(syntax, wanted, has_places=objects.has_places(instance))
+    given = frame_form(syntax, wanted, has_places=True)
     if given is not None:
         return given[0], given[0].rpartition("=")[2]
     target = wanted.transfer_syntax

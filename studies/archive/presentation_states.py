@@ -23,6 +23,7 @@ PRESENTATION_STATES = {
 }
 INK = (255, 221, 87)
 LEAST_SIDE = 512
+MOST_ROOM = 4096
 Points = list[tuple[float, float]]
 
 
@@ -148,7 +149,7 @@ def _displayed_area(area: Dataset | None, image: Image.Image) -> tuple[int, int,
 
 def _room_for_lines(image: Image.Image) -> tuple[Image.Image, int]:
     """Enlarge a small picture by a whole number, so that lines and letters on it can be read."""
-    scale = max(-(-LEAST_SIDE // min(image.size)), 1)
+    scale = max(min(-(-LEAST_SIDE // min(image.size)), MOST_ROOM // max(image.size)), 1)
     image = image.convert("RGB")
     return (image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC), scale)
 

@@ -86,6 +86,8 @@ def picture(frames: Frames, frame: int, look: Look) -> Image.Image:
     if not len(frames):
         raise NotRenderable("The instance has no pixel data.")
     try:
+        if frames.form.rows * frames.form.columns > LARGEST_PICTURE:
+            raise NotRenderable("The frame is too large for a picture.")
         samples, form = frames.samples(frame)
         header = values_of_frame(frames.header, frame)
         image = _image(samples, form, header, look)
@@ -239,7 +241,9 @@ def placed(image: Image.Image, look: Look) -> Image.Image:
     if region is not None:
         width = region.width if region.width is not None else image.width - region.left
         height = region.height if region.height is not None else image.height - region.top
-        box = (region.left, region.top, region.left + width, region.top + height)
+        # What lies beyond the picture would be black, and cost memory without bound.
+        right, lower = min(region.left + width, image.width), min(region.top + height, image.height)
+        box = (region.left, region.top, right, lower)
         if width <= 0 or height <= 0 or box[0] >= image.width or box[1] >= image.height:
             raise NotRenderable("The region lies outside the picture.")
         image = image.crop(tuple(round(n) for n in box))  # type: ignore[arg-type]

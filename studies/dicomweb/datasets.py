@@ -11,6 +11,7 @@ from pydicom import Dataset
 
 from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.archive.native_model import InvalidNativeModel, from_native_xml, to_native_xml
+from studies.dicomweb.announced import announced_length
 from studies.dicomweb.errors import DicomWebError
 from studies.dicomweb.media_types import accepted
 
@@ -20,7 +21,7 @@ LARGEST_BODY = 8 << 20
 
 def dataset_from(request: HttpRequest, *, may_be_empty: bool = False) -> Dataset:
     """Give the data set in the request's body. Raises DicomWebError."""
-    if int(request.headers.get("Content-Length") or 0) > LARGEST_BODY:
+    if announced_length(request) > LARGEST_BODY:
         raise DicomWebError(413, "The body is too large for a data set.")
     body = request.read(LARGEST_BODY + 1)
     if len(body) > LARGEST_BODY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import register_converter
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
@@ -18,13 +18,17 @@ from studies.archive import non_patient as kept
 from studies.archive.models import NonPatientInstance
 from studies.dicomweb.datasets import answer_with
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found
+from studies.dicomweb.framing import boundary_of, etag_of
 from studies.dicomweb.media_types import accepted
 from studies.dicomweb.multipart import BrokenBody
+from studies.dicomweb.retrieval import Part, multipart, validated
 from studies.dicomweb.sites import site_for
 from studies.dicomweb.store_body import TooLarge, received
 from studies.ingest.errors import CANNOT_UNDERSTAND, Refusal
 from studies.ingest.non_patient import CATEGORIES, store_non_patient_instance
 from studies.ingest.services import Outcome
+from studies.lookups import without_retrying
+from studies.matching.wildcards import pattern
 
 DICOM, MOST_RESULTS = "application/dicom", 1000
 NOT_KEYS = {"limit", "offset", "includefield", "fuzzymatching", "accept", "site"}
@@ -129,16 +133,16 @@ def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> Htt
         details={"way": "wado", "category": category, "uid": one.sop_instance_uid},
     )
     for wanted in accepted(request):
+        etag = etag_of(bytes(one.sha256), wanted.media_type, str(wanted.is_multipart))
         if wanted.matches(DICOM) and not wanted.is_multipart:
             response = StreamingHttpResponse(kept.stream(one), content_type=DICOM)
             response["Content-Length"] = str(one.object_length)
-            return response
+            return validated(request, response, etag)
         if wanted.matches(DICOM):
-            head = f"--part\r\nContent-Type: {DICOM}\r\n\r\n".encode()
-            parts = [head, *kept.stream(one), b"\r\n--part--\r\n"]
-            return HttpResponse(b"".join(parts), content_type=f'multipart/related; type="{DICOM}"; boundary=part')
+            message = multipart(DICOM, [Part(DICOM, kept.stream(one))], boundary=boundary_of(etag))
+            return validated(request, message, etag)
         if wanted.media_type.startswith("application/dicom+") or wanted.media_type == "application/json":
-            return answer_with(request, [one.attributes])
+            return validated(request, answer_with(request, [one.attributes]), etag)
     raise DicomWebError(406, "Objects are given as DICOM, JSON or XML.", available=[DICOM, "application/dicom+json"])
 
 
@@ -175,8 +179,7 @@ def _tag(name: str) -> str:
 def _pattern(value: str) -> re.Pattern[str] | None:
     if not value.strip("*"):
         return None
-    expression = "".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in re.sub(r"\*+", "*", value[:200]))
-    return re.compile(expression, re.IGNORECASE | re.DOTALL)
+    return re.compile(without_retrying(pattern(value[:200])), re.IGNORECASE | re.DOTALL)
 
 
 def _has(one: NonPatientInstance, tag: str, pattern: re.Pattern[str]) -> bool:

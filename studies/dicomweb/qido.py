@@ -49,6 +49,7 @@ from studies.models import Instance, Series, Study
 
 MOST_RESULTS = 1000
 MOST_KEYS = 100
+MOST_NAMED = 30
 JSON = "application/dicom+json"
 MAY_SEARCH = (Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 may_search = program_capability_required(*MAY_SEARCH)
@@ -130,8 +131,12 @@ def parse(request: HttpRequest) -> Search:
 
 
 def _ignored(names: Iterable[str]) -> list[str]:
-    ordered = ", ".join(sorted(set(names)))
-    return [f"These attributes are not supported and were ignored: {ordered}."] if ordered else []
+    ordered = sorted(set(names))
+    if not ordered:
+        return []
+    # Clients and proxies take headers of a few thousand characters.
+    rest = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
+    return [f"These attributes are not supported and were ignored: {', '.join(ordered[:MOST_NAMED])}{rest}."]
 
 
 def _included(request: HttpRequest) -> tuple[list[tuple[str, ...]], bool, list[str]]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from typing import IO
+from wsgiref.util import FileWrapper
 
+from django.db.models import QuerySet
 from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
@@ -13,8 +19,8 @@ from pydicom import Dataset
 
 from studies.archive import objects
 from studies.archive.animations import animated, as_mp4, is_video, poster
-from studies.archive.documents import document_of, first_page
-from studies.archive.errors import NotRenderable
+from studies.archive.documents import OCTETS, document_of, first_page
+from studies.archive.errors import NotRenderable, ObjectMissing
 from studies.archive.frames import Frames
 from studies.archive.presentation_states import PRESENTATION_STATES, Presentation, references
 from studies.archive.rendering import Look, encoded, picture, placed
@@ -41,19 +47,15 @@ from studies.dicomweb.retrieval import (
 from studies.models import Instance, Study
 from studies.person_names import displayed
 
+logger = logging.getLogger("atrium.dicomweb")
 THUMBNAIL_SIDE = 160
+CHUNK = 1 << 18
+# Of a study without images, so many objects are looked at for one that has a picture.
+MOST_LOOKED_AT = 20
 STILL = ("image/jpeg", "image/png", "image/gif", "image/webp")
 MOVING = ("image/gif", "image/webp", "video/mp4")
 DRAWN = ("image/png", "image/jpeg", "image/svg+xml", "image/webp", "image/gif")
 TEXT = ("text/html", "text/plain")
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A rendered resource: whole, or one part of a message."""
-
-    media_type: str
-    content: bytes
 
 
 @require_safe
@@ -80,14 +82,11 @@ def give_rendered(request: HttpRequest, instance: Instance, numbers: list[int], 
         return validated(request, HttpResponse(), etag)
     leave_trace(request, instance.series.study, "rendered", frames=max(len(numbers), 1))
     if wanted == "video/mp4" and is_video(instance.transfer_syntax_uid):
-        return validated(request, FileResponse(as_mp4(Frames(instance)), content_type=wanted), etag)
+        return validated(request, FileResponse(_film(instance), content_type=wanted), etag)
     if len(numbers) > 1 and wanted not in MOVING:
-        parts = (Part(wanted, [rendered(request, instance, wanted, [number], look)]) for number in numbers)
+        parts = (Part(wanted, [rendered(instance, wanted, [number], look)]) for number in numbers)
         return validated(request, multipart(wanted, parts), etag)
-    try:
-        content = rendered(request, instance, wanted, numbers, look)
-    except IndexError as error:
-        raise not_found() from error
+    content = rendered(instance, wanted, numbers, look)
     response = HttpResponse(content, content_type=f"{wanted}; charset=utf-8" if wanted in TEXT else wanted)
     return validated(request, response, etag)
 
@@ -113,15 +112,34 @@ def media_types_of(instance: Instance, *, moving: bool = True) -> tuple[str, ...
     document = document_of(dataset)
     if document is not None:
         media_type, _ = document
-        return ("application/pdf", *STILL) if media_type == "application/pdf" else (media_type,)
+        return ("application/pdf", *STILL) if media_type == "application/pdf" else tuple({media_type} - {OCTETS})
     return ()
 
 
-def rendered(request: HttpRequest, instance: Instance, media_type: str, numbers: list[int], look: Look) -> bytes:
-    """Give an instance, or frames of it, in one of its media types.
+@contextmanager
+def _showable() -> Iterator[None]:
+    """Turn whatever broken or hostile values lead to into NotRenderable. Raises ObjectMissing."""
+    try:
+        yield
+    except (NotRenderable, ObjectMissing):
+        raise
+    except Exception as error:  # pydicom and codecs raise what they will on hostile values
+        logger.warning("an instance can't be shown", exc_info=True)
+        raise NotRenderable("It can't be shown.") from error
 
-    Raises NotRenderable, IndexError, ObjectMissing.
-    """
+
+def _film(instance: Instance) -> IO[bytes]:
+    with _showable():
+        return as_mp4(Frames(instance))
+
+
+def rendered(instance: Instance, media_type: str, numbers: list[int], look: Look) -> bytes:
+    """Give an instance, or frames of it, in one of its media types. Raises NotRenderable, ObjectMissing."""
+    with _showable():
+        return _rendered(instance, media_type, numbers, look)
+
+
+def _rendered(instance: Instance, media_type: str, numbers: list[int], look: Look) -> bytes:
     if is_video(instance.transfer_syntax_uid):
         return encoded(poster(Frames(instance), look), media_type, look)
     if instance.number_of_frames:
@@ -214,19 +232,41 @@ def _rendered_many(request: HttpRequest, study: Study, series_instance_uid: str)
     def parts() -> Iterator[Part]:
         for instance in each_with_study(instances, study):
             wanted = chosen(ranges, media_types_of(instance))
-            if wanted is None or (wanted == "video/mp4" and is_video(instance.transfer_syntax_uid)):
+            if wanted is None:
                 continue
             try:
-                content = rendered(request, instance, wanted, [], look)
+                content: Iterable[bytes]
+                if wanted == "video/mp4" and is_video(instance.transfer_syntax_uid):
+                    content = FileWrapper(_film(instance), CHUNK)
+                else:
+                    content = [rendered(instance, wanted, [], look)]
             except NotRenderable:
                 continue
             address = (
                 f"/dicom-web/studies/{study.study_instance_uid}/series/{instance.series.series_instance_uid}"
                 f"/instances/{instance.sop_instance_uid}/rendered"
             )
-            yield Part(wanted, [content], request.build_absolute_uri(address))
+            yield Part(wanted, content, request.build_absolute_uri(address))
 
-    return validated(request, multipart(preferred, parts()), etag)
+    shown = parts()
+    first = next(shown, None)
+    if first is None:
+        raise DicomWebError(
+            406, "There is nothing in it that can be shown in the accepted forms.", available=list(known)
+        )
+    return validated(request, multipart(first.content_type, chain([first], shown)), etag)
+
+
+def _pictured(instances: QuerySet[Instance], study: Study) -> Instance | None:
+    """Give the instance that stands for many: the middle one of the images, else the first that can be drawn."""
+    with_pixels = instances.filter(number_of_frames__gt=0)
+    count = with_pixels.count()
+    candidates = list(with_pixels[count // 2 : count // 2 + 1] if count else instances[:MOST_LOOKED_AT])
+    for instance in candidates:
+        instance.series.study = study
+    if len(candidates) < 2:
+        return next(iter(candidates), None)
+    return next((i for i in candidates if set(STILL) & set(media_types_of(i))), candidates[0])
 
 
 @require_safe
@@ -247,12 +287,9 @@ def retrieve_thumbnail(
     instances = instances_of(study, series_instance_uid)
     if sop_instance_uid:
         instances = instances.filter(sop_instance_uid=sop_instance_uid)
-    with_pixels = instances.filter(number_of_frames__gt=0)
-    count = with_pixels.count()
-    instance = with_pixels[count // 2] if count else instances.first()
+    instance = _pictured(instances, study)
     if instance is None:
         raise not_found()
-    instance.series.study = study
     numbers = frame_numbers(frames)[:1] if frames else []
     if numbers and numbers[0] > instance.number_of_frames:
         raise not_found()
@@ -267,5 +304,5 @@ def retrieve_thumbnail(
     etag = content_etag(instance, "thumbnail", wanted, request.GET.urlencode(), str(numbers))
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
-    content = rendered(request, instance, wanted, numbers, look)
+    content = rendered(instance, wanted, numbers, look)
     return validated(request, HttpResponse(content, content_type=wanted), etag)

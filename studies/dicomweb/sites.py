@@ -14,7 +14,9 @@ def site_for(request: HttpRequest, capability: Capability) -> Site:
     """Give the site: named by ``?site=`` or ``X-Atrium-Site``, else the first where one may. Raises DicomWebError."""
     sites = sites_where(request.principal, capability).order_by("pk")  # type: ignore[attr-defined]
     slug = request.GET.get("site") or request.headers.get("X-Atrium-Site")
-    site = sites.filter(slug=slug).first() if slug and "\x00" not in slug else sites.first()
+    if slug:
+        sites = sites.filter(slug=slug) if "\x00" not in slug else sites.none()
+    site = sites.first()
     if site is None:
         raise DicomWebError(403, "This account may not do that at that site.")
     return site

@@ -6,11 +6,13 @@ import logging
 import zipfile
 from collections.abc import Iterable, Iterator
 from email.message import Message
+from typing import TypeVar
 
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.request import UnreadablePostError
 
+from studies.dicomweb.announced import announced_length
 from studies.dicomweb.errors import DicomWebError
 from studies.dicomweb.framing import DICOM, DICOM_JSON
 from studies.dicomweb.multipart import CHUNK, BrokenBody, Multipart, Part
@@ -28,6 +30,7 @@ ACCEPTED = [
     DICOM,
     ZIP,
 ]
+Chunk = TypeVar("Chunk", bound=bytes | memoryview)
 # A part that became a file, or why it didn't.
 Received = StagedFile | Outcome
 
@@ -36,12 +39,31 @@ class TooLarge(Exception):
     """The body, or one file in it, is larger than may be stored."""
 
 
+class Room:
+    """What may be stored at once, counted while it comes, so that no limit rests on what the client says of it."""
+
+    def __init__(self) -> None:
+        self._left: int = settings.ATRIUM.largest_store
+
+    def take(self, size: int) -> None:
+        """Count so many bytes. Raises TooLarge."""
+        self._left -= size
+        if self._left < 0:
+            raise TooLarge("The request is larger than may be stored at once.")
+
+    def taken_by(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass chunks on and count them. Raises TooLarge."""
+        for chunk in chunks:
+            self.take(len(chunk))
+            yield chunk
+
+
 class Body:
-    """A request's body, counted while it's read, so that no limit rests on what the client says of it."""
+    """A request's body."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
-        self._left: int = settings.ATRIUM.largest_store
+        self._room = Room()
 
     def read(self, size: int = CHUNK, /) -> bytes:
         """Give the next bytes. Raises BrokenBody when the client goes, TooLarge."""
@@ -49,9 +71,7 @@ class Body:
             data: bytes = self._request.read(size)
         except UnreadablePostError as error:
             raise BrokenBody("The sender went away.") from error
-        self._left -= len(data)
-        if self._left < 0:
-            raise TooLarge("The request is larger than may be stored at once.")
+        self._room.take(len(data))
         return data
 
 
@@ -60,7 +80,7 @@ def received(request: HttpRequest) -> Iterator[Received]:
 
     Raises DicomWebError for a body of no known kind; BrokenBody and TooLarge after the files that were whole.
     """
-    if int(request.headers.get("Content-Length") or 0) > settings.ATRIUM.largest_store:
+    if announced_length(request) > settings.ATRIUM.largest_store:
         raise _too_large()
     content_type = Message()
     content_type["Content-Type"] = request.headers.get("Content-Type", "")
@@ -109,7 +129,7 @@ class FileTooLarge(Exception):
     """One file of the body is larger than may be stored."""
 
 
-def bounded(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+def bounded(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """Pass chunks on up to the size of the largest file. Raises FileTooLarge."""
     left = settings.ATRIUM.largest_instance
     for chunk in chunks:
@@ -131,12 +151,13 @@ def _members(body: Body) -> Iterator[Received]:
         logger.exception("no room to stage")
         yield _failed("The archive has no room.", "")
         return
+    room = Room()
     try:
         with whole.path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise DicomWebError(400, "The body isn't a ZIP file.")
             for member in members_of(file):
-                yield from _file(member.chunks, member.name)
+                yield from _file(room.taken_by(member.chunks), member.name)
     except UnacceptableZip as error:
         yield _failed(str(error), "", CANNOT_UNDERSTAND)
     finally:
@@ -151,7 +172,9 @@ def _assembled(request: HttpRequest, parts: Iterable[Part]) -> Iterator[Received
         try:
             for part in parts:
                 try:
-                    assembly.add(part)
+                    assembly.add(Part(part.headers, bounded(part.chunks)))
+                except FileTooLarge:
+                    assembly.lose(part)
                 except OSError:
                     logger.exception("no room to stage")
                     assembly.lose(part)

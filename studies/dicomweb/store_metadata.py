@@ -29,6 +29,7 @@ from studies.ingest.services import Outcome, StagedFile, Status, stage
 
 __all__ = ["DICOM_JSON", "DICOM_XML", "Assembly"]
 LARGEST_METADATA = 64 << 20
+MOST_VALUES = 2_000_000
 LARGEST_VALUE = 256 << 20
 PIXEL_DATA = "7FE00010"
 # The transfer syntax of a media type that names none (PS3.18 Tables 8.7.3-2 and 8.7.3-4).
@@ -94,7 +95,7 @@ class Assembly:
             bulk.files.append(stage(part.chunks))
 
     def lose(self, part: Part) -> None:
-        """Remember that there was no room for a part."""
+        """Remember that a part couldn't be kept: it's too large, or there was no room."""
         self._lost.add(self._resolved(part.headers.get("content-location", "")))
 
     def _read(self, part: Part) -> bytes:
@@ -104,10 +105,18 @@ class Assembly:
             if self._metadata_size > LARGEST_METADATA:
                 raise DicomWebError(413, "The metadata are too large.")
             pieces.append(chunk)
-        return b"".join(pieces)
+        body = b"".join(pieces)
+        # An object of two characters takes sixty bytes of memory and more.
+        if sum(body.count(mark) for mark in (b"{", b"[", b"<")) > MOST_VALUES:
+            raise DicomWebError(413, "The metadata are too large.")
+        return body
 
     def _resolved(self, location: str) -> str:
-        return urljoin(self._base, location)
+        try:
+            return urljoin(self._base, location)
+        except ValueError:
+            # No address, but as a name it serves.
+            return location
 
     def instances(self) -> Iterator[StagedFile | Outcome]:
         """Give an instance for each data set, or why there's none."""
@@ -141,14 +150,14 @@ class Assembly:
         syntax = _syntax(bulk) if bulk is not None else str(uid.ExplicitVRLittleEndian)
         if bulk is not None:
             _complete(dataset, bulk)
-        staged = stage(_part10(dataset, syntax, pixels.get("vr", ""), bulk))
+        staged = stage(_part10(dataset, syntax, str(pixels.get("vr", "")), bulk))
         staged.warning = ELEMENTS_DISCARDED if discarded else 0
         return staged
 
     def _found(self, uri: str) -> _Bulk:
         location = self._resolved(uri)
         if location in self._lost:
-            raise CannotAssemble("The archive has no room.", OUT_OF_RESOURCES)
+            raise CannotAssemble("Bulk data are too large, or the archive has no room.", OUT_OF_RESOURCES)
         bulk = self._bulk.get(location)
         if bulk is None:
             raise CannotAssemble("Bulk data that the metadata name weren't sent.", DATASET_DOES_NOT_MATCH)

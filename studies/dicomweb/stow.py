@@ -8,14 +8,13 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
 from accounts.capabilities import Capability
-from accounts.gates import program_capability_required
-from accounts.models import Site
-from studies.access import sites_where
+from accounts.gates import principal_of, program_capability_required
 from studies.archive.native_model import to_native_xml
 from studies.dicomweb.errors import DicomWebError, answers_errors
 from studies.dicomweb.framing import DICOM_JSON
 from studies.dicomweb.media_types import accepted
 from studies.dicomweb.multipart import BrokenBody
+from studies.dicomweb.sites import site_for
 from studies.dicomweb.store_body import TooLarge, received
 from studies.dicomweb.store_metadata import DICOM_XML
 from studies.ingest.errors import CANNOT_UNDERSTAND, COERCED, OUT_OF_RESOURCES, PROCESSING_FAILURE
@@ -36,7 +35,7 @@ WARNINGS = {
 def store(request: HttpRequest, study_instance_uid: str = "") -> HttpResponseBase:
     """Store the instances of the body; give the store instances response (PS3.18 §10.5.3)."""
     as_xml = _wants_xml(request)
-    source = Source(WayIn.STOW, _site(request), request.principal)  # type: ignore[attr-defined]
+    source = Source(WayIn.STOW, site_for(request, Capability.STUDY_UPLOAD), principal_of(request))
     outcomes, end = _store(request, source, study_instance_uid)
     if isinstance(end, TooLarge) and not any(o.is_in for o in outcomes):
         raise DicomWebError(413, str(end))
@@ -84,16 +83,6 @@ def _store(
         raise
     ingest_batch()
     return outcomes, None
-
-
-def _site(request: HttpRequest) -> Site:
-    """Give the site to store at: named by ``?site=`` or ``X-Atrium-Site``, else the first where one may upload."""
-    sites = sites_where(request.principal, Capability.STUDY_UPLOAD).order_by("pk")  # type: ignore[attr-defined]
-    slug = request.GET.get("site") or request.headers.get("X-Atrium-Site")
-    site = sites.filter(slug=slug).first() if slug else sites.first()
-    if site is None:
-        raise DicomWebError(403, "This account may not store at that site.")
-    return site
 
 
 def _wants_xml(request: HttpRequest) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 import pydicom
 from django.db import transaction
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     ColorPaletteStorage,
     CTDefinedProcedureProtocolStorage,
@@ -45,6 +44,7 @@ CATEGORIES: dict[str, frozenset[str]] = {
     "protocol-approvals": frozenset({ProtocolApprovalStorage}),
 }
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_NULL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 LARGEST = 64 << 20
 
 
@@ -60,8 +60,7 @@ def store_non_patient_instance(
             raise Refusal("This account may not store at that site.", NOT_AUTHORISED)
         if staged.size > LARGEST:
             raise Refusal("The object is too large for one of no patient.")
-        dataset = _read(staged)
-        uid, sop_class = str(dataset.get("SOPInstanceUID", "")), str(dataset.get("SOPClassUID", ""))
+        dataset, uid, sop_class = _read(staged)
         if sop_class not in CATEGORIES[category]:
             raise Refusal("The object is of another kind than this resource.", DATASET_DOES_NOT_MATCH)
         if len(uid) > 64 or not _UID.fullmatch(uid) or (only_uid and uid != only_uid):
@@ -97,17 +96,20 @@ def store_non_patient_instance(
     return kept, is_new
 
 
-def _read(staged: StagedFile) -> Dataset:
+def _read(staged: StagedFile) -> tuple[Dataset, str, str]:
+    """Give the data set, its SOP Instance UID and its SOP class. Raises Refusal."""
     try:
-        return pydicom.dcmread(staged.path)
-    except (InvalidDicomError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
+        dataset = pydicom.dcmread(staged.path)
+        return dataset, str(dataset.get("SOPInstanceUID", "")), str(dataset.get("SOPClassUID", ""))
+    except Exception as error:  # pydicom raises what it will on hostile values
         raise Refusal("The data set can't be parsed.", CANNOT_UNDERSTAND) from error
 
 
 def _json(dataset: Dataset) -> dict[str, Any]:
     try:
-        text = json.dumps(dataset.to_json_dict(), allow_nan=False)
+        text = json.dumps(dataset.to_json_dict(), allow_nan=False, ensure_ascii=False)
+        # What no database keeps as text: halves of surrogate pairs, and the null character.
+        content: dict[str, Any] = json.loads(_NULL.sub(r"\1", text.encode("utf-8", "replace").decode()))
     except Exception as error:  # pydicom raises what it will on hostile values
         raise Refusal("The data set has values that can't be read.", CANNOT_UNDERSTAND) from error
-    content: dict[str, Any] = json.loads(text.replace("\\u0000", ""))
     return content

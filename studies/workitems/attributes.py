@@ -67,8 +67,10 @@ def tag_of(keyword: str) -> str:
 def read(dataset: Dataset) -> dict[str, Any]:
     """Give the data set as DICOM JSON, decoded, without file and command elements. Raises InvalidWorkitem."""
     try:
-        content: dict[str, Any] = json.loads(json.dumps(dataset.to_json_dict(), allow_nan=False))
-        text = json.dumps(content)
+        text = json.dumps(dataset.to_json_dict(), allow_nan=False)
+        content: dict[str, Any] = json.loads(text)
+        # Halves of surrogate pairs are no text that a database keeps.
+        json.dumps(content, ensure_ascii=False).encode()
     except Exception as error:  # pydicom raises what it will on hostile values
         raise InvalidWorkitem("The data set can't be read.") from error
     if "\\u0000" in text:
@@ -105,7 +107,11 @@ def moment(content: dict[str, Any], keyword: str) -> datetime | None:
         found = datetime.fromisoformat(parsed.isoformat())
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidWorkitem(f"{keyword} is no date and time.") from error
-    return found if found.tzinfo is not None else found.replace(tzinfo=_zone(content))
+    found = found if found.tzinfo is not None else found.replace(tzinfo=_zone(content))
+    if not 1 < found.year < 9999:
+        # In another time zone it may be a year that there's none of.
+        raise InvalidWorkitem(f"{keyword} is no date and time.")
+    return found
 
 
 def _zone(content: dict[str, Any]) -> timezone:

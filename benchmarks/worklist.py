@@ -43,7 +43,7 @@ INSERT INTO studies_study (site_id, patient_id, study_instance_uid, patient_id_v
     patient_name_search, study_date, study_time, accession_number, study_id, study_description, institution_name,
     referring_physician_id, referring_physician_name, modalities_in_study, number_of_series, number_of_instances,
     has_conflict, status, status_at, priority, body_part_examined, corrections, attributes, received_at, updated_at,
-    source_ae_title)
+    source_ae_title, tier, used_at)
 SELECT p.site_id, p.id, '1.2.826.0.1.3680043.10.1637.' || n, p.patient_id, p.patient_name, upper(p.patient_name),
     CURRENT_DATE - (n / 550), TIME '06:00' + (n %% 50000) * INTERVAL '1 second', 'A' || n, n::text,
     (ARRAY['CT head without contrast','CT thorax','MR knee right','MR brain','XR chest PA','US abdomen',
@@ -54,7 +54,7 @@ SELECT p.site_id, p.id, '1.2.826.0.1.3680043.10.1637.' || n, p.patient_id, p.pat
     ELSE 'final' END, now(),
     (ARRAY['STAT','HIGH','ROUTINE','ROUTINE','ROUTINE','ROUTINE','LOW','MEDIUM'])[1 + (n / 7) %% 8],
     (ARRAY['HEAD','CHEST','KNEE','BRAIN','CHEST','ABDOMEN','BREAST','ABDOMEN','LSPINE','HAND'])[1 + n %% 10],
-    '{}', '{}', now() - n * INTERVAL '160 seconds', now(), ''
+    '{}', '{}', now() - n * INTERVAL '160 seconds', now(), '', 'hot', now()
 FROM generate_series(1, %(studies)s) AS n JOIN studies_patient p ON p.identity = '|P' || (1 + n %% %(patients)s)
 """
 CLOCKS = """

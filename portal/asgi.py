@@ -21,6 +21,7 @@ from django.db import DatabaseError  # noqa: E402
 from accounts.capabilities import Capability  # noqa: E402
 from portal.audit.services import flush_counts  # noqa: E402
 from portal.audit.viewing import FLUSH_SECONDS  # noqa: E402
+from portal.garbage import look_less_often  # noqa: E402
 from portal.live import LiveConnections, LiveRoute, in_thread  # noqa: E402
 from portal.threads import Receive, Scope, Send, Shortcut, ThreadedDjango  # noqa: E402
 from studies.dicomweb import fast_path, fast_search  # noqa: E402
@@ -80,3 +81,4 @@ async def _keep_counts() -> None:
 
 
 application = Application()
+look_less_often()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from http import HTTPStatus
@@ -33,7 +33,10 @@ def fsync_folder(folder: Path) -> None:
 
 
 def _sync_bytes(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    _sync_and_close(os.open(path, os.O_RDONLY))
+
+
+def _sync_and_close(descriptor: int) -> None:
     try:
         os.fdatasync(descriptor)
     finally:
@@ -67,32 +70,44 @@ class DurableFileSystemStorage(FileSystemStorage):
 
     def place(self, key: str, staged: Path) -> None:
         """Make the staged file durable under ``key``. An object that is already there is replaced by equal bytes."""
-        self.sync_all([staged])
-        self.place_all([(key, staged)])
-
-    def sync_all(self, paths: Sequence[Path]) -> None:
-        """Make the bytes of staged files durable, side by side."""
-        if len(paths) > 1:
-            list(_syncing.map(_sync_bytes, paths))
-        else:
-            for path in paths:
-                _sync_bytes(path)
+        self.place_all([(key, staged)], {})
 
     def begin_sync(self, path: Path) -> Future[None]:
-        """Begin to make the bytes of a staged file durable."""
-        return _syncing.submit(_sync_bytes, path)
+        """Begin to make the bytes of a staged file durable; it may be placed meanwhile."""
+        return _syncing.submit(_sync_and_close, os.open(path, os.O_RDONLY))
 
-    def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
-        """Give many staged files, whose bytes are durable, durable names; each folder is synced once."""
-        folders = set()
+    def place_all(self, staged: Sequence[tuple[str, Path]], begun: Mapping[Path, Future[None]]) -> None:
+        """Give many staged files their names and make bytes and names durable, each folder's at once.
+
+        ``begun`` are the syncs begun of some. Names come first: a file system with a journal makes them durable
+        together with the bytes, by one flush of the disk instead of two.
+        """
+        targets = []
         for key, path in staged:
             target = Path(self.path(key))
             if not target.parent.is_dir():
                 self._make_folders(target.parent)
             _rename(path, target)
-            folders.add(target.parent)
-        for folder in sorted(folders):
+            targets.append(target)
+        self._sync([target for target, (_, path) in zip(targets, staged, strict=True) if path not in begun])
+        for folder in sorted({target.parent for target in targets}):
             fsync_folder(folder)
+        for _, path in staged:
+            if path in begun:
+                begun[path].result()
+
+    def sync_all(self, keys: Sequence[str]) -> None:
+        """Make objects durable that someone else may have placed, and died before they were."""
+        paths = [Path(self.path(key)) for key in keys]
+        self._sync(paths)
+        for folder in sorted({path.parent for path in paths}):
+            fsync_folder(folder)
+
+    def _sync(self, paths: Sequence[Path]) -> None:
+        if len(paths) > 1:
+            list(_syncing.map(_sync_bytes, paths))
+        elif paths:
+            _sync_bytes(paths[0])
 
     def _make_folders(self, folder: Path) -> None:
         missing = [folder]
@@ -167,18 +182,15 @@ class RangedS3Storage(S3Storage):
             )
         staged.unlink()
 
-    def sync_all(self, paths: Sequence[Path]) -> None:
-        """Do nothing: bytes are durable once they are in the bucket."""
+    def begin_sync(self, path: Path) -> None:
+        """Do nothing: a staged file is read once and gone."""
 
-    def begin_sync(self, path: Path) -> Future[None]:
-        """Do nothing, as :meth:`sync_all`."""
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
-
-    def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
+    def place_all(self, staged: Sequence[tuple[str, Path]], begun: Mapping[Path, Future[None]]) -> None:
         """Upload many staged files, some at a time."""
         list(_syncing.map(lambda pair: self.place(*pair), staged))
+
+    def sync_all(self, keys: Sequence[str]) -> None:
+        """Do nothing: what is in the bucket is durable."""
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         """Give ``length`` bytes from ``offset`` by one ranged GET.

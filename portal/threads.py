@@ -70,21 +70,20 @@ class RequestBody:
 
     async def _gather(self) -> tuple[bytes, bool]:
         pieces, size, more = [], 0, True
-        deadline = self._loop.time() + PATIENCE
-        while more and size < GATHERED and not self._is_gone:
-            try:
-                async with asyncio.timeout_at(deadline):
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while more and size < GATHERED and not self._is_gone:
                     message = await self._receive()
-            except TimeoutError:
-                message = {"type": "http.disconnect"}
-            if message["type"] == "http.disconnect":
-                # What came before is given first.
-                self._is_gone = True
-                break
-            piece = message.get("body", b"")
-            pieces.append(piece)
-            size += len(piece)
-            more = message.get("more_body", False)
+                    if message["type"] == "http.disconnect":
+                        self._is_gone = True
+                        break
+                    piece = message.get("body", b"")
+                    pieces.append(piece)
+                    size += len(piece)
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            self._is_gone = True
+        # What came before the client went is given first.
         if self._is_gone and not pieces:
             raise ClientGone("The client went away, or stopped sending, before its request was whole.")
         return b"".join(pieces), more

@@ -39,6 +39,18 @@ DIRECTION_MARKS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F),
 # Modality (0008,0060) of what is written about images.
 DOCUMENTS = {"DOC", "SR", "KO", "PR"}
 
+# What the trail's details are called, where their own name isn't a word.
+DETAILS = {
+    "code": _("reason"),
+    "keys": _("asked for"),
+    "page": _("page"),
+    "results": _("found"),
+    "sop_instance_uid": _("image"),
+    "status": _("answer"),
+    "way": _("by"),
+    "way_in": _("came by"),
+}
+
 AGE_UNITS = {"D": _("d"), "W": _("wk"), "M": _("mo"), "Y": _("y")}
 
 
@@ -115,6 +127,12 @@ def shown_modalities(value: object) -> list[str]:
     """Give what a study was made with: documents and marks that joined it are left out, unless there's nothing else."""
     every = modalities(value)
     return [one for one in every if one not in DOCUMENTS] or every
+
+
+@register.filter
+def detail_name(name: str) -> str:
+    """Give the name of an event's detail in words: `way_in` as `came by`, `accession_number` as `accession number`."""
+    return str(DETAILS.get(name, name.replace("_", " ")))
 
 
 @register.filter

@@ -32,6 +32,23 @@
   document.addEventListener("DOMContentLoaded", () => region()?.querySelectorAll(".message").forEach(arm));
   document.addEventListener("htmx:oobAfterSwap", () => region()?.querySelectorAll(".message").forEach(arm));
 
+  // What renews itself takes neither the focus nor a selection away.
+  const renews = (place) => place.matches?.("[hx-trigger^=every]");
+  const addressOf = (element) => (element.form ?? element).getAttribute(element.form ? "action" : "href");
+  let held = "";
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const chosen = window.getSelection();
+    if (renews(event.target) && !chosen.isCollapsed && event.target.contains(chosen.anchorNode)) event.preventDefault();
+  });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const place = event.detail.target;
+    held = renews(place) && place.contains(document.activeElement) ? addressOf(document.activeElement) : "";
+  });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (held) [...event.detail.target.querySelectorAll("a, button")].find((one) => addressOf(one) === held)?.focus({ preventScroll: true });
+    held = "";
+  });
+
   // data-confirm on a form: asks in a dialog before it is sent.
   let confirmed = null;
   const ask = (form, submitter) => {

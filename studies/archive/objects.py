@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from io import BytesIO
 from pathlib import Path
@@ -97,19 +97,30 @@ def place(key: str, staged: Path) -> None:
     _storage().place(key, staged)
 
 
-def sync_all(paths: Sequence[Path], tier: Study.Tier = Study.Tier.HOT) -> None:
-    """Make the bytes of staged files as durable as :func:`place_all` needs them. Raises OSError."""
-    _storage(ALIASES[tier]).sync_all(paths)
+def begin_sync(path: Path) -> Future[None] | None:
+    """Begin to make the bytes of a staged file durable; the result comes, or OSError is raised, when they are.
 
-
-def begin_sync(path: Path) -> Future[None]:
-    """Begin to make the bytes of a staged file durable; the result comes, or OSError is raised, when they are."""
+    None where storage has no use for it.
+    """
     return _storage().begin_sync(path)
 
 
-def place_all(staged: Sequence[tuple[str, Path]], tier: Study.Tier = Study.Tier.HOT) -> None:
-    """Move many synced files into storage at once; on return all are durable. Raises as :func:`place`."""
-    _storage(ALIASES[tier]).place_all(staged)
+def place_all(
+    staged: Sequence[tuple[str, Path]],
+    tier: Study.Tier = Study.Tier.HOT,
+    *,
+    begun: Mapping[Path, Future[None]] | None = None,
+) -> None:
+    """Move many staged files into storage at once; on return all are durable. Raises as :func:`place`.
+
+    ``begun`` are the syncs begun of some.
+    """
+    _storage(ALIASES[tier]).place_all(staged, begun or {})
+
+
+def sync_all(keys: Sequence[str], tier: Study.Tier) -> None:
+    """Make objects durable that a process may have placed and died before they were. Raises OSError."""
+    _storage(ALIASES[tier]).sync_all(keys)
 
 
 def digest(key: str, offset: int, length: int, tier: Study.Tier | None = None) -> bytes:

@@ -331,9 +331,10 @@ def _copy(batch: Sequence[_Object], source: Study.Tier, target: Study.Tier, leas
             with path.open("rb") as file:
                 if not _holds(one, partial(_parts, file)):
                     raise _Damaged(one.key)
-        objects.sync_all([path for _, path in staged], target)
         objects.place_all(staged, target)
         written = {key for key, _ in staged}
+        # Who copied those that were there may have been killed before they were durable.
+        objects.sync_all([one.key for one in batch if one.key not in written], target)
         for one in batch:
             if one.key in written and not _is_whole(one, target, lease):
                 raise _Damaged(one.key)

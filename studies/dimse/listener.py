@@ -20,6 +20,7 @@ from pynetdicom.events import Event
 
 from accounts.principals import Principal
 from portal.audit.viewing import FLUSH_SECONDS, flush_counts
+from portal.garbage import look_less_often
 from studies.dimse import associations
 from studies.dimse.callers import caller_from, refuse
 from studies.dimse.identity import on_user_identity
@@ -194,6 +195,7 @@ def run() -> None:
         sockets.append((listening_socket(settings.ATRIUM.dicom_host, settings.ATRIUM.dicom_tls_port), tls))
         logger.info("listening by TLS", extra={"port": settings.ATRIUM.dicom_tls_port})
     _close_connections()
+    look_less_often()
 
     def listen(is_over: Callable[[], bool]) -> None:
         ae = listening_ae()

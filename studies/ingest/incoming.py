@@ -172,17 +172,6 @@ def begin_sync(file: StagedFile) -> None:
     file.synced = objects.begin_sync(file.path)
 
 
-def checked(file: StagedFile) -> Incoming:
-    """Give a staged file checked; one whose syncing was begun is durable too.
-
-    Raises Refusal, or OSError when the disk fails.
-    """
-    incoming = check(file)
-    if file.synced is not None:
-        file.synced.result()
-    return incoming
-
-
 def check(file: StagedFile) -> Incoming:
     """Prove that the file is a whole instance and read what it's indexed by. Raises Refusal."""
     if file.size == 0:

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 from auditlog.context import disable_auditlog
 from django.conf import settings
@@ -32,7 +33,7 @@ from studies.ingest.incoming import Incoming, Outcome, Source, Status
 from studies.ingest.rows import make_series, make_studies
 from studies.ingest.statements import KnownStudy, StudyKey
 from studies.ingest.versions import Place, Version, version_to_be, versions_at
-from studies.models import Instance, Study
+from studies.models import Study
 
 logger = logging.getLogger("atrium.ingest")
 COMMIT_ATTEMPTS = 4
@@ -275,7 +276,7 @@ def _keep(new: list[_Arrival], known: dict[StudyKey, KnownStudy]) -> dict[StudyK
     unknown = {place: first[place].file.attributes for place in first.keys() - series.keys()}
     if unknown:
         pk_of |= make_series(unknown, known | made, grown, metadata_due_at=now + METADATA_QUIET)
-    statements.insert_instances([_instance(a, pk_of[a.series]) for a in new])
+    statements.insert_instances([_instance(a, pk_of[a.series], now) for a in new])
     statements.grow_series(
         {pk_of[place]: count for place, count in grown.items() if place in series},
         metadata_due_at=now + METADATA_QUIET,
@@ -288,24 +289,25 @@ def _keep(new: list[_Arrival], known: dict[StudyKey, KnownStudy]) -> dict[StudyK
     return made
 
 
-def _instance(arrival: _Arrival, series: int) -> Instance:
+def _instance(arrival: _Arrival, series: int, received_at: datetime) -> dict[str, Any]:
     file, a = arrival.file, arrival.file.attributes
-    return Instance(
-        series_id=series,
-        sop_instance_uid=a.sop_instance_uid,
-        sop_class_uid=a.sop_class_uid,
-        version=arrival.version,
-        is_current=arrival.is_current,
-        rejection_code=arrival.rejected if arrival.rejected is not None and arrival.version == 1 else "",
-        transfer_syntax_uid=file.structure.transfer_syntax_uid,
-        object_key=file.object_key,
-        object_length=file.staged.size,
-        sha256=file.sha256,
-        dataset_offset=file.structure.dataset_offset,
-        dataset_sha256=file.staged.dataset_sha256,
+    return {
+        "series_id": series,
+        "sop_instance_uid": a.sop_instance_uid,
+        "sop_class_uid": a.sop_class_uid,
+        "version": arrival.version,
+        "is_current": arrival.is_current,
+        "rejection_code": str(arrival.rejected) if arrival.rejected is not None and arrival.version == 1 else "",
+        "transfer_syntax_uid": file.structure.transfer_syntax_uid,
+        "object_key": file.object_key,
+        "object_length": file.staged.size,
+        "sha256": file.sha256,
+        "dataset_offset": file.structure.dataset_offset,
+        "dataset_sha256": file.staged.dataset_sha256,
+        "received_at": received_at,
         **a.instance,
         **file.placement,
-    )
+    }
 
 
 def _record(job: _Job, arrivals: list[_Arrival], studies: dict[StudyKey, KnownStudy]) -> None:

@@ -62,7 +62,7 @@ class Structure:
     transfer_syntax_uid: str
     dataset_offset: int
     media_storage: tuple[str, str]
-    wanted: dict[BaseTag, RawDataElement]
+    wanted: dict[int, RawDataElement]
     pixel_data: Element | None = None
     offset_table: tuple[int, ...] = ()
     fragments: tuple[tuple[int, int], ...] = ()
@@ -129,14 +129,14 @@ def _read_file_meta(data: memoryview) -> tuple[dict[int, str], int]:
 
 def _taken(
     data: memoryview, elements: dict[int, Element], wanted: frozenset[int], *, explicit: bool, order: str
-) -> dict[BaseTag, RawDataElement]:
+) -> dict[int, RawDataElement]:
     taken = {}
     for tag in wanted & elements.keys():
-        element, name = elements[tag], BaseTag(tag)
+        element = elements[tag]
         vr = element.vr.decode() if explicit else None
         length = UNDEFINED if element.is_undefined else element.length
         value = bytes(data[element.offset : element.end])
-        taken[name] = RawDataElement(name, vr, length, value, element.offset, not explicit, order == "<")
+        taken[tag] = RawDataElement(BaseTag(tag), vr, length, value, element.offset, not explicit, order == "<")
     return taken
 
 

@@ -39,7 +39,7 @@ from studies.ingest.incoming import (
     Status,
     WayIn,
     begin_sync,
-    checked,
+    check,
     new_staging_path,
     stage,
 )
@@ -65,7 +65,7 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
     for number, file in enumerate(files):
         one: Incoming | None = None
         try:
-            one = checked(file)
+            one = check(file)
             if only_study and one.attributes.study_instance_uid != only_study:
                 raise Refusal("The instance belongs to another study.", DATASET_DOES_NOT_MATCH)
             if one.note is not None and not _may_reject(source):
@@ -74,7 +74,7 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
             outcomes.append(_refuse(file, refusal, source, one))
             continue
         except (OSError, MemoryError):
-            logger.exception("a staged file can't be read or synced")
+            logger.exception("a staged file can't be read")
             outcomes.append(Outcome(Status.FAILED, file.file_name, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES))
             continue
         except Exception:  # a file that nobody thought of takes no other along
@@ -176,8 +176,10 @@ def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
             # Other file meta information: these bytes can't stand in for those that the index names.
             raise ObjectMissing(same[0].object_key)
         new.setdefault(file.object_key, file)
-    objects.sync_all([file.staged.path for file in new.values() if file.staged.synced is None])
-    objects.place_all([(key, file.staged.path) for key, file in new.items()])
+    objects.place_all(
+        [(key, file.staged.path) for key, file in new.items()],
+        begun={file.staged.path: file.staged.synced for file in new.values() if file.staged.synced is not None},
+    )
     for file in files:
         file.is_placed = file.object_key in new
     return refused

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
+from django.db.models import BinaryField, DateTimeField, Field, JSONField
 
 from studies.archive.models import ObjectRemoval, Rejection
 from studies.counting import Summary
@@ -20,11 +21,13 @@ STUDY, SERIES, INSTANCE = Study._meta.db_table, Series._meta.db_table, Instance.
 REJECTION, OBJECT_REMOVAL = Rejection._meta.db_table, ObjectRemoval._meta.db_table
 # Study Instance UID and the site's key.
 StudyKey = tuple[str, int]
-_INSTANCE_FIELDS = [(f.column, f) for f in Instance._meta.local_concrete_fields if f.column and not f.primary_key]
+_INSTANCE_FIELDS = [f for f in Instance._meta.local_concrete_fields if not f.primary_key]
 _INSERT = (
-    f"INSERT INTO {INSTANCE} ({', '.join(column for column, _ in _INSTANCE_FIELDS)}) "
+    f"INSERT INTO {INSTANCE} ({', '.join(str(f.column) for f in _INSTANCE_FIELDS)}) "
     f"VALUES ({', '.join(['%s'] * len(_INSTANCE_FIELDS))})"
 )
+# What a driver doesn't take as it is; asking each field for each value costs more than the insertion.
+_CONVERTED = {f.attname for f in _INSTANCE_FIELDS if isinstance(f, (BinaryField, DateTimeField, JSONField))}
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,16 @@ def series_of(studies: Mapping[int, StudyKey]) -> dict[tuple[StudyKey, str], Kno
         return {(studies[pk], uid): KnownSeries(*values) for pk, uid, *values in cursor.fetchall()}
 
 
-def insert_instances(rows: Sequence[Instance]) -> None:
-    """Insert new instances; their ids aren't set."""
-    values = [[f.get_db_prep_save(f.pre_save(row, add=True), connection) for _, f in _INSTANCE_FIELDS] for row in rows]
+def insert_instances(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert new instances, given by their fields' values; what isn't given gets the field's default."""
     with connection.cursor() as cursor:
-        cursor.executemany(_INSERT, values)
+        cursor.executemany(_INSERT, [[_column(f, row) for f in _INSTANCE_FIELDS] for row in rows])
+
+
+def _column(field: Field[Any, Any], row: Mapping[str, Any]) -> Any:
+    name = field.attname
+    value = row[name] if name in row else field.get_default()
+    return field.get_db_prep_save(value, connection) if name in _CONVERTED else value
 
 
 def grow_series(grown: dict[int, int], *, metadata_due_at: datetime) -> None:

@@ -14,8 +14,7 @@ from django.views.decorators.http import require_GET
 from accounts.capabilities import Capability
 from accounts.gates import capability_required
 from studies.access import sites_where
-from studies.worklists import figures
-from studies.worklists.selectors import readers_at
+from studies.worklists import figures, selectors
 from studies.worklists.views import principal_of, private
 
 PERIODS = (7, 30, 90)
@@ -36,7 +35,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     by_priority, by_modality = figures.turnaround(studies, days)
     backlog = figures.backlog(studies, now)
     ages = [label for _limit, label in figures.AGES]
-    load = figures.load(readers_at([site.pk for site in chosen]), studies, days)
+    load = figures.load(selectors.readers_at([site.pk for site in chosen]), studies, days)
     charts: dict[str, Any] = {
         "volume": {"labels": [f"{day:%m-%d}" for day in dates], "series": volume},
         "backlog": {"labels": ages, "series": backlog},
@@ -58,7 +57,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "arrived": sum(map(sum, volume.values())),
         "finished": sum(row.count for row in by_priority),
         "waiting": sum(map(sum, backlog.values())),
-        "overdue": figures.overdue(studies, now),
+        "overdue": selectors.late(studies, now).count(),
         "ages": ages,
         "backlog": backlog,
         "by_priority": by_priority,
@@ -70,7 +69,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
 
 def _bars(rows: list[figures.Turnaround]) -> dict[str, Any]:
     values = [asdict(row) for row in rows]
+    series = {"p50": _("Half within"), "p90": _("90 % within"), "p95": _("95 % within")}
     return {
         "labels": [value["label"] for value in values],
-        "series": {name: [value[name] for value in values] for name in ("p50", "p90", "p95")},
+        "series": {label: [value[name] for value in values] for name, label in series.items()},
     }

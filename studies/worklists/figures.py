@@ -119,11 +119,6 @@ def _age(hours: float) -> int:
     return next(place for place, (limit, _) in enumerate(AGES) if limit is None or hours < limit)
 
 
-def overdue(studies: QuerySet[Study], now: datetime) -> int:
-    """Count the open cases whose time is over."""
-    return studies.filter(status__in=OPEN_STATUSES, clock__due_at__lte=now).count()
-
-
 def load(readers: Iterable[User], studies: QuerySet[Study], days: int) -> list[Load]:
     """Give each reader's open cases, those they have open now, and what they finished in the last days."""
     now = timezone.now()

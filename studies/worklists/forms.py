@@ -54,11 +54,12 @@ class WorklistFilterForm(forms.Form):
     description = forms.CharField(required=False, max_length=120, label=_("Study has the words"))
     referrer = forms.CharField(required=False, max_length=120, label=_("Referrer"))
     accession_number = forms.CharField(required=False, max_length=64, label=_("Accession"))
+    late = forms.BooleanField(required=False, label=_("Overdue only"))
     since = forms.DateField(required=False, label=_("From"), widget=forms.DateInput(attrs={"type": "date"}))
     until = forms.DateField(required=False, label=_("To"), widget=forms.DateInput(attrs={"type": "date"}))
 
     MENUS = ("status", "modality", "priority", "site")
-    MORE = ("group", "body_part", "description", "referrer", "accession_number", "since", "until")
+    MORE = ("group", "body_part", "description", "referrer", "accession_number", "since", "until", "late")
 
     def __init__(self, data: Any, *, principal: Principal) -> None:
         super().__init__(data)
@@ -87,7 +88,7 @@ class WorklistFilterForm(forms.Form):
                 ]
             )
         else:
-            for name in ("group", "assigned", "priority", "status"):
+            for name in ("group", "assigned", "priority", "status", "late"):
                 del self.fields[name]
 
     def query(self) -> QueryDict:

@@ -47,7 +47,11 @@ def orders_asked_for(principal: Principal, criteria: dict[str, Any]) -> QuerySet
 
 
 def _matching(orders: QuerySet[Order], criteria: dict[str, Any]) -> QuerySet[Order]:
-    if criteria.get("body_part") or criteria.get("assigned") not in (None, "", "nobody", "me_or_nobody"):
+    if (
+        criteria.get("body_part")
+        or criteria.get("late")
+        or criteria.get("assigned") not in (None, "", "nobody", "me_or_nobody")
+    ):
         return orders.none()  # only images tell of a body part, and nobody reads what isn't there
     if text := (criteria.get("q") or "").strip():
         orders = _of_patient(orders, text)

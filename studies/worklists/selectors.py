@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from django.db.models import Q, QuerySet
@@ -71,7 +72,12 @@ def worklist(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Study]:
         studies = studies.filter(_assigned(criteria["assigned"], principal))
     if criteria.get("group"):
         studies = studies.filter(cases_of(criteria["group"]))
-    return studies
+    return late(studies, timezone.now()) if criteria.get("late") else studies
+
+
+def late(studies: QuerySet[Study], now: datetime) -> QuerySet[Study]:
+    """Give the open cases whose time is over."""
+    return studies.filter(status__in=OPEN_STATUSES, clock__due_at__lte=now)
 
 
 def _any(lookup: str, values: Iterable[str]) -> Q:

@@ -1,12 +1,14 @@
 """Screenshots of every page: ``python -m tests.e2e.screenshots FOLDER --of demo|empty|long``.
 
 Each person begins at their home and follows every link; of each route the first address is taken, in dark and light, at
-a desk's and a phone's width. Beside the pictures stand contact sheets, for a look at all of them at once.
+a desk's and a phone's width, and what opens on it: menus, dialogs, forms. Of the demo a day's work is taken, too
+(:mod:`tests.e2e.stages`). Beside the pictures stand contact sheets, for a look at all of them at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import tempfile
@@ -24,24 +26,24 @@ django.setup()
 
 # ruff: noqa: E402
 from django.template.loader import render_to_string
-from django.urls import Resolver404, resolve
 from playwright.sync_api import Browser, Page, Route
 
 from tests.e2e.browser import chromium, signed_in, until
-from tests.e2e.test_every_page import LONG, QUIET, SEED
+from tests.e2e.test_every_page import ALSO, LONG, OPENS, QUIET, SEED, name_of, open_up
 from tests.factories import PASSWORD
 from tests.services.atrium import ROOT, Atrium, running_atrium
 from tests.services.ports import free_port
 
 WIDTHS = {"desk": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
 TALLEST = 1800
-ACROSS = {"desk": 3, "phone": 8}
-A_SHEET = {"desk": 9, "phone": 16}
+ACROSS = {"desk": 2, "phone": 6}
+A_SHEET = {"desk": 6, "phone": 12}
 # Addresses that nothing links to.
 ALWAYS = ("/no-such-page/", "/audit/", "/accounts/2fa/", "/accounts/password/change/", "/accounts/reauthenticate/")
 STRANGERS = ("/accounts/login/", "/accounts/logout/", "/no-such-page/", "/reports/verify/0123/")
-# Pages of one template that django answers itself.
-ERRORS = ("400.html", "403.html", "403_csrf.html", "404.html", "500.html")
+ERRORS = ("400.html", "403.html", "403_csrf.html", "404.html", "429.html", "500.html")
+READERS = ("radiologist", "resident")
+STAGES = "import json; from tests.e2e.stages import install; print(json.dumps(install()))"
 NO_PAGES = re.compile(r"^/(viewer|dicom-web|fhir|static|api/v1/schema)|\.(pdf|dcm|csv|zip)$|/logout/$")
 
 
@@ -102,9 +104,14 @@ def main() -> None:
     options = parser.parse_args()
     with installation(options.of) as (atrium, people), chromium(draws_images=False) as browser:
         album = Album(options.folder)
+        stages = json.loads(atrium.manage("shell", "--no-imports", "-c", STAGES)) if options.of == "demo" else {}
+        seen: set[str] = set()
         for person in options.people or people:
             with signed_in(browser, atrium, person, reduced_motion="reduce") as page:
-                walk(page, atrium, person, album)
+                page.context.route("**/viewer/**", lambda route: route.abort())
+                walk(page, atrium, person, album, seen)
+                for stage, study in stages.items() if person in READERS else ():
+                    take_all(page, f"{atrium.url}/studies/{study}/", album, f"study_{stage}-{person}", OPENS["study"])
         if not options.people:
             strangers(browser, atrium, album)
         album.sheets(browser)
@@ -113,7 +120,7 @@ def main() -> None:
 @contextmanager
 def installation(kind: str) -> Iterator[tuple[Atrium, list[str]]]:
     """Give a running installation with the demo, nothing or everything at its longest, and who can sign in."""
-    people = ["radiologist", "technologist", "referrer", "compliance", "admin"]
+    people = ["radiologist", "resident", "technologist", "referrer", "compliance", "admin"]
     with ExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="atrium-shots-"))) / "atrium"
         if kind == "long":
@@ -139,6 +146,7 @@ def bare_atrium(data: Path, kind: str) -> Iterator[Atrium]:
         "ATRIUM_WEB_WORKERS": "1",
         "ATRIUM_DEMO_PASSWORD": PASSWORD,
         "ATRIUM_ADMIN_PASSWORD": PASSWORD,
+        "ATRIUM_COLD_STORAGE_URL": (data / "cold").as_uri(),
         "PYTHONPATH": str(ROOT),
     }
     atrium.manage("migrate", "--verbosity", "0")
@@ -150,36 +158,42 @@ def bare_atrium(data: Path, kind: str) -> Iterator[Atrium]:
         atrium.stop()
 
 
-def walk(page: Page, atrium: Atrium, person: str, album: Album) -> None:
-    """Follow a person's links from their home, one address of each route, and take each page."""
-    page.context.route("**/viewer/**", lambda route: route.abort())
+def walk(page: Page, atrium: Atrium, person: str, album: Album, seen: set[str]) -> None:
+    """Follow a person's links from their home, one address of each route, and take what nobody before them saw."""
     waiting = ["/", *ALWAYS]
-    seen: set[str] = set()
+    own: set[str] = set()
     while waiting:
         path = waiting.pop(0)
         name = name_of(path)
-        if name in seen or NO_PAGES.search(path):
+        if name in own or NO_PAGES.search(path):
             continue
-        seen.add(name)
+        own.add(name)
         answer = page.request.get(atrium.url + path)
         if (
             not answer.headers.get("content-type", "").startswith("text/html")
             or "content-disposition" in answer.headers
         ):
             continue
-        page.goto(atrium.url + path)
-        until(page, QUIET)
-        album.take(page, f"{name}-{person}")
+        is_new = name not in seen or name in ALSO.get(person, ())
+        if is_new:
+            seen.add(name)
+            take_all(page, atrium.url + path, album, f"{name}-{person}", OPENS.get(name, {}))
+        else:
+            page.goto(atrium.url + path)
         links = page.eval_on_selector_all("a[href]", "all => all.map((one) => one.href)")
         waiting += [urlsplit(urldefrag(one)[0]).path for one in links if one.startswith(atrium.url)]
 
 
-def name_of(path: str) -> str:
-    """Give the route's name, or the path's own where there's none."""
-    try:
-        return resolve(path).url_name or path.strip("/").replace("/", "_")
-    except Resolver404:
-        return "not_found"
+def take_all(page: Page, url: str, album: Album, name: str, opens: dict[str, str]) -> None:
+    """Take a page as it comes, then with each of the things open that can be opened there."""
+    page.goto(url)
+    until(page, QUIET)
+    album.take(page, name)
+    for what, where in opens.items():
+        if open_up(page, where):
+            album.take(page, f"{name}-{what}")
+            page.goto(url)
+            until(page, QUIET)
 
 
 def strangers(browser: Browser, atrium: Atrium, album: Album) -> None:

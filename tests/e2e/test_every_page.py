@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT as AXE
+from django.urls import Resolver404, resolve
 from playwright.sync_api import Browser, Page
 
 from tests.access.test_every_route import ALLOWED, NOT_OURS, every_route, path_of, routes
@@ -29,6 +30,30 @@ ALSO = {
     "technologist": ("worklist", "study", "order"),
     "admin": ("worklist", "transfers"),
     "stranger": ("report_verify",),
+}
+# What opens on a route's page, by what is clicked or, after a colon, pressed.
+OPENS = {
+    "worklist": {
+        "help": ":?",
+        "person": ".topbar-user",
+        "rooms": ".topnav-more > button",
+        "status": ".filter-menu >> nth=0",
+        "filters": ".filter-menu-more",
+        "columns": "[data-open=choose-columns]",
+        "chosen": "#rows tbody tr:nth-child(2) input[name=study]",
+    },
+    "study": {
+        "help": ":?",
+        "signing": "#begin-signing",
+        "history": "#show-history",
+        "preview": ".draft-actions > .btn >> nth=0",
+        "critical": ".critical-form > summary",
+        "retracting": "[aria-controls=retract]",
+        "discussion": "#discussion-box > summary",
+    },
+    "dashboard": {"table": "details > summary"},
+    "teaching_case": {"answer": ".answer > summary"},
+    "orders": {"help": ":?"},
 }
 # OHIF's own page, and a redirect to it.
 NOT_PAGES = ("viewer", "viewer_open", "viewer_asset")
@@ -57,6 +82,7 @@ for number, name in enumerate(("Yamada^Tarou=山田^太郎=やまだ^たろう",
 """
 # axe tries WCAG 2.2's target size only when told to.
 RULES = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+THUMBS = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": ["target-size"]}}
 CONTRAST = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": ["color-contrast"]}}
 QUIET = "!document.querySelector('.htmx-request, #report-panel > p.soft:only-child')"
 # Two frames later all that follows from a change is there, but colours that fade are only on their way.
@@ -75,6 +101,7 @@ class Walk:
 
     pages: list[str] = field(default_factory=list)
     findings: list[tuple[str, ...]] = field(default_factory=list)
+    opened: set[tuple[str, str]] = field(default_factory=set)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +136,7 @@ def addresses(installation: Atrium) -> dict[str, list[str]]:
             found["radiologist"].append(f"/{pattern}")
             found["stranger"].append(f"/{pattern}")
     found["radiologist"].append("/no-such-page/")
+    found["technologist"].append("/audit/")
     return found
 
 
@@ -122,6 +150,7 @@ def test_no_page_has_a_serious_finding_and_all_fit_a_phone(
                 visit(page, installation.url, path, walk, person)
     assert walk.findings == [], "\n".join(map(str, walk.findings))
     assert len(walk.pages) > 60, walk.pages
+    assert walk.opened == {(name, what) for name, opens in OPENS.items() for what in opens}
 
 
 @contextmanager
@@ -158,7 +187,35 @@ def visit(page: Page, url: str, path: str, walk: Walk, person: str) -> None:
     page.evaluate(DRAWN)
     if (width := page.evaluate("document.documentElement.scrollWidth")) > PHONE["width"]:
         walk.findings.append((f"{person} {path}", "wider than a phone", str(width)))
+    walk.findings += serious(page, THUMBS, f"{person} {path} on a phone")
     page.set_viewport_size(DESK)
+    for what, where in OPENS.get(name_of(path), {}).items():
+        page.goto(url + path)
+        until(page, QUIET)
+        if open_up(page, where):
+            walk.opened.add((name_of(path), what))
+            page.evaluate(DRAWN)
+            walk.findings += serious(page, RULES, f"{person} {path} {what}")
+
+
+def name_of(path: str) -> str:
+    """Give the route's name, or the path's own where there's none."""
+    try:
+        return resolve(path).url_name or path.strip("/").replace("/", "_")
+    except Resolver404:
+        return "not_found"
+
+
+def open_up(page: Page, where: str) -> bool:
+    """Open what is clicked or, after a colon, pressed; False where there's nothing of the kind."""
+    if where.startswith(":"):
+        page.keyboard.press(where[1:])
+    elif not page.locator(where).first.is_visible():
+        return False
+    else:
+        page.locator(where).first.click()
+    until(page, QUIET)
+    return True
 
 
 def serious(page: Page, options: dict[str, Any], where: str) -> list[tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -12,15 +13,22 @@ import pydicom
 import pytest
 from django.core.files.storage import storages
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.data import get_testdata_files
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 
+from accounts.principals import Principal
 from studies.archive import objects
 from studies.archive.metadata import build_due_metadata
+from studies.ingest import index, values
 from studies.ingest.attributes import INDEXED, Attributes
 from studies.ingest.errors import Refusal
 from studies.ingest.models import QuarantinedFile
 from studies.ingest.part10 import read_structure
-from studies.ingest.services import Status
+from studies.ingest.services import Source, Status, WayIn, begin_sync, ingest, stage
+from studies.ingest.values import Values
 from studies.models import Instance, Patient, Series, Study
 from tests.factories import SHARED, make_instance
 
@@ -39,7 +47,7 @@ def test_bytes_are_kept_as_they_came(north: Any, ingest_files: Any) -> None:
     assert objects.read_instance(Instance.objects.get()) == content
 
 
-def test_what_the_index_reads_of_a_file_is_what_pydicom_reads() -> None:
+def test_what_the_index_reads_of_a_file_is_what_pydicom_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = 0
     for path in [*SHARED.glob("dicom/**/*.dcm"), *(Path(p) for p in get_testdata_files("*.dcm"))]:
         content = path.read_bytes()
@@ -49,10 +57,65 @@ def test_what_the_index_reads_of_a_file_is_what_pydicom_reads() -> None:
             whole = Attributes(replace(structure, wanted=dict(pydicom.dcmread(path)._dict)))
         except Refusal:
             continue
-        for level in ("patient", "study", "series", "instance", "referring_physician_name"):
-            assert getattr(ours, level) == getattr(whole, level), (path.name, level)
+        levels = ("patient", "study", "series", "instance", "referring_physician_name", "frame_bits")
+        read = [getattr(ours, level) for level in levels]
+        with monkeypatch.context() as patch:
+            patch.setattr(values, "plain_values", lambda element: None)
+            assert read == [getattr(whole, level) for level in levels], path.name
         compared += 1
     assert compared > 50
+
+
+@given(
+    st.sampled_from(["AS", "CS", "DA", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UI", "US", "DS", "UN", "SQ"]),
+    st.one_of(st.binary(max_size=12), st.text("19.- ^=\\\x00\x1b\nA", max_size=12).map(str.encode)),
+    st.sampled_from([b"", b"ISO_IR 100", b"ISO_IR 13", b"ISO 2022 IR 87", b"ISO_IR 192", b"GB18030", b"nonsense"]),
+)
+def test_a_value_that_is_read_as_it_stands_is_what_pydicom_reads(vr: str, content: bytes, character_set: bytes) -> None:
+    keyword = "ContentLabel"
+    tags = {0x00080005: ("CS", character_set), 0x00700080: (vr, content)}
+    read = Values({t: RawDataElement(BaseTag(t), v, len(c), c, 0, False, True) for t, (v, c) in tags.items()})
+    plainly = read.text(keyword, 99), read.integer(keyword), read.json([0x00700080])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(values, "plain_values", lambda element: None)
+        assert plainly == (read.text(keyword, 99), read.integer(keyword), read.json([0x00700080]))
+
+
+def test_bytes_and_names_are_on_disk_before_the_index_knows_of_them(
+    north: Any, ingest_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bytes_synced: set[int] = set()
+    names_synced: set[str] = set()
+    durable: list[tuple[set[int], set[str]]] = []
+    fdatasync, fsync, commit = os.fdatasync, os.fsync, index.commit
+
+    def syncing_bytes(descriptor: int) -> None:
+        fdatasync(descriptor)
+        bytes_synced.add(os.fstat(descriptor).st_ino)
+
+    def syncing_names(descriptor: int) -> None:
+        names = os.listdir(descriptor)
+        fsync(descriptor)
+        names_synced.update(names)
+
+    def committing(*arguments: Any) -> Any:
+        durable.append((set(bytes_synced), set(names_synced)))
+        return commit(*arguments)
+
+    monkeypatch.setattr(os, "fdatasync", syncing_bytes)
+    monkeypatch.setattr(os, "fsync", syncing_names)
+    monkeypatch.setattr(index, "commit", committing)
+    ingest_files(north, make_instance(), make_instance())
+    staged = stage([make_instance()])
+    begin_sync(staged)
+    ingest([staged], Source(WayIn.STOW, north, Principal(ae_title="SCANNER")))
+    paths = [Path(storages["objects"].path(i.object_key)) for i in Instance.objects.order_by("pk")]
+    assert len(paths) == 3
+    for path, (synced, names) in zip(paths, [durable[0], durable[0], durable[1]], strict=True):
+        assert path.stat().st_ino in synced
+        while path != Path(storages["objects"].location):
+            assert path.name in names
+            path = path.parent
 
 
 def test_sending_again_changes_nothing(north: Any, ingest_files: Any) -> None:

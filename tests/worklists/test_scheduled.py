@@ -88,6 +88,7 @@ def test_a_cancelled_order_is_among_the_cancelled_cases(north: Any, people: Any,
         ("assigned=nobody", True),
         ("assigned=me", False),
         ("body_part=CHEST", False),
+        ("late=on", False),
     ],
 )
 def test_every_filter_narrows_it(north: Any, people: Any, client_of: Any, query: str, is_found: bool) -> None:

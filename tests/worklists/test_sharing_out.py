@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -89,6 +91,18 @@ def test_a_late_case_is_told_once(north: Any, ingest_files: Any) -> None:
     told = Notification.objects.all()
     assert {n.user.username for n in told} == {"radiologist", "admin"}, "nobody's case: its site's leads are told"
     assert all(late.patient_name not in n.text and late.patient_id_value not in n.text for n in told)
+
+
+def test_the_lead_finds_the_late_cases(north: Any, people: Any, client_of: Any, ingest_files: Any) -> None:
+    late, in_time, read = (arrived(ingest_files, north) for _ in range(3))
+    reading.set_status(read, Study.Status.FINAL, None)
+    CaseClock.objects.exclude(study=in_time).update(due_at=timezone.now() - timedelta(minutes=1))
+    lead = client_of("radiologist")
+    (link,) = re.findall(r'href="(/worklist/[^"]*late=on[^"]*)">1</a>', lead.get("/dashboard/").content.decode())
+    page = lead.get(unescape(link)).content.decode()
+    assert f"/studies/{late.study_instance_uid}/" in page
+    assert f"/studies/{in_time.study_instance_uid}/" not in page
+    assert f"/studies/{read.study_instance_uid}/" not in page
 
 
 def test_next_case_claims_and_passes_over_what_others_hold_or_have(north: Any, people: Any, client_of: Any) -> None:

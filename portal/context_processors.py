@@ -83,7 +83,7 @@ def _site_names(principal: Principal) -> list[str]:
     site_ids = {site_id for _, site_id in principal.grants if site_id is not EVERY_SITE}
     holds_everywhere = any(site_id is EVERY_SITE for _, site_id in principal.grants)
     sites = Site.objects.all() if holds_everywhere else Site.objects.filter(pk__in=site_ids)
-    return list(sites.values_list("name", flat=True))
+    return list(sites.filter(is_teaching=False).values_list("name", flat=True))
 
 
 def _demo_people(request: HttpRequest) -> list[dict[str, str]]:

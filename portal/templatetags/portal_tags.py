@@ -45,10 +45,21 @@ DETAILS = {
     "keys": _("asked for"),
     "page": _("page"),
     "results": _("found"),
+    "route": _("address"),
     "sop_instance_uid": _("image"),
     "status": _("answer"),
+    "total_of": _("in all of event"),
     "way": _("by"),
     "way_in": _("came by"),
+}
+
+# Body Part Examined (0018,0015) where its defined term isn't a word (PS3.16 Annex L).
+BODY_PARTS = {
+    "CSPINE": _("Cervical spine"),
+    "LSPINE": _("Lumbar spine"),
+    "SSPINE": _("Sacral spine"),
+    "TSPINE": _("Thoracic spine"),
+    "WHOLEBODY": _("Whole body"),
 }
 
 AGE_UNITS = {"D": _("d"), "W": _("wk"), "M": _("mo"), "Y": _("y")}
@@ -127,6 +138,18 @@ def shown_modalities(value: object) -> list[str]:
     """Give what a study was made with: documents and marks that joined it are left out, unless there's nothing else."""
     every = modalities(value)
     return [one for one in every if one not in DOCUMENTS] or every
+
+
+@register.filter
+def body_part(value: str) -> str:
+    """Give a defined term of Body Part Examined in words: `LSPINE` as `Lumbar spine`."""
+    return str(BODY_PARTS.get(value, value.capitalize()))
+
+
+@register.filter
+def body_parts(values: Iterable[str]) -> str:
+    """Give several body parts in words."""
+    return ", ".join(map(body_part, values))
 
 
 @register.filter

@@ -247,7 +247,10 @@
   // A table that is wider than its place scrolls under the patient's name, which then covers no longer the whole row.
   const fit = () => {
     const table = rows();
-    if (table) table.classList.toggle("is-wide", table.parentElement.scrollWidth > table.parentElement.clientWidth + 1);
+    if (!table) return;
+    // Measured as it would be if it fitted: once it's wide its columns take the room they want.
+    table.classList.remove("is-wide");
+    table.classList.toggle("is-wide", table.parentElement.scrollWidth > table.parentElement.clientWidth + 1);
   };
   document.addEventListener("click", (event) => {
     const row = event.target.closest("table.is-wide tr[data-row]");

@@ -23,7 +23,7 @@ LARGEST = 1 << 20
 def site_certificates(request: HttpRequest) -> HttpResponse:
     """Show each site's certificate; take in another as PKCS#12."""
     principal = principal_of(request)
-    sites = sites_where(principal, Capability.ACCOUNT_MANAGE)
+    sites = sites_where(principal, Capability.ACCOUNT_MANAGE).filter(is_teaching=False)
     error = ""
     if request.method == "POST":
         chosen = request.POST.get("site", "")

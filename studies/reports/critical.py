@@ -197,7 +197,11 @@ def open_critical_results(principal: Principal) -> QuerySet[CriticalResult]:
 
 
 def critical_results_of(principal: Principal) -> QuerySet[CriticalResult]:
-    """Give all critical results that the principal may see: of studies they may see, where they may read reports."""
+    """Give all critical results that the principal may see.
+
+    Those are the results of studies they may see, where they may read reports, and those that they were named for: who
+    must know a finding is told it, though the rest of the study be closed to them.
+    """
     mine = Q(pk__in=[])
     for capability in (Capability.REPORT_READ, Capability.REPORT_WRITE):
         sites = principal.sites_with(capability)
@@ -205,16 +209,23 @@ def critical_results_of(principal: Principal) -> QuerySet[CriticalResult]:
         if sites is None:
             mine = Q()
             break
-    return CriticalResult.objects.filter(mine, study__in=studies_visible_to(principal)).select_related(
+    named = CriticalRecipient.objects.filter(_is(principal)).values("result")
+    seen = (mine & Q(study__in=studies_visible_to(principal))) | Q(pk__in=named)
+    return CriticalResult.objects.filter(seen).select_related(
         "study__site", "study__patient", "flagged_by", "acknowledged_by"
     )
+
+
+def _is(principal: Principal) -> Q:
+    practices = Q(practice_id__in=sorted(principal.practice_ids))
+    return practices if principal.user is None else practices | Q(user=principal.user)
 
 
 def may_acknowledge(principal: Principal, result: CriticalResult) -> bool:
     """Say whether the principal is one of those who must know."""
     if principal.user is None:
         return False
-    told = result.recipients.filter(Q(user=principal.user) | Q(practice_id__in=sorted(principal.practice_ids)))
+    told = result.recipients.filter(_is(principal))
     return told.exclude(user=result.flagged_by).exists()
 
 

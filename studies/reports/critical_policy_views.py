@@ -33,7 +33,7 @@ STEPS = [
 def critical_settings(request: HttpRequest) -> HttpResponse:
     """Show and change a site's deadlines and escalation."""
     principal = principal_of(request)
-    sites = sites_where(principal, Capability.ACCOUNT_MANAGE)
+    sites = sites_where(principal, Capability.ACCOUNT_MANAGE).filter(is_teaching=False)
     chosen = request.POST.get("site") or request.GET.get("site", "")
     site = sites.filter(pk=int(chosen)).first() if chosen.isdigit() and len(chosen) < 18 else sites.first()
     if site is None:

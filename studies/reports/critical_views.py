@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.capabilities import Capability
+from studies.access import studies_visible_to
 from studies.reports import critical
 from studies.reports.desk import panel as render_panel
 from studies.reports.errors import ReportError
@@ -48,6 +49,7 @@ def _page(request: HttpRequest, result: CriticalResult, error: str = "") -> Http
         "study": result.study,
         "recipients": result.recipients.select_related("user", "practice"),
         "steps": result.steps.select_related("user"),
+        "sees_study": studies_visible_to(principal).filter(pk=result.study_id).exists(),
         "may_acknowledge": result.is_open and critical.may_acknowledge(principal, result),
         "may_report": result.is_open and critical.may_report(principal, result),
         "is_late": result.is_open and critical.late_since(result).total_seconds() > 0,

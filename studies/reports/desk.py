@@ -83,7 +83,7 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
             "spelling": checked_language(draft.template),
         }
     if draft is not None and preliminary is not None:
-        context["tracked"] = tracked_changes(preliminary, draft)
+        context["tracked"] = [section for section in tracked_changes(preliminary, draft) if section.is_changed]
     return context
 
 

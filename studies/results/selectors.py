@@ -58,7 +58,7 @@ def results_of(principal: Principal, *, wanted: str = "", only_unread: bool = Fa
 
 def page_of(results: QuerySet[Report], offset: int) -> Page:
     """Give a page of results, each with its signed parts."""
-    rows = list(results.prefetch_related("parts")[offset : offset + PAGE + 1])
+    rows = list(results.prefetch_related("parts__retraction")[offset : offset + PAGE + 1])
     return Page(rows[:PAGE], offset + PAGE if len(rows) > PAGE else None)
 
 
@@ -120,6 +120,7 @@ def timeline_of(principal: Principal, patient: Patient, *, wanted: str = "") -> 
             "study": study,
             "parts": parts.get(study.pk, []),
             "excerpt": excerpt_of(parts.get(study.pk, [])),
+            "is_retracted": is_retracted(parts.get(study.pk, [])),
             "pictures": pictures.get(study.pk, [])[:4],
         }
         for study in studies
@@ -136,10 +137,16 @@ def _holds(entry: dict[str, Any], words: list[str]) -> bool:
 
 
 def excerpt_of(parts: list[ReportPart]) -> str:
-    """Give what matters of a report in a line or two: the newest impression, else the findings."""
+    """Give what matters of a report in a line or two: the newest impression that still holds, else the findings."""
+    standing = [part for part in parts if not part.is_retracted]
     for name in ("impression", "findings"):
-        for part in reversed(parts):
+        for part in reversed(standing):
             text = str(part.sections.get(name, "")).strip()
             if text:
                 return text if len(text) <= EXCERPT else f"{text[:EXCERPT].rsplit(' ', 1)[0]} …"
     return ""
+
+
+def is_retracted(parts: list[ReportPart]) -> bool:
+    """Say whether nothing of what was signed holds any more."""
+    return bool(parts) and all(part.is_retracted for part in parts)

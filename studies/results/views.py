@@ -40,6 +40,7 @@ def results(request: HttpRequest) -> HttpResponse:
     for result in page.results:
         signed = [part for part in result.parts.all() if part.is_signed]
         result.excerpt = selectors.excerpt_of(signed)  # type: ignore[attr-defined]
+        result.is_retracted = selectors.is_retracted(signed)  # type: ignore[attr-defined]
         result.is_addended = len(signed) > 1  # type: ignore[attr-defined]
     context = {
         "page": page,

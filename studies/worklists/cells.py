@@ -17,7 +17,15 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from portal.templatetags.portal_tags import dicom_age, icon, modalities, person_name, shown_modalities, status_badge
+from portal.templatetags.portal_tags import (
+    body_parts,
+    dicom_age,
+    icon,
+    modalities,
+    person_name,
+    shown_modalities,
+    status_badge,
+)
 from studies.models import Priority, Study
 from studies.orders.models import Order
 from studies.reading import OPEN_STATUSES
@@ -116,7 +124,7 @@ def _arrival(row: Row, view: View) -> str:
 
 
 def _body_part(row: Row, view: View) -> str:
-    return _cell(view, "body_part", _clipped(", ".join(modalities(row.body_part_examined)).title(), "clip-sm"))
+    return _cell(view, "body_part", _clipped(body_parts(modalities(row.body_part_examined)), "clip-sm"))
 
 
 def _born(row: Row, view: View) -> str:

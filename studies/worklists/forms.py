@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from accounts.capabilities import Capability
 from accounts.models import Site, User
 from accounts.principals import Principal
+from portal.templatetags.portal_tags import body_part
 from studies.access import sites_where
 from studies.models import Priority, Study
 from studies.orders.forms import MODALITIES
@@ -50,7 +51,7 @@ class WorklistFilterForm(forms.Form):
     group = forms.ModelChoiceField(
         ReadingGroup.objects.none(), required=False, label=_("Reading group"), empty_label=_("All")
     )
-    body_part = Choices(required=False, label=_("Body part"), choices=[(part, part.title()) for part in BODY_PARTS])
+    body_part = Choices(required=False, label=_("Body part"), choices=[(part, body_part(part)) for part in BODY_PARTS])
     description = forms.CharField(required=False, max_length=120, label=_("Study has the words"))
     referrer = forms.CharField(required=False, max_length=120, label=_("Referrer"))
     accession_number = forms.CharField(required=False, max_length=64, label=_("Accession"))
@@ -63,9 +64,11 @@ class WorklistFilterForm(forms.Form):
 
     def __init__(self, data: Any, *, principal: Principal) -> None:
         super().__init__(data)
+        # Teaching files wait on no worklist.
         site_ids = {site_id for _capability, site_id in principal.grants if site_id is not None}
+        site_ids -= principal.teaching_site_ids
         is_everywhere = any(site_id is None for _capability, site_id in principal.grants)
-        sites = Site.objects.all() if is_everywhere else Site.objects.filter(pk__in=site_ids)
+        sites = Site.objects.filter(is_teaching=False) if is_everywhere else Site.objects.filter(pk__in=site_ids)
         self.fields["site"].queryset = sites  # type: ignore[attr-defined]
         if (sites.count() if is_everywhere else len(site_ids)) < 2:
             del self.fields["site"]

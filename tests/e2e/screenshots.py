@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
 import django
@@ -26,15 +25,18 @@ django.setup()
 
 # ruff: noqa: E402
 from django.template.loader import render_to_string
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, Page, Route, ViewportSize
 
 from tests.e2e.browser import chromium, signed_in, until
-from tests.e2e.test_every_page import ALSO, LONG, OPENS, QUIET, SEED, name_of, open_up
+from tests.e2e.test_every_page import ALSO, DRAWN, LONG, OPENS, QUIET, SEED, name_of, open_up
 from tests.factories import PASSWORD
 from tests.services.atrium import ROOT, Atrium, running_atrium
 from tests.services.ports import free_port
 
-WIDTHS = {"desk": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
+WIDTHS: dict[str, ViewportSize] = {"desk": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
+THEMES = {"desk": ("dark", "light"), "phone": ("dark", "light")}
+# What opens on a page has the page's colours, which were taken already.
+ONE_THEME = {"desk": ("dark",), "phone": ("light",)}
 TALLEST = 1800
 ACROSS = {"desk": 2, "phone": 6}
 A_SHEET = {"desk": 6, "phone": 12}
@@ -54,20 +56,22 @@ class Album:
     folder: Path
     taken: list[Path] = field(default_factory=list)
 
-    def take(self, page: Page, name: str) -> None:
-        """Take a page in both themes and widths."""
+    def take(self, page: Page, name: str, *, themes: dict[str, tuple[str, ...]] = THEMES) -> None:
+        """Take a page in both widths, in the themes of each."""
         for width, size in WIDTHS.items():
-            page.set_viewport_size(size)  # type: ignore[arg-type]
-            for theme in ("dark", "light"):
+            page.set_viewport_size(size)
+            # A window as tall as the page: Playwright's own full page draws all of it, however much is wanted.
+            height = min(page.evaluate("document.documentElement.scrollHeight"), TALLEST)
+            if height > size["height"]:
+                page.set_viewport_size({"width": size["width"], "height": height})
+            for theme in themes[width]:
                 page.evaluate(f"document.documentElement.setAttribute('data-bs-theme', '{theme}')")
-                page.wait_for_timeout(150)
-                height = min(page.evaluate("document.documentElement.scrollHeight"), TALLEST)
-                path = self.folder / f"{width}-{theme}" / f"{name}.png"
+                page.evaluate(DRAWN)
+                path = self.folder / f"{width}-{theme}" / f"{name}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                clip: Any = {"x": 0, "y": 0, "width": size["width"], "height": max(height, size["height"])}
-                page.screenshot(path=path, full_page=True, clip=clip)
+                page.screenshot(path=path, type="jpeg", quality=85)
                 self.taken.append(path)
-        page.set_viewport_size(WIDTHS["desk"])  # type: ignore[arg-type]
+        page.set_viewport_size(WIDTHS["desk"])
 
     def sheets(self, browser: Browser) -> None:
         """Lay the pictures of a kind beside each other, a few to a sheet."""
@@ -91,7 +95,7 @@ class Album:
         page = browser.new_page(viewport={"width": 1560, "height": 400})
         page.goto(page_of.as_uri())
         page.wait_for_function("[...document.images].every((one) => one.complete)")
-        page.screenshot(path=self.folder / f"sheet-{name}.png", full_page=True)
+        page.screenshot(path=self.folder / f"sheet-{name}.jpg", type="jpeg", quality=85, full_page=True)
         page.close()
 
 
@@ -191,7 +195,7 @@ def take_all(page: Page, url: str, album: Album, name: str, opens: dict[str, str
     album.take(page, name)
     for what, where in opens.items():
         if open_up(page, where):
-            album.take(page, f"{name}-{what}")
+            album.take(page, f"{name}-{what}", themes=ONE_THEME)
             page.goto(url)
             until(page, QUIET)
 

@@ -12,6 +12,7 @@ from django.utils import timezone
 from accounts.models import Notification
 from accounts.notifications import send_due_emails
 from portal.audit.models import AuditEvent
+from studies.models import Study
 from studies.reports import critical
 from studies.reports.models import CriticalPolicy, CriticalResult
 from tests.factories import make_instance, principal_of
@@ -57,6 +58,20 @@ def test_it_is_acknowledged_where_the_report_is_read_by_those_who_must(flagged: 
     assert button not in client_of("radiologist").get(f"{DESK}/panel/").content
     client_of("referrer").post(button.decode())
     assert button not in client_of("referrer").get(f"{DESK}/").content
+
+
+def test_who_was_named_is_told_it_even_of_a_patient_that_is_not_theirs(flagged: CriticalResult, client_of: Any) -> None:
+    Study.objects.update(referring_physician=None)
+    covering = client_of("referrer")
+    assert covering.get(f"/studies/{UID}/").status_code == 404
+    page = covering.get(f"/reports/critical/{flagged.pk}/").content.decode()
+    assert "Pneumothorax" in page
+    assert f"/reports/{UID}/" not in page
+    assert f"/studies/{UID}/" not in page
+    covering.post(f"/reports/critical/{flagged.pk}/acknowledge/")
+    flagged.refresh_from_db()
+    assert not flagged.is_open
+    assert client_of("southradiologist").get(f"/reports/critical/{flagged.pk}/").status_code == 404
 
 
 def test_acknowledging_closes_it_with_who_and_when(flagged: CriticalResult, client_of: Any) -> None:

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from studies.models import Patient, Study
-from studies.reports.models import CriticalResult, Report, ReportPart
+from studies.reports.models import CriticalResult, Report, ReportPart, Retraction
 from tests.factories import make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -74,6 +74,20 @@ def test_an_addendum_is_news_again(sign: Sign, people: dict[str, User], client_o
         report=study.report, kind="addendum", ordinal=2, author=people["radiologist"], signed_at=timezone.now()
     )
     assert "Addended" in referrer.get("/results/?only=unread").content.decode()
+
+
+def test_what_was_retracted_is_not_told_as_a_result(sign: Sign, people: dict[str, User], client_of: Any) -> None:
+    study = sign("1.1", impression="Pulmonary embolism.")
+    Retraction.objects.create(
+        part=study.report.parts.get(),
+        reason="Another patient's.",
+        retracted_at=timezone.now(),
+        retracted_by=people["radiologist"],
+    )
+    referrer = client_of("referrer")
+    for page in (referrer.get("/results/"), referrer.get(f"/patients/{study.patient_id}/")):
+        assert b"withdrawn by its signer" in page.content
+        assert b"embolism" not in page.content
 
 
 def test_words_of_the_report_and_names_find_results(sign: Sign, client_of: Any) -> None:

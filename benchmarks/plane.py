@@ -32,7 +32,7 @@ CONNECTIONS = (1, 8, 25)
 CT_STUDY = "1.2.826.0.1.3680043.10.1.1"
 
 
-def ct_series(slices: int, study: str) -> list[bytes]:
+def ct_series(slices: int, study: str, **patient: str) -> list[bytes]:
     """Give a CT of 512×512 slices, 16 bit: a bright cylinder in noise, with the geometry that a viewer needs."""
     noise = np.random.default_rng(1)
     y, x = np.mgrid[-256:256, -256:256]
@@ -47,7 +47,7 @@ def ct_series(slices: int, study: str) -> list[bytes]:
                 SeriesInstanceUID=f"{study}.1",
                 SOPInstanceUID=f"{study}.1.{number}",
                 FrameOfReferenceUID=f"{study}.2",
-                PatientID="BENCH",
+                **{"PatientID": "BENCH", **patient},
                 InstanceNumber=number,
                 ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
                 ImagePositionPatient=[-180, -180, number],

@@ -105,11 +105,11 @@ TITLES = tuple(
 )
 
 
-def _proxy(peer: Peer, build: Path, folder: Path) -> str:
+def proxy(peer: Peer, build: Path, folder: Path, configured: str = CONFIGURATION) -> str:
     """Give nginx's configuration as one would write it: OHIF precompressed and kept for good, DICOMweb passed on."""
     configuration = folder / "app-config.js"
     configuration.parent.mkdir(parents=True, exist_ok=True)
-    configuration.write_text(CONFIGURATION)
+    configuration.write_text(configured)
     return f"""
         gzip_static on;
         location = /viewer/app-config.js {{ alias {configuration}; }}
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
         places: dict[str, tuple[str, str]] = {}
         for title, build in (("Orthanc", PUBLISHED), ("Orthanc, our OHIF", BUILD)):
             port = stack.enter_context(
-                nginx(folder / title.replace(", ", "-").replace(" ", "-"), _proxy(peer, build, folder / build.name))
+                nginx(folder / title.replace(", ", "-").replace(" ", "-"), proxy(peer, build, folder / build.name))
             )
             places[title] = (f"http://127.0.0.1:{port}", "")
         token = str(ours.session.headers["Authorization"])

@@ -85,11 +85,17 @@
     if (recognition) field.classList.add("is-heard");
   };
 
+  // So long what was said up to now may take to be written.
+  const LONGEST_END = 1500;
+  let ending = null;
   const stop = (note = "") => {
     const ended = recognition;
     recognition = null;
     if (ended) {
-      ended.onend = null;
+      ending = new Promise((done) => {
+        ended.onend = done;
+        setTimeout(done, LONGEST_END);
+      }).finally(() => { ending = null; });
       ended.onerror = null;
       // What was said up to now is still to come.
       ended.stop();
@@ -159,6 +165,10 @@
   });
   document.addEventListener("visibilitychange", () => { if (document.hidden) stop(); });
   window.addEventListener("pagehide", () => stop());
+  document.addEventListener("atrium:leave", ({ detail }) => {
+    stop();
+    if (ending) detail.waits.push(ending);
+  });
   // The caret stays in the words when the button is pressed.
   document.addEventListener("pointerdown", (event) => { if (event.target.closest?.("#dictate")) event.preventDefault(); });
   document.addEventListener("click", (event) => { if (event.target.closest?.("#dictate")) toggle(); });

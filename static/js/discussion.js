@@ -8,4 +8,4 @@ document.addEventListener("click", (event) => {
   field.focus();
 });
 // Once htmx waits for it to open.
-document.addEventListener("DOMContentLoaded", () => { if (window.location.hash === "#discussion") document.getElementById("discussion-box").open = true; });
+for (const begun of ["DOMContentLoaded", "atrium:case"]) document.addEventListener(begun, () => { if (window.location.hash === "#discussion") document.getElementById("discussion-box").open = true; });

@@ -109,6 +109,8 @@
     if (event.target.closest("form[method=post]")) isFilledIn = true;
   });
 
+  document.addEventListener("atrium:case", () => { isFilledIn = false; });
+
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-key-help]")) help();
   });

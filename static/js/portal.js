@@ -29,7 +29,7 @@
     const status = event.detail.xhr.status;
     show("error", status === 403 || status === 404 ? region()?.dataset.refused || "" : region()?.dataset.failed || "");
   });
-  document.addEventListener("DOMContentLoaded", () => region()?.querySelectorAll(".message").forEach(arm));
+  for (const begun of ["DOMContentLoaded", "atrium:case"]) document.addEventListener(begun, () => region()?.querySelectorAll(".message").forEach(arm));
   document.addEventListener("htmx:oobAfterSwap", () => region()?.querySelectorAll(".message").forEach(arm));
 
   // What renews itself takes neither the focus nor a selection away.
@@ -124,10 +124,11 @@
   });
 
   // Times are printed in UTC; the title says them in the zone of the person.
-  document.addEventListener("DOMContentLoaded", () => {
+  const tellTimes = () => {
     for (const time of document.querySelectorAll("time[datetime]")) {
       const moment = new Date(time.dateTime);
       if (!time.title && !Number.isNaN(moment.valueOf()) && time.dateTime.includes("T")) time.title = moment.toLocaleString();
     }
-  });
+  };
+  for (const begun of ["DOMContentLoaded", "atrium:case"]) document.addEventListener(begun, tellTimes);
 })();

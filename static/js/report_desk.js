@@ -82,6 +82,7 @@
     try {
       const [nonce, locked] = kept.split(".").map((part) => Uint8Array.from(atob(part), (c) => c.charCodeAt(0)));
       const words = JSON.parse(new TextDecoder().decode(await crypto.subtle.decrypt({ name: "AES-GCM", iv: nonce }, await cryptoKey(key), locked)));
+      if (form() !== draft) return;
       let isNew = false;
       for (const [name, values] of Object.entries(words.values)) {
         if (!entries(name).length || JSON.stringify(texts(name)) === JSON.stringify(values)) continue;
@@ -99,7 +100,7 @@
       }
       save();
     } catch {
-      localStorage.removeItem(keptName);
+      if (form() === draft) localStorage.removeItem(keptName);
     }
   };
 
@@ -374,14 +375,31 @@
   });
   document.addEventListener("DOMContentLoaded", arrive);
 
+  // Another case in the same page: what's typed is saved before, or it isn't left.
+  const finish = async () => {
+    await lockAway();
+    await beginning?.catch(() => {});
+    await save();
+    await saving;
+    return !dirty.size;
+  };
+  document.addEventListener("atrium:leave", ({ detail }) => { if (dirty.size || saving || beginning) detail.waits.push(finish()); });
+  document.addEventListener("atrium:case", () => {
+    clearTimeout(timer);
+    clearTimeout(lockTimer);
+    wait = 1000;
+    arrive();
+  });
+
   // An earlier study opened beside this one is offered as the comparison, also one opened before the draft was begun.
   document.addEventListener("atrium:prior-opened", async (event) => {
-    const address = document.getElementById("report-desk")?.dataset.priorsUrl;
+    const desk = document.getElementById("report-desk");
+    const address = desk?.dataset.priorsUrl;
     if (!address) return;
     const data = new URLSearchParams({ csrfmiddlewaretoken: JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"] });
     for (const uid of event.detail.studies) data.append("prior", uid);
     const response = await fetch(address, { method: "POST", body: data, keepalive: true });
-    const offer = document.getElementById("comparison-offer");
+    const offer = desk.querySelector("#comparison-offer");
     if (!response.ok || !offer) return;
     const text = (await response.json()).comparison;
     const field = offer.closest(".desk-section").querySelector("textarea");

@@ -150,4 +150,5 @@
   document.addEventListener("atrium:checked", underlineAll);
   document.addEventListener("htmx:afterSwap", underlineAll);
   document.addEventListener("DOMContentLoaded", underlineAll);
+  document.addEventListener("atrium:case", () => { at = null; });
 })();

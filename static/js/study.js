@@ -1,4 +1,5 @@
 // The study page: words beside images, or images on another monitor. Desk and viewer talk over one channel.
+// Page and viewer stay when the case changes (case_change.js): what belongs to one case is in "opened".
 (() => {
   const page = document.getElementById("study-images");
   const frame = document.getElementById("viewer");
@@ -7,14 +8,22 @@
   const desk = sessionStorage.getItem("atrium.desk") || crypto.randomUUID();
   sessionStorage.setItem("atrium.desk", desk);
   const channel = new BroadcastChannel(`atrium.desk.${desk}`);
-  const study = page.dataset.study;
-  const address = `${page.dataset.openUrl}?desk=${desk}`;
+  const address = () => `${page.dataset.openUrl}?desk=${desk}`;
   const csrf = () => JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
-  const say = (type, detail = {}) => channel.postMessage({ from: "desk", type, ...detail });
+  const say = (type, detail = {}) => channel.postMessage({ from: "desk", about: opened.study, type, ...detail });
   const note = (text) => { const element = document.getElementById("findings-note"); if (element) element.textContent = text; };
-  const words = new Map();
-  const pending = new Map();
-  let lastFindings = null;
+  // So long the viewer may take to say that it changes the case, in milliseconds; then it's loaded anew.
+  const LONGEST_SILENCE = 2000;
+  const caseOf = () => {
+    const asked = new URLSearchParams(window.location.search);
+    const { study } = page.dataset;
+    return {
+      study, words: new Map(), pending: new Map(), keeping: new Set(), shown: new Set(), lastFindings: null, isHeard: false, hasRendered: false,
+      // A click while the images still load isn't lost.
+      waiting: asked.get("sop") ? { study, sop: asked.get("sop"), frame: Number(asked.get("frame") || 1) } : null,
+    };
+  };
+  let opened = caseOf();
   const isPhone = window.matchMedia("(width < 640px)");
   let isInWindow = sessionStorage.getItem("atrium.images") === "window";
 
@@ -25,13 +34,30 @@
     wait.hidden = isInWindow;
     if (isInWindow) frame.removeAttribute("src");
     // A phone has room for the words or the images: its images open by their own button.
-    else if (!isPhone.matches && !frame.getAttribute("src")) frame.src = address;
+    else if (!isPhone.matches && !frame.getAttribute("src")) frame.src = address();
   };
+  // No image of one case is seen beside the words of another.
+  const conceal = (isConcealed) => {
+    page.classList.toggle("is-changing", isConcealed);
+    frame.inert = isConcealed;
+  };
+  const change = () => {
+    const mine = opened;
+    conceal(true);
+    say("open", { address: address(), wait: wait.textContent });
+    setTimeout(() => { if (opened === mine && !mine.isHeard && !isInWindow) frame.contentWindow.location.replace(address()); }, LONGEST_SILENCE);
+  };
+  // What was loaded anew, be it a refusal, is of this case.
+  frame.addEventListener("load", () => {
+    const { pathname, search } = frame.contentWindow.location;
+    const studies = new URLSearchParams(search).get("StudyInstanceUIDs") || "";
+    if (!pathname.startsWith("/viewer/") || studies.split(",")[0] === opened.study) conceal(false);
+  });
   const openWindow = () => {
     isInWindow = true;
     sessionStorage.setItem("atrium.images", "window");
     place();
-    window.open(address, `atrium-images-${desk}`, "popup,width=1280,height=960");
+    window.open(address(), `atrium-images-${desk}`, "popup,width=1280,height=960");
   };
   const bringBack = () => {
     isInWindow = false;
@@ -43,8 +69,8 @@
   const draft = () => document.getElementById("draft");
   const FINDINGS = "#draft textarea[name=findings], #draft [data-section=findings] textarea";
   const section = () =>
-    (lastFindings?.isConnected && lastFindings) || document.querySelector("#draft textarea[name=findings]") || document.querySelector(FINDINGS) || draft()?.querySelector("textarea");
-  document.addEventListener("focusin", (event) => { if (event.target.matches?.(FINDINGS)) lastFindings = event.target; });
+    (opened.lastFindings?.isConnected && opened.lastFindings) || document.querySelector("#draft textarea[name=findings]") || document.querySelector(FINDINGS) || draft()?.querySelector("textarea");
+  document.addEventListener("focusin", (event) => { if (event.target.matches?.(FINDINGS)) opened.lastFindings = event.target; });
 
   const typed = (field) => field.dispatchEvent(new Event("input", { bubbles: true }));
   const exchange = (before, after) => {
@@ -59,7 +85,7 @@
   // Words that came from the images follow them until a person rewrites them.
   const write = (uid, sentence, known = []) => {
     if (!draft()) return false;
-    const before = [words.get(uid), ...known].filter(Boolean);
+    const before = [opened.words.get(uid), ...known].filter(Boolean);
     let isThere = before.some((one) => exchange(one, sentence));
     if (!before.length && sentence) {
       const field = section();
@@ -67,8 +93,8 @@
       typed(field);
       isThere = true;
     }
-    if (sentence) words.set(uid, sentence);
-    else words.delete(uid);
+    if (sentence) opened.words.set(uid, sentence);
+    else opened.words.delete(uid);
     return isThere;
   };
   // What is measured on a prior goes into the sentence of the same measured now, else it has a sentence of its own.
@@ -81,18 +107,26 @@
     if (write(uid, kept.sentence, kept.known) && kept.takes_in) write(kept.takes_in.uid, "", kept.takes_in.known);
   };
   const exchangeFor = ({ uid, known, sentence }) => {
-    const isThere = [words.get(uid), ...known].some((one) => exchange(one, sentence));
-    if (isThere) words.set(uid, sentence);
+    const isThere = [opened.words.get(uid), ...known].some((one) => exchange(one, sentence));
+    if (isThere) opened.words.set(uid, sentence);
     return isThere;
   };
 
   const refresh = () => window.htmx.ajax("GET", page.dataset.findingsUrl, { target: "#findings", swap: "innerHTML" });
-  const keep = async (finding) => {
+  // What is kept, and the words that it becomes, are the case's that it came from.
+  const keep = (finding, tell) => {
+    const mine = opened;
+    const work = post(finding).then((kept) => { if (kept && opened === mine) tell(kept); }).finally(() => mine.keeping.delete(work));
+    mine.keeping.add(work);
+  };
+  const post = async (finding) => {
+    const mine = opened;
     const response = await fetch(page.dataset.findingsUrl, {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-CSRFToken": csrf() },
       body: JSON.stringify(finding),
     });
+    if (opened !== mine) return null;
     if (!response.ok) {
       note((await response.json().catch(() => ({}))).title || page.dataset.failed);
       return null;
@@ -104,19 +138,21 @@
 
   // A measurement tells of each step of a drag; what counts is where it comes to rest.
   const measured = (measurement) => {
-    clearTimeout(pending.get(measurement.uid));
+    const { pending } = opened;
+    clearTimeout(pending.get(measurement.uid)?.timer);
+    pending.delete(measurement.uid);
     if (measurement.action === "removed") return write(measurement.uid, "");
     if (!page.dataset.mayWrite) return;
-    pending.set(measurement.uid, setTimeout(async () => {
-      const kept = await keep({ ...measurement, beside: [...shown] });
-      if (kept) tellKept(measurement.uid, kept);
-    }, 400));
+    const rest = () => {
+      pending.delete(measurement.uid);
+      keep({ ...measurement, beside: [...opened.shown] }, (kept) => tellKept(measurement.uid, kept));
+    };
+    pending.set(measurement.uid, { timer: setTimeout(rest, 400), rest });
   };
-  const marked = async (image) => {
+  const marked = (image) => {
     if (!page.dataset.mayWrite) return;
-    if (image.study !== study) return note(page.dataset.otherStudy);
-    const kept = await keep(image);
-    if (kept) write(image.uid, `${page.dataset.keyImage} (${kept.place}).`);
+    if (image.study !== opened.study) return note(page.dataset.otherStudy);
+    keep(image, (kept) => write(image.uid, `${page.dataset.keyImage} (${kept.place}).`));
   };
 
   // The next case's images, once this one's are on screen.
@@ -127,34 +163,31 @@
     if (studies.length) say("prefetch", { studies: studies.slice(0, 1) });
   };
 
-  // A click while the images still load isn't lost.
-  const asked = new URLSearchParams(window.location.search);
-  let hasRendered = false;
-  let waiting = asked.get("sop") ? { study, sop: asked.get("sop"), frame: Number(asked.get("frame") || 1) } : null;
   const jump = (where) => {
-    waiting = hasRendered ? null : where;
-    if (hasRendered) say("jump", where);
+    opened.waiting = opened.hasRendered ? null : where;
+    if (opened.hasRendered) say("jump", where);
   };
   // Told to the desk, which may still be on its way.
-  const shown = new Set();
-  const tellShown = () => { if (shown.size) document.dispatchEvent(new CustomEvent("atrium:prior-opened", { detail: { studies: [...shown] } })); };
+  const tellShown = () => { if (opened.shown.size) document.dispatchEvent(new CustomEvent("atrium:prior-opened", { detail: { studies: [...opened.shown] } })); };
   document.addEventListener("htmx:afterSwap", (event) => { if (event.detail.target.id === "report-panel") tellShown(); });
   const heard = {
+    opening: () => {},
+    ready: () => {
+      opened.hasRendered = false;
+      conceal(false);
+    },
     "image-rendered": () => {
       wait.hidden = true;
-      hasRendered = true;
-      if (waiting) jump(waiting);
+      conceal(false);
+      opened.hasRendered = true;
+      if (opened.waiting) jump(opened.waiting);
       fetchAhead();
-    },
-    ready: (viewer) => {
-      hasRendered = viewer.hasRendered;
-      if (hasRendered) wait.hidden = true;
     },
     measurement: measured,
     "key-image": marked,
     // What hangs beside the study was compared with it.
     "studies-shown": ({ studies }) => {
-      for (const uid of studies) if (uid !== study) shown.add(uid);
+      for (const uid of studies) if (uid !== opened.study) opened.shown.add(uid);
       tellShown();
     },
     "key-image-refused": () => note(page.dataset.noKeyImage),
@@ -167,7 +200,9 @@
     jumped: ({ isFound }) => { if (!isFound) note(page.dataset.notFound); },
   };
   channel.onmessage = ({ data }) => {
-    if (data?.from !== "viewer") return;
+    // What is told of another case has nothing to do with these words.
+    if (data?.from !== "viewer" || data.about !== opened.study) return;
+    opened.isHeard = true;
     heard[data.type]?.(data);
     document.dispatchEvent(new CustomEvent("atrium:viewer", { detail: data }));
   };
@@ -176,7 +211,7 @@
     const link = event.target.closest?.("[data-jump]");
     if (link) {
       event.preventDefault();
-      const { study: of = study, uid, sop, frame: number } = link.dataset;
+      const { study: of = opened.study, uid, sop, frame: number } = link.dataset;
       jump({ study: of, uid, sop, frame: Number(number || 1) });
     }
     const button = event.target.closest?.("button");
@@ -187,8 +222,22 @@
     // What was measured is in the archive before the report that speaks of it is signed.
     if (button?.id === "begin-signing") say("save-measurements");
   });
-  document.getElementById("hanging")?.addEventListener("change", (event) => say("hang", { protocol: event.target.value }));
+  document.addEventListener("change", (event) => { if (event.target.id === "hanging") say("hang", { protocol: event.target.value }); });
+
+  // What was measured a moment ago is in the words before the case is left.
+  document.addEventListener("atrium:leave", ({ detail }) => {
+    for (const { timer, rest } of [...opened.pending.values()]) {
+      clearTimeout(timer);
+      rest();
+    }
+    detail.waits.push(...opened.keeping);
+  });
+  document.addEventListener("atrium:case", () => {
+    opened = caseOf();
+    place();
+    change();
+  });
 
   place();
-  if (isInWindow) say("open", { address });
+  if (isInWindow) say("open", { address: address(), wait: wait.textContent });
 })();

@@ -1,9 +1,10 @@
 // OHIF's configuration, behind the bridge. The view puts the session's CSRF token in.
 (() => {
+  const bridge = atriumBridge("__CSRF_TOKEN__", "__EDITION__");
   window.config = {
     name: "atrium",
     routerBasename: "/viewer",
-    extensions: [atriumBridge("__CSRF_TOKEN__")],
+    extensions: [bridge.extension],
     modes: [],
     // Angiography and fluoroscopy are films, too.
     customizationService: [{ "ohif.tours": { $set: [] }, autoCineModalities: { $set: ["OT", "US", "XA", "RF"] } }],
@@ -23,7 +24,7 @@
     disableConfirmationPrompts: true,
     // Beside the words there's no room for a list of thumbnails until it's wanted.
     modesConfiguration: {
-      "@ohif/mode-longitudinal": { routes: { 0: { layoutInstance: { props: { leftPanelClosed: { $set: window.innerWidth < 1000 } } } } } },
+      "@ohif/mode-longitudinal": { onSetupRouteComplete: { $set: bridge.onSetupRouteComplete }, routes: { 0: { layoutInstance: { props: { leftPanelClosed: { $set: window.innerWidth < 1000 } } } } } },
     },
     investigationalUseDialog: { option: "never" },
     maxNumRequests: { interaction: 100, thumbnail: 5, prefetch: 25 },

@@ -1,10 +1,21 @@
 // The bridge between OHIF and the report desk. Both sides share a channel named after the desk that opened the images,
 // be they in a frame beside the words or in a window on another monitor.
-const atriumBridge = (csrfToken) => {
-  const address = new URLSearchParams(window.location.search);
-  const primaryStudy = (address.get("StudyInstanceUIDs") || "").split(",")[0];
-  const channel = address.get("desk") ? new BroadcastChannel(`atrium.desk.${address.get("desk")}`) : null;
-  const tell = (type, detail = {}) => channel?.postMessage({ from: "viewer", type, ...detail });
+// OHIF stays from case to case: its own router changes the study. Whatever doesn't allow that is a full load.
+const atriumBridge = (csrfToken, edition) => {
+  // What belongs to one case: the next begins afresh.
+  const caseOf = (search) => {
+    const address = new URLSearchParams(search);
+    const studies = (address.get("StudyInstanceUIDs") || "").split(",");
+    return {
+      studies, study: studies[0], site: address.get("site"), protocol: "", asked: new Set(), restored: new Set(), savedPrints: new Map(),
+      isEntered: false, isSetUp: false, hasRendered: false,
+    };
+  };
+  let opened = caseOf(window.location.search);
+  const desk = new URLSearchParams(window.location.search).get("desk");
+  const channel = desk ? new BroadcastChannel(`atrium.desk.${desk}`) : null;
+  // Whatever is told says of which case it is: the desk may be at another by then.
+  const tell = (type, detail = {}, of = opened) => channel?.postMessage({ from: "viewer", about: of.study, type, ...detail });
 
   // Quantities of OHIF's tools in the order in which reports name them, each with the key of its unit.
   const QUANTITIES = [
@@ -16,13 +27,14 @@ const atriumBridge = (csrfToken) => {
   const FRAMES = "multipart/related; type=application/octet-stream; transfer-syntax=*";
   const MOST_PREFETCHED = 200;
   const PICTURE_SIDE = 1024;
+  // So long an open OHIF may take to be done with a case, and to show the next, in milliseconds.
+  const LONGEST_LEAVE = 2000;
+  const LONGEST_OPENING = 15000;
 
   let services;
   let commands;
   let extensions;
-  let hasRendered = false;
   let isRestoring = false;
-  let shownProtocol = "";
 
   const quantities = (measurement) => {
     const data = Object.values(measurement.data || {})[0] || {};
@@ -34,9 +46,9 @@ const atriumBridge = (csrfToken) => {
   };
   const tellMeasurement = (action) => ({ measurement }) => {
     const uid = measurement?.uid || measurement;
-    if (isRestoring) return;
+    if (isRestoring || !opened.hasRendered) return;
     if (action === "removed") return tell("measurement", { action, uid });
-    if (ONLY_MARKS.has(measurement.toolName) && !measurement.label) return;
+    if (!opened.asked.has(measurement.referenceStudyUID) || (ONLY_MARKS.has(measurement.toolName) && !measurement.label)) return;
     tell("measurement", {
       action, uid, label: measurement.label || "", tool: measurement.toolName, values: quantities(measurement),
       study: measurement.referenceStudyUID, sop: measurement.SOPInstanceUID, frame: measurement.frameNumber || 1,
@@ -59,15 +71,17 @@ const atriumBridge = (csrfToken) => {
     const all = [...grid().viewports.values()];
     const active = all.find((v) => v.viewportId === grid().activeViewportId);
     const showsStudy = (v) => v && setOf(v)?.StudyInstanceUID === displaySet.StudyInstanceUID;
-    const other = displaySet.StudyInstanceUID !== primaryStudy && all.find((v) => v !== active);
+    const other = displaySet.StudyInstanceUID !== opened.study && all.find((v) => v !== active);
     return all.find((v) => v.displaySetInstanceUIDs.includes(displaySet.displaySetInstanceUID)) || (showsStudy(active) && active) || all.find(showsStudy) || other || active;
   };
   const show = async ({ displaySet, index }) => {
+    const mine = opened;
     const { viewportId, displaySetInstanceUIDs } = viewportFor(displaySet);
     if (!displaySetInstanceUIDs.includes(displaySet.displaySetInstanceUID)) {
       const rendered = new Promise((done) => document.addEventListener("CORNERSTONE_IMAGE_RENDERED", done, { capture: true, once: true }));
       services.viewportGridService.setDisplaySetsForViewport({ viewportId, displaySetInstanceUIDs: [displaySet.displaySetInstanceUID] });
       await rendered;
+      if (opened !== mine) return;
     }
     services.viewportGridService.setActiveViewportId(viewportId);
     await commands.runCommand("jumpToImage", { imageIndex: index });
@@ -75,9 +89,9 @@ const atriumBridge = (csrfToken) => {
 
   // A prior that wasn't opened with the study is fetched when one of its images is asked for.
   const fetched = async (study, matches) => {
-    const [source] = extensions.getActiveDataSource();
-    await source.retrieve.series.metadata({ StudyInstanceUID: study });
-    for (let tries = 0; tries < 50; tries += 1) {
+    const mine = opened;
+    await source().retrieve.series.metadata({ StudyInstanceUID: study });
+    for (let tries = 0; tries < 50 && opened === mine; tries += 1) {
       const found = find(matches);
       if (found) return found;
       await new Promise((done) => setTimeout(done, 200));
@@ -86,15 +100,17 @@ const atriumBridge = (csrfToken) => {
   };
 
   const jump = async ({ study, uid, sop, frame = 1 }) => {
+    const mine = opened;
     if (uid && services.measurementService.getMeasurement(uid)) {
       await commands.runCommand("jumpToMeasurement", { uid });
       return;
     }
     const isIt = (one) => one.SOPInstanceUID === sop;
-    const found = find(isIt) || (study && study !== primaryStudy ? await fetched(study, isIt).catch(() => null) : null);
+    const found = find(isIt) || (study && study !== opened.study ? await fetched(study, isIt).catch(() => null) : null);
+    if (opened !== mine) return;
     if (found && found.displaySet.isMultiFrame) found.index = frame - 1;
     if (found) await show(found);
-    tell("jumped", { isFound: Boolean(found), sop, frame });
+    tell("jumped", { isFound: Boolean(found), sop, frame }, mine);
   };
 
   // What is seen: the image with the marks drawn over it.
@@ -126,6 +142,7 @@ const atriumBridge = (csrfToken) => {
   };
 
   const keyImage = async () => {
+    const mine = opened;
     const viewport = services.cornerstoneViewportService.getCornerstoneViewport(grid().activeViewportId);
     const named = viewport?.getCurrentImageId?.()?.match(/studies\/([\d.]+)\/series\/[\d.]+\/instances\/([\d.]+)\/frames\/(\d+)/);
     if (!named) return tell("key-image-refused");
@@ -133,22 +150,22 @@ const atriumBridge = (csrfToken) => {
     tell("key-image", {
       uid: crypto.randomUUID(), study: named[1], sop: named[2], frame: Number(named[3]), picture: await picture(viewport),
       windowCenter: range ? (range.lower + range.upper) / 2 : null, windowWidth: range ? range.upper - range.lower : null,
-    });
+    }, mine);
   };
 
   const measurementsOf = (study) => services.measurementService.getMeasurements().filter((m) => m.referenceStudyUID === study);
   const print = (study) => JSON.stringify(measurementsOf(study).map((m) => [m.SOPInstanceUID, m.frameNumber, m.toolName, m.label, m.points]));
-  const savedPrints = new Map();
 
   // Measurements as TID 1500 SR in the archive, by OHIF's own writer: each study's in the study that has the images.
   const saveMeasurements = async () => {
+    const mine = opened;
     let count = 0;
     let isFailed = false;
     for (const study of new Set(services.measurementService.getMeasurements().map((m) => m.referenceStudyUID))) {
       const measurementData = measurementsOf(study);
       count += measurementData.length;
       // What is in the archive as it is needs no second document.
-      if (savedPrints.get(study) === print(study)) continue;
+      if (mine.savedPrints.get(study) === print(study)) continue;
       try {
         await commands.runCommand("storeMeasurements", {
           measurementData,
@@ -156,23 +173,23 @@ const atriumBridge = (csrfToken) => {
           additionalFindingTypes: [...ONLY_MARKS],
           options: { SeriesDescription: "Measurements" },
         });
-        savedPrints.set(study, print(study));
+        mine.savedPrints.set(study, print(study));
       } catch {
         isFailed = true;
       }
     }
-    tell("measurements-saved", { count, isFailed });
+    tell("measurements-saved", { count, isFailed }, mine);
   };
 
   // A study's newest saved measurements are there again, without a question; a prior's too, once it is shown.
-  const restored = new Set();
   let restoring = Promise.resolve();
   const restoreMeasurements = (study) => {
-    if (restored.has(study)) return;
-    restored.add(study);
-    restoring = restoring.then(() => restore(study)).catch(() => {});
+    if (opened.restored.has(study)) return;
+    opened.restored.add(study);
+    const mine = opened;
+    restoring = restoring.then(() => restore(study, mine)).catch(() => {});
   };
-  const restore = async (study) => {
+  const restore = async (study, mine) => {
     const when = (set) => `${set.SeriesDate || ""}${set.SeriesTime || ""}`;
     const saved = services.displaySetService
       .getActiveDisplaySets()
@@ -180,6 +197,7 @@ const atriumBridge = (csrfToken) => {
       .sort((a, b) => when(b).localeCompare(when(a)));
     for (const set of saved) {
       if (!set.isLoaded) await set.load?.();
+      if (opened !== mine) return;
       if (!set.isRehydratable || set.isHydrated) continue;
       isRestoring = true;
       try {
@@ -187,54 +205,57 @@ const atriumBridge = (csrfToken) => {
       } finally {
         isRestoring = false;
       }
-      savedPrints.set(study, print(study));
-      tell("measurements-restored", { study, count: measurementsOf(study).length });
+      mine.savedPrints.set(study, print(study));
+      tell("measurements-restored", { study, count: measurementsOf(study).length }, mine);
       return;
     }
   };
 
+  const setsInGrid = () => [...grid().viewports.values()].flatMap((v) => v.displaySetInstanceUIDs).map((uid) => services.displaySetService.getDisplaySetByUID(uid));
   const shownStudies = () => {
-    const sets = [...grid().viewports.values()].flatMap((v) => v.displaySetInstanceUIDs);
-    const studies = sets.map((uid) => services.displaySetService.getDisplaySetByUID(uid)?.StudyInstanceUID);
-    const shown = [...new Set(studies.filter(Boolean))];
+    const shown = [...new Set(setsInGrid().map((set) => set?.StudyInstanceUID).filter(Boolean))];
     tell("studies-shown", { studies: shown });
     for (const study of shown) restoreMeasurements(study);
   };
 
   // A study of documents alone is shown, too, though no image is ever drawn.
   const gridChanged = () => {
-    if (hasRendered) { shownStudies(); return; }
-    const sets = [...grid().viewports.values()].flatMap((v) => v.displaySetInstanceUIDs).map((uid) => services.displaySetService.getDisplaySetByUID(uid));
+    if (opened.hasRendered) { shownStudies(); return; }
+    const sets = setsInGrid();
     if (sets.length && sets.every((set) => set && !imagesOf(set).some((image) => image.Rows))) onRendered();
   };
 
   const rememberProtocol = ({ protocol } = {}) => {
     const id = protocol?.id || services.hangingProtocolService.getActiveProtocol()?.protocol?.id;
-    if (!id || id === shownProtocol) return;
+    if (!id || id === opened.protocol) return;
     // What a study opens with is no choice of the person.
-    const isChoice = hasRendered && shownProtocol;
-    shownProtocol = id;
+    const isChoice = opened.hasRendered && opened.protocol;
+    opened.protocol = id;
     tell("protocol", { id });
     if (isChoice) {
       fetch("/viewer/preferences/", {
         method: "POST",
         headers: { "X-CSRFToken": csrfToken },
-        body: new URLSearchParams({ study: primaryStudy, protocol: id }),
+        body: new URLSearchParams({ study: opened.study, protocol: id }),
       });
     }
   };
 
   // The next case's first images wait in the browser's cache; what is on screen goes first.
+  let ahead = new AbortController();
   const prefetch = async (studies) => {
+    ahead.abort();
+    ahead = new AbortController();
+    const { signal } = ahead;
     for (const study of studies) {
-      const series = await (await fetch(`/dicom-web/studies/${study}/series`, { headers: { Accept: "application/dicom+json" }, priority: "low" })).json();
+      const series = await (await fetch(`/dicom-web/studies/${study}/series`, { headers: { Accept: "application/dicom+json" }, priority: "low", signal })).json();
       for (const one of series) {
         const uid = one["0020000E"].Value[0];
-        const metadata = await fetch(`/dicom-web/studies/${study}/series/${uid}/metadata`, { headers: { Accept: "application/dicom+json" }, priority: "low" });
+        const metadata = await fetch(`/dicom-web/studies/${study}/series/${uid}/metadata`, { headers: { Accept: "application/dicom+json" }, priority: "low", signal });
         const frames = (await metadata.json()).filter((instance) => instance["7FE00010"]).slice(0, MOST_PREFETCHED);
         for (const instance of frames) {
           const path = `/dicom-web/studies/${study}/series/${uid}/instances/${instance["00080018"].Value[0]}/frames/1`;
-          await (await fetch(path, { headers: { Accept: FRAMES }, priority: "low" })).arrayBuffer();
+          await (await fetch(path, { headers: { Accept: FRAMES }, priority: "low", signal })).arrayBuffer();
         }
         if (frames.length) break;
       }
@@ -242,34 +263,135 @@ const atriumBridge = (csrfToken) => {
     tell("prefetched", { studies });
   };
 
+  const source = () => extensions.getActiveDataSource()[0];
+  // A study is asked for by the case that it belongs to; what comes of one that was left meanwhile is dropped.
+  let isPrepared = false;
+  const prepare = () => {
+    if (isPrepared) return;
+    isPrepared = true;
+    const { series } = source().retrieve;
+    const { metadata } = series;
+    series.metadata = (wanted) => {
+      opened.asked.add(wanted.StudyInstanceUID);
+      return metadata(wanted);
+    };
+    const { displaySetService } = services;
+    const { makeDisplaySets } = displaySetService;
+    displaySetService.makeDisplaySets = (instances, ...rest) => {
+      const study = [instances].flat()[0]?.StudyInstanceUID;
+      return study && !opened.asked.has(study) ? [] : makeDisplaySets.call(displaySetService, instances, ...rest);
+    };
+    // The drawing contexts, which take long to make, are the next case's, too; the images go.
+    const viewports = services.cornerstoneViewportService;
+    const { destroy } = viewports;
+    viewports.destroy = () => {
+      const engine = viewports.renderingEngine;
+      for (const { id } of engine?.getViewports() || []) engine.disableElement(id);
+      viewports.renderingEngine = null;
+      destroy.call(viewports);
+    };
+  };
+
+  // OHIF keeps what it has read of a study as long as it runs: let go, so that it's read anew and memory stays flat.
+  let left = [];
+  const kept = new Set();
+  const forget = () => {
+    for (const study of left) {
+      Object.assign(study, { StudyDescription: "", ModalitiesInStudy: [], isLoaded: false });
+      study.series.length = 0;
+      source().deleteStudyMetadataPromise(`${source().getConfig().name}:${study.StudyInstanceUID}`);
+      kept.delete(study.StudyInstanceUID);
+    }
+    left = [];
+    // Nothing of the case left is brought back by «undo».
+    const memory = window.cornerstone?.utilities.HistoryMemo?.DefaultHistoryMemo;
+    if (memory) memory.size = memory.size;
+  };
+
+  // Frames of a case that is left no longer hold up the next one's.
+  let frames = new AbortController();
+  const fetchAny = window.fetch;
+  window.fetch = (what, init) => fetchAny.call(window, what, String(what).includes("/frames/") ? { ...init, signal: init?.signal || frames.signal } : init);
+
+  const pause = (time) => new Promise((done) => setTimeout(done, time));
+  const cover = (text) => {
+    const wait = document.getElementById("atrium-wait") || document.createElement("div");
+    wait.id = "atrium-wait";
+    wait.textContent = text;
+    Object.assign(wait.style, { position: "fixed", inset: 0, zIndex: 2147483647, display: "grid", placeContent: "center", background: "#000", color: "#aab4c0" });
+    document.body.append(wait);
+  };
+  const open = async ({ about, address, wait }) => {
+    const wasShown = opened.hasRendered && opened.isSetUp;
+    for (const study of opened.asked) kept.add(study);
+    const mine = caseOf("");
+    mine.study = about;
+    // From here on no image of the case left is seen, and nothing is told of it.
+    opened = mine;
+    cover(wait);
+    tell("opening");
+    ahead.abort();
+    const load = () => window.location.replace(address);
+    if (!wasShown) { load(); return; }
+    try {
+      const answer = await (await fetch(address, { headers: { Accept: "application/json" } })).json();
+      for (let waited = 0; asking.size && waited < LONGEST_LEAVE; waited += 20) await pause(20);
+      if (opened !== mine) return;
+      const next = new URL(answer.address, window.location);
+      left = (services.hangingProtocolService.studies || []).filter(Boolean);
+      Object.assign(mine, { ...caseOf(next.search), study: about });
+      // A study that OHIF read beside its cases can't be let go.
+      const isKept = mine.studies.some((study) => kept.has(study) && !left.some((one) => one.StudyInstanceUID === study));
+      if (asking.size || answer.edition !== edition || next.pathname !== window.location.pathname || mine.studies[0] !== about || isKept) { load(); return; }
+      csrfToken = answer.csrf_token;
+      frames.abort();
+      frames = new AbortController();
+      commands.runCommand("navigateHistory", { to: `${next.pathname.replace(/^\/viewer/, "")}${next.search}`, options: { replace: true } });
+      for (let waited = 0; !mine.hasRendered && opened === mine; waited += 250) {
+        if (waited > LONGEST_OPENING || window.location.pathname !== next.pathname) { load(); return; }
+        await pause(250);
+      }
+    } catch {
+      load();
+    }
+  };
+
   const obey = {
     jump,
     "key-image": keyImage,
     "save-measurements": saveMeasurements,
-    prefetch: ({ studies }) => prefetch(studies),
-    hang: ({ protocol }) => commands.runCommand("setHangingProtocol", { protocolId: protocol, activeStudyUID: primaryStudy }),
-    open: ({ address: next }) => window.location.assign(next),
+    prefetch: ({ studies }) => prefetch(studies).catch(() => {}),
+    hang: ({ protocol }) => commands.runCommand("setHangingProtocol", { protocolId: protocol, activeStudyUID: opened.study }),
+    open,
     close: () => { if (window.parent === window) window.close(); },
-    hello: () => tell("ready", { hasRendered }),
   };
+  // What the desk wants is about its case; these are of any.
+  const OF_ANY = new Set(["open", "close", "prefetch"]);
 
+  // Searches, metadata and what is stored, as long as they are under way.
+  const asking = new Set();
+  const openRequest = XMLHttpRequest.prototype.open;
   // STOW-RS of measurements and segmentations goes by the session cookie; OHIF's client passes on no header of ours.
-  const open = XMLHttpRequest.prototype.open;
   XMLHttpRequest.prototype.open = function (method, url, ...rest) {
-    open.call(this, method, url, ...rest);
+    openRequest.call(this, method, url, ...rest);
+    if (!/\/(frames|rendered|thumbnail)\b/.test(url)) {
+      this.addEventListener("loadstart", () => asking.add(this));
+      this.addEventListener("loadend", () => asking.delete(this));
+    }
     if (method.toUpperCase() === "POST" && new URL(url, window.location).origin === window.location.origin) {
       this.setRequestHeader("X-CSRFToken", csrfToken);
       // One who works at several sites stores at the study's own.
-      if (address.get("site")) this.setRequestHeader("X-Atrium-Site", address.get("site"));
+      if (opened.site) this.setRequestHeader("X-Atrium-Site", opened.site);
     }
   };
 
   const onRendered = () => {
-    document.removeEventListener("CORNERSTONE_IMAGE_RENDERED", onRendered, true);
-    hasRendered = true;
+    if (opened.hasRendered || !opened.isEntered || !setsInGrid().some((set) => opened.studies.includes(set?.StudyInstanceUID))) return;
+    opened.hasRendered = true;
+    document.getElementById("atrium-wait")?.remove();
     tell("image-rendered");
     rememberProtocol();
-    restoreMeasurements(primaryStudy);
+    restoreMeasurements(opened.study);
     shownStudies();
   };
 
@@ -281,11 +403,12 @@ const atriumBridge = (csrfToken) => {
     if (!isLetter && !["F2", "F7", "F9", "?"].includes(key) && !(ctrlKey && key === "Enter")) return;
     event.preventDefault();
     event.stopPropagation();
+    if (!opened.hasRendered) return;
     if (isLetter && key === "k") keyImage();
     else tell("key", { key, ctrlKey, shiftKey, altKey: isLetter && /[1-9]/.test(key) });
   };
 
-  return {
+  const extension = {
     id: "atrium.bridge",
     preRegistration({ servicesManager, commandsManager, extensionManager }) {
       services = servicesManager.services;
@@ -301,11 +424,17 @@ const atriumBridge = (csrfToken) => {
       // The event doesn't bubble, but it is captured on its way down.
       document.addEventListener("CORNERSTONE_IMAGE_RENDERED", onRendered, true);
       document.addEventListener("keydown", deskKey, true);
-      if (channel) channel.onmessage = ({ data }) => { if (data?.from === "desk") obey[data.type]?.(data); };
-      tell("ready", { hasRendered });
+      if (channel) channel.onmessage = ({ data }) => { if (data?.from === "desk" && (OF_ANY.has(data.type) || (opened.hasRendered && data.about === opened.study))) obey[data.type]?.(data); };
+      tell("ready");
+    },
+    onModeEnter() {
+      prepare();
+      forget();
+      opened.isEntered = true;
     },
     getHangingProtocolModule: () => [compareProtocol(), fourUpProtocol(), mammoProtocol()].map((protocol) => ({ name: protocol.id, protocol })),
   };
+  return { extension, onSetupRouteComplete: () => { opened.isSetUp = true; } };
 };
 
 // Layouts that OHIF lacks: the study beside its prior, and up to four series of one study.

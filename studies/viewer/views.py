@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -9,18 +10,20 @@ from urllib.parse import urlencode
 
 from csp.decorators import csp
 from django.conf import settings
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
 from whitenoise.responders import StaticFile
 
 from accounts.capabilities import Capability
 from accounts.gates import capability_required, principal_of
 from studies.access import visible_study
 from studies.models import Study
+from studies.viewer.build import STAMP
 from studies.viewer.files import POLICY, file_at
 from studies.viewer.hanging import FUSION, hanging_of, remember_protocol
 
@@ -30,8 +33,12 @@ may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIE
 
 @require_GET
 @may_see_images
+@vary_on_headers("Accept")
 def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
-    """Open OHIF with a study, hung as its kind and the person want it, its relevant priors beside it."""
+    """Open OHIF with a study, hung as its kind and the person want it, its relevant priors beside it.
+
+    To an OHIF that is open already, which asks for JSON, say where it goes on, and whether it may.
+    """
     study = _visible(request, study_instance_uid)
     hanging = hanging_of(principal_of(request), study)
     uids = [study.study_instance_uid, *(prior.study_instance_uid for prior in hanging.priors)]
@@ -45,7 +52,20 @@ def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     desk = request.GET.get("desk", "")
     if re.fullmatch(r"[0-9a-f-]{36}", desk):
         query["desk"] = desk
-    return redirect(f"{reverse('viewer')}{mode}?{urlencode(query, safe=',@')}")
+    address = f"{reverse('viewer')}{mode}?{urlencode(query, safe=',@')}"
+    if request.headers.get("Accept") != "application/json":
+        return redirect(address)
+    answer = JsonResponse({"address": address, "edition": _edition(request), "csrf_token": get_token(request)})
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+def _edition(request: HttpRequest) -> str:
+    """Say which viewer this is, and whose: an open one goes on only as the same."""
+    stamp = settings.ATRIUM.viewer_root / STAMP
+    user = principal_of(request).user
+    parts = [stamp.read_bytes() if stamp.exists() else b"", *(path.read_bytes() for path in SCRIPTS)]
+    return hashlib.sha256(b"".join([*parts, str(user and user.pk).encode()])).hexdigest()[:16]
 
 
 @require_POST
@@ -106,7 +126,9 @@ def _file_response(request: HttpRequest, file: StaticFile) -> HttpResponseBase:
 @csp(POLICY)
 def app_config(request: HttpRequest) -> HttpResponse:
     """Give OHIF's configuration and the bridge, with the session's CSRF token in it."""
-    script = "\n".join(path.read_text() for path in SCRIPTS).replace('"__CSRF_TOKEN__"', json.dumps(get_token(request)))
+    script = "\n".join(path.read_text() for path in SCRIPTS)
+    for name, value in {"CSRF_TOKEN": get_token(request), "EDITION": _edition(request)}.items():
+        script = script.replace(f'"__{name}__"', json.dumps(value))
     response = HttpResponse(script, content_type="text/javascript; charset=utf-8")
     response["Cache-Control"] = "no-store"
     return response

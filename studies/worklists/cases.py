@@ -114,7 +114,10 @@ def _claim_context(principal: Principal, study: Study) -> dict[str, Any]:
 @require_POST
 @may_write_reports
 def next_case(request: HttpRequest) -> HttpResponse:
-    """Claim and open the list's next case that nobody else holds; give the one beside back, untouched or done."""
+    """Claim and open the list's next case that nobody else holds; give the one beside back, untouched or done.
+
+    A page that stays for the next case asks for JSON and is told where that is.
+    """
     principal = principal_of(request)
     query = QueryDict(request.POST.get("query", "")[:1000])
     beside = visible(principal, request.POST["beside"][:64]) if request.POST.get("beside") else None
@@ -125,9 +128,15 @@ def next_case(request: HttpRequest) -> HttpResponse:
             continue
         if beside is not None and beside.status not in {Study.Status.IN_READING, Study.Status.PRELIMINARY}:
             _release(beside, principal)
-        return redirect(_case_url(candidate, query))
+        return _go_on(request, _case_url(candidate, query))
     messages.info(request, _("No unread case is left in this list."))
-    return redirect(f"{reverse('worklist')}?{query.urlencode()}")
+    return _go_on(request, f"{reverse('worklist')}?{query.urlencode()}")
+
+
+def _go_on(request: HttpRequest, address: str) -> HttpResponse:
+    if request.headers.get("Accept") == "application/json":
+        return private(JsonResponse({"address": address}))
+    return redirect(address)
 
 
 def _release(study: Study, principal: Principal) -> None:

@@ -1,0 +1,124 @@
+// From case to case the page stays, so that the viewer needn't start again: the server's page of the next case is
+// fetched, and all of it but the viewer's frame is put in place. Whatever isn't as expected is a full load.
+// "atrium:leave" asks every script for what it still has to keep, "atrium:case" tells it to begin afresh.
+(() => {
+  const STUDY = /^\/studies\/[\d.]+\/$/;
+  const PARTS = [".patient-strip", ".focus-words"];
+  const FIELDS = ".focus-words :is(textarea, input:not([type=hidden], [type=password], [type=checkbox], [type=radio]))";
+  const LONGEST_WAIT = 10_000;
+  const images = document.getElementById("study-images");
+  const frame = document.getElementById("viewer");
+  const here = () => window.location.pathname + window.location.search;
+  let shown = here();
+  let isGoing = false;
+  let warnedOf = null;
+
+  // Another person's page, or one of another version, is loaded whole.
+  const makeup = (page) => JSON.stringify([
+    page.getElementById("study-images")?.dataset.person,
+    ...[...page.querySelectorAll("script[src], link[rel=stylesheet]")].map((one) => one.getAttribute("src") || one.getAttribute("href")),
+  ]);
+  const made = makeup(document);
+  const hasImages = () => frame.getAttribute("src") || document.body.classList.contains("has-images-elsewhere");
+
+  // What changes something is waited for.
+  const changing = new Set();
+  document.addEventListener("htmx:beforeSend", ({ detail: { xhr, requestConfig } }) => {
+    if (requestConfig.verb === "get") return;
+    const done = new Promise((end) => xhr.addEventListener("loadend", end)).finally(() => changing.delete(done));
+    changing.add(done);
+  });
+  const isKept = async () => {
+    const end = Date.now() + LONGEST_WAIT;
+    for (;;) {
+      const waits = [...changing];
+      document.dispatchEvent(new CustomEvent("atrium:leave", { detail: { waits } }));
+      if (!waits.length) return true;
+      const tooLong = new Promise((done) => setTimeout(done, end - Date.now(), [false]));
+      if ((await Promise.race([Promise.all(waits), tooLong])).includes(false)) return false;
+    }
+  };
+  // Words beside the report have no place but their field: one is told once before they're left.
+  const isUnsent = () => {
+    const field = [...document.querySelectorAll(FIELDS)].find((one) => !one.closest("#draft") && one.value !== one.defaultValue);
+    if (!field || field === warnedOf) return false;
+    warnedOf = field;
+    field.focus();
+    document.dispatchEvent(new CustomEvent("atrium:message", { detail: { level: "warning", text: images.dataset.unsent } }));
+    return true;
+  };
+
+  const pageAt = async (address) => {
+    const answer = await fetch(address, { headers: { Accept: "text/html" } });
+    if (!answer.ok || answer.redirected) return null;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    return makeup(page) === made ? page : null;
+  };
+
+  const put = (page, address, isBack) => {
+    const fresh = PARTS.map((part) => document.adoptNode(page.querySelector(part)));
+    const next = page.getElementById("study-images");
+    for (const running of document.querySelectorAll(".focus-main .htmx-request")) htmx.trigger(running, "htmx:abort");
+    PARTS.forEach((part, number) => document.querySelector(part).replaceWith(fresh[number]));
+    for (const name of Object.keys(images.dataset)) delete images.dataset[name];
+    Object.assign(images.dataset, next.dataset);
+    document.title = page.title;
+    document.body.setAttribute("hx-headers", page.body.getAttribute("hx-headers"));
+    document.getElementById("messages").append(...page.getElementById("messages").children);
+    if (!isBack) window.history.pushState(null, "", address);
+    shown = address;
+    document.dispatchEvent(new CustomEvent("atrium:case"));
+    for (const part of fresh) htmx.process(part);
+    document.getElementById("main").focus({ preventScroll: true });
+    document.getElementById("case-announced").textContent = fresh[0].innerText;
+  };
+
+  // "find" gives the next case's address; "load" is what a browser does without us; "stay" keeps to the case.
+  const go = async (find, load, { stay = () => {}, isBack = false } = {}) => {
+    if (isGoing) return;
+    if (isUnsent()) { stay(); return; }
+    isGoing = true;
+    try {
+      if (!(await isKept())) { load(); return; }
+      const address = await find();
+      const page = STUDY.test(address.split("?")[0]) && (await pageAt(address));
+      if (page && (await isKept())) put(page, address, isBack);
+      else if (isBack) window.location.reload();
+      else window.location.assign(address);
+    } catch {
+      load();
+    } finally {
+      isGoing = false;
+    }
+  };
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.id !== "next-case" || event.defaultPrevented || !hasImages()) return;
+    event.preventDefault();
+    const find = async () => {
+      const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "application/json" } });
+      return (await answer.json()).address;
+    };
+    go(find, () => form.submit());
+  });
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a[href]");
+    const isPlain = !event.defaultPrevented && !event.button && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+    if (!link || !isPlain || link.target || link.origin !== window.location.origin || !STUDY.test(link.pathname) || link.hash || !hasImages()) return;
+    event.preventDefault();
+    go(async () => link.pathname + link.search, () => window.location.assign(link.href));
+  });
+
+  window.addEventListener("popstate", () => {
+    if (here() === shown) return;
+    const stay = () => window.history.pushState(null, "", shown);
+    const load = () => {
+      stay();
+      document.dispatchEvent(new CustomEvent("atrium:message", { detail: { level: "error", text: document.getElementById("messages").dataset.offline } }));
+    };
+    if (isGoing) window.location.reload();
+    else go(async () => here(), load, { stay, isBack: true });
+  });
+})();

@@ -1,0 +1,272 @@
+"""From case to case in one page: the viewer goes on, the words are kept, and nothing of one case reaches another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from playwright.sync_api import Browser, Frame, Page, expect
+
+from tests.e2e.browser import DISTINCT_GREYS, chromium, needs_chromium, needs_viewer, outside, signed_in, until
+from tests.factories import make_instance
+from tests.services.atrium import Atrium, running_atrium
+
+pytestmark = [needs_chromium, needs_viewer]
+ADA, ADA_BEFORE, BO = "1.2.826.0.1.11", "1.2.826.0.1.10", "1.2.826.0.1.22"
+SLICES = 4
+LIST = "?status=arrived&status=in_reading&sort=name"
+READ = "from studies.models import Study; Study.objects.filter(study_instance_uid='{study}').update(status='final')"
+MARK = "window.isTheSame = true"
+IS_SAME = "window.isTheSame === true"
+FINDINGS = "#draft #section-findings, #draft textarea"
+HELD = """() => {
+  const sets = window.services.displaySetService.getActiveDisplaySets();
+  return [...new Set(sets.map((set) => set.StudyInstanceUID))];
+}"""
+TELL = """told => new BroadcastChannel(`atrium.desk.${sessionStorage.getItem("atrium.desk")}`).postMessage(told)"""
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
+    with running_atrium(tmp_path_factory.mktemp("cases") / "atrium", "web") as atrium:
+        session = requests.Session()
+        session.headers["Authorization"] = f"Bearer {atrium.token('technologist')}"
+        for study, name, day in (
+            (ADA, "Aa^Ada", "20260901"),
+            (ADA_BEFORE, "Aa^Ada", "20250901"),
+            (BO, "Bb^Bo", "20260901"),
+        ):
+            for number in range(1, SLICES + 1):
+                content = make_instance(
+                    pixels=np.roll(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64), number * 9, axis=1),
+                    StudyInstanceUID=study,
+                    SeriesInstanceUID=f"{study}.1",
+                    SOPInstanceUID=f"{study}.1.{number}",
+                    InstanceNumber=number,
+                    PatientName=name,
+                    PatientID=name[:2],
+                    AccessionNumber=study[-2:],
+                    StudyDate=day,
+                    # The earlier one isn't of the region, so that it doesn't hang beside.
+                    StudyDescription="MR knee" if study == ADA_BEFORE else "CT thorax",
+                    Modality="MR" if study == ADA_BEFORE else "CT",
+                )
+                answer = session.post(f"{atrium.url}/upload/files/?name=a.dcm", data=content, timeout=60)
+                assert answer.json()["files"][0]["status"] == "stored", answer.text
+        atrium.manage("shell", "-c", READ.format(study=ADA_BEFORE))
+        yield atrium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as one:
+        yield one
+
+
+def viewer(page: Page, study: str) -> Frame:
+    """Wait until the study's images are seen beside its words; give the viewer's frame."""
+    expect(page.locator("#viewer-wait")).to_be_hidden(timeout=60_000)
+    frame = next(frame for frame in page.frames if "/viewer/" in frame.url)
+    assert f"StudyInstanceUIDs={study}" in frame.url
+    assert page.get_attribute("#study-images", "data-study") == study
+    until(frame, f"({DISTINCT_GREYS})() >= 60")
+    return frame
+
+
+def opened(page: Page, room: Atrium, study: str, query: str = "") -> Frame:
+    page.goto(f"{room.url}/studies/{study}/{query}")
+    frame = viewer(page, study)
+    frame.evaluate(MARK)
+    page.wait_for_selector("#draft, #addendum-reason")
+    return frame
+
+
+def test_the_next_case_comes_into_the_same_viewer_and_words_are_kept(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist", color_scheme="dark") as page:
+        page.goto(f"{room.url}/worklist/{LIST}")
+        page.locator(f".row-link[href*='{ADA}']").focus()
+        page.keyboard.press("Enter")
+        frame = viewer(page, ADA)
+        frame.evaluate(MARK)
+        page.evaluate(MARK)
+        page.fill(FINDINGS, "Of Ada, typed a moment ago.")
+        page.click("#next-case button")
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("Bb", timeout=30_000)
+        assert viewer(page, BO).evaluate(IS_SAME) is True, "OHIF wasn't loaded anew"
+        assert page.evaluate(IS_SAME) is True, "nor was the page"
+        assert frame.evaluate(HELD) == [BO]
+        assert f"/studies/{BO}/" in page.url
+        expect(page).to_have_title("CT thorax · Atrium")
+        expect(page.locator("#claim")).to_contain_text("You have this case open", timeout=30_000)
+        expect(page.locator("#case-announced")).to_contain_text("Bo")
+        assert page.evaluate("document.activeElement.id") == "main"
+        assert page.input_value(FINDINGS) == ""
+        page.fill(FINDINGS, "Of Bo.")
+
+        page.go_back()
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("Aa", timeout=30_000)
+        assert viewer(page, ADA).evaluate(IS_SAME) is True
+        assert page.input_value(FINDINGS) == "Of Ada, typed a moment ago."
+        page.go_forward()
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("Bb", timeout=30_000)
+        viewer(page, BO)
+        page.wait_for_selector(FINDINGS)
+        assert page.input_value(FINDINGS) == "Of Bo."
+        page.reload()
+        viewer(page, BO)
+        page.wait_for_selector(FINDINGS)
+        assert page.input_value(FINDINGS) == "Of Bo."
+        page.go_back()
+        viewer(page, ADA)
+    assert outside == []
+
+
+def test_an_earlier_study_opened_from_the_page_is_read_in_the_same_viewer(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        frame = opened(page, room, ADA)
+        page.click(f".prior-list a[href*='{ADA_BEFORE}']")
+        assert viewer(page, ADA_BEFORE).evaluate(IS_SAME) is True
+        assert frame.evaluate(HELD) == [ADA_BEFORE]
+
+
+def test_what_the_viewer_says_of_another_case_is_not_heard(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        opened(page, room, ADA)
+        told: dict[str, Any] = {
+            "from": "viewer",
+            "type": "measurement",
+            "action": "updated",
+            "uid": "m1",
+            "label": "Mass",
+            "values": [{"name": "length", "value": 12, "unit": "mm"}],
+            "study": ADA,
+            "sop": f"{ADA}.1.1",
+            "frame": 1,
+        }
+        page.goto(f"{room.url}/studies/{BO}/")
+        viewer(page, BO)
+        page.wait_for_selector(FINDINGS)
+        before = page.input_value(FINDINGS)
+        page.evaluate(TELL, {**told, "about": ADA})
+        page.evaluate(TELL, told)
+        page.wait_for_timeout(1000)
+        assert page.input_value(FINDINGS) == before
+        assert page.locator("#findings .finding").count() == 0
+
+
+def test_the_images_are_hidden_from_the_change_until_the_next_ones_are_drawn(room: Atrium, browser: Browser) -> None:
+    seen = """() => {
+      window.seen = [];
+      const look = () => {
+        const name = document.querySelector(".patient-strip .person-name").textContent;
+        const frame = document.getElementById("viewer");
+        const box = frame.getBoundingClientRect();
+        const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 3);
+        const study = new URLSearchParams(frame.contentWindow.location.search).get("StudyInstanceUIDs");
+        const canvas = frame.contentDocument.querySelector("canvas.cornerstone-canvas");
+        window.seen.push([name.trim(), top === frame, study, Boolean(canvas)]);
+        requestAnimationFrame(look);
+      };
+      look();
+    }"""
+    with signed_in(browser, room, "radiologist") as page:
+        opened(page, room, ADA, "?list=sort%3Dname")
+        page.evaluate(seen)
+        page.keyboard.press("n")
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("Bb", timeout=30_000)
+        viewer(page, BO)
+        looks = page.evaluate("window.seen")
+        names = {ADA: "Aa", BO: "Bb"}
+        assert {look[0][:2] for look in looks} == {"Aa", "Bb"}
+        for name, is_seen, study, _ in looks:
+            assert not is_seen or name.startswith(names[study]), looks
+        assert [look for look in looks if look[0].startswith("Bb") and not look[1]], "there was a time of waiting"
+
+
+def test_a_window_of_images_follows_without_being_loaded_anew(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        opened(page, room, ADA, "?list=sort%3Dname")
+        with page.context.expect_page() as popup:
+            page.click("#images-window")
+        window = popup.value
+        window.wait_for_selector("canvas.cornerstone-canvas", timeout=60_000)
+        until(window, f"({DISTINCT_GREYS})() >= 60")
+        window.evaluate(MARK)
+        page.keyboard.press("n")
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("Bb", timeout=30_000)
+        window.wait_for_url(f"**StudyInstanceUIDs={BO}**")
+        window.wait_for_selector("#atrium-wait", state="detached", timeout=30_000)
+        until(window, f"({DISTINCT_GREYS})() >= 60")
+        assert window.evaluate(IS_SAME) is True
+        assert window.evaluate(HELD) == [BO]
+        assert page.is_visible("#images-elsewhere")
+
+
+def test_a_viewer_that_may_not_go_on_is_loaded_anew_with_the_case(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        frame = opened(page, room, ADA, "?list=sort%3Dname")
+
+        def other_edition(route: Any) -> None:
+            answer = route.fetch()
+            if "json" in answer.headers["content-type"]:
+                route.fulfill(response=answer, json={**answer.json(), "edition": "another"})
+            else:
+                route.fulfill(response=answer)
+
+        page.route(f"**/viewer/open/{BO}/**", other_edition)
+        page.keyboard.press("n")
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("Bb", timeout=30_000)
+        assert not viewer(page, BO).evaluate(IS_SAME)
+        # One that doesn't answer, too.
+        frame = viewer(page, BO)
+        frame.evaluate(f"{MARK}; BroadcastChannel.prototype.postMessage = () => {{}}")
+        page.go_back()
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("Aa", timeout=30_000)
+        assert not viewer(page, ADA).evaluate(IS_SAME)
+
+
+def test_words_that_cannot_be_saved_keep_the_case(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        opened(page, room, ADA, "?list=sort%3Dname")
+        page.route("**/reports/**/save/", lambda route: route.abort())
+        asked = []
+
+        def stay(dialog: Any) -> None:
+            asked.append(dialog.type)
+            dialog.dismiss()
+
+        page.on("dialog", stay)
+        page.fill(FINDINGS, "Not saved yet.")
+        page.click("#next-case button", no_wait_after=True)
+        page.wait_for_selector("#save-state[data-state=failed]")
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("Aa", timeout=30_000)
+        page.wait_for_timeout(500)
+        assert asked == ["beforeunload"]
+        assert page.input_value(FINDINGS) == "Not saved yet."
+        page.unroute("**/reports/**/save/")
+        page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')", timeout=40_000)
+        page.locator("#save-state").click()
+        page.keyboard.press("n")
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("Bb", timeout=30_000)
+
+
+def test_a_viewer_does_not_grow_from_case_to_case(room: Atrium, browser: Browser) -> None:
+    held = """() => [
+      window.cornerstone.cache.getCacheSize(),
+      window.services.displaySetService.getDisplaySetCache().size,
+      document.querySelectorAll("canvas").length,
+    ]"""
+    with signed_in(browser, room, "radiologist") as page:
+        frame = opened(page, room, ADA)
+        page.click(f".prior-list a[href*='{ADA_BEFORE}']")
+        viewer(page, ADA_BEFORE)
+        sizes = []
+        for study in (ADA, ADA_BEFORE) * 4:
+            page.click(f".prior-list a[href*='{study}']")
+            assert viewer(page, study).evaluate(IS_SAME) is True
+            frame.page.wait_for_timeout(300)
+            sizes.append(tuple(frame.evaluate(held)))
+        assert len(set(sizes[2:])) <= 2, sizes

@@ -248,11 +248,11 @@ def test_the_same_label_on_study_and_prior_becomes_one_sentence_that_tells_the_g
 
     def measured(page: Page, uid: str, of: str, value: float) -> None:
         sop = search(installation, f"/studies/{of}/instances?Modality=CT&limit=1")[0]["00080018"]["Value"][0]
-        told = {"from": "viewer", "type": "measurement", "action": "updated", "uid": uid, "label": "Nodule"}
+        told = {"from": "viewer", "about": study, "type": "measurement", "action": "updated", "uid": uid}
         values = [{"name": "length", "value": value, "unit": "mm"}]
         page.evaluate(
             "told => new BroadcastChannel(`atrium.desk.${sessionStorage.getItem('atrium.desk')}`).postMessage(told)",
-            {**told, "study": of, "sop": sop, "frame": 1, "values": values},
+            {**told, "label": "Nodule", "study": of, "sop": sop, "frame": 1, "values": values},
         )
 
     with signed_in(browser, installation, "radiologist") as page:

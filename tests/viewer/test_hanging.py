@@ -41,6 +41,19 @@ def test_a_ct_hangs_beside_its_prior_and_alone_without_one(
     assert "hangingProtocolId=atrium.compare" in opened
 
 
+def test_an_open_viewer_is_told_where_it_goes_on_and_as_whose(north: Any, ingest_files: Any, client_of: Any) -> None:
+    add(ingest_files, north, "1.1", StudyDate="20260601", StudyDescription="CT chest")
+    desk = "98a75376-ae73-439b-bdaf-445dfe2ae501"
+    browser = client_of("radiologist")
+    answer = browser.get(f"/viewer/open/1.1/?desk={desk}", headers={"accept": "application/json"})
+    assert answer.json()["address"] == browser.get(f"/viewer/open/1.1/?desk={desk}")["Location"]
+    assert answer["Cache-Control"] == "no-store"
+    edition = answer.json()["edition"]
+    assert f'"{edition}"' in browser.get("/viewer/app-config.js").content.decode()
+    other = client_of("resident").get("/viewer/open/1.1/", headers={"accept": "application/json"}).json()
+    assert other["edition"] != edition, "another person's viewer is loaded anew"
+
+
 def test_what_a_person_chose_is_remembered_for_them_alone(north: Any, ingest_files: Any, client_of: Any) -> None:
     study = add(ingest_files, north, "1.1", StudyDate="20260601")
     browser = client_of("radiologist")

@@ -126,6 +126,18 @@ def test_the_next_case_is_the_oldest_unread_one(north: Any, client_of: Any) -> N
     assert reader.post("/worklist/next/", {"beside": "1.2.2"})["Location"] == "/studies/1.2.1/"
 
 
+def test_a_page_that_stays_is_told_where_the_next_case_is(north: Any, client_of: Any) -> None:
+    make_study(north, 1)
+    reader = client_of("radiologist")
+
+    def told(**values: str) -> str:
+        return str(reader.post("/worklist/next/", values, headers={"accept": "application/json"}).json()["address"])
+
+    assert told() == "/studies/1.2.1/"
+    assert told(beside="1.2.1").startswith("/worklist/")
+    assert b"No unread case is left" in reader.get("/worklist/").content
+
+
 def zip_of(**files: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

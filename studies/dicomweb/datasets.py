@@ -6,7 +6,7 @@ import json
 import uuid
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from pydicom import Dataset
 
 from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
@@ -23,9 +23,7 @@ def dataset_from(request: HttpRequest, *, may_be_empty: bool = False) -> Dataset
     """Give the data set in the request's body. Raises DicomWebError."""
     if announced_length(request) > LARGEST_BODY:
         raise DicomWebError(413, "The body is too large for a data set.")
-    body = request.read(LARGEST_BODY + 1)
-    if len(body) > LARGEST_BODY:
-        raise DicomWebError(413, "The body is too large for a data set.")
+    body = _read(request)
     if not body and may_be_empty:
         return Dataset()
     kind = request.headers.get("Content-Type", DICOM_JSON).split(";")[0].strip().lower()
@@ -45,6 +43,21 @@ def dataset_from(request: HttpRequest, *, may_be_empty: bool = False) -> Dataset
     if not isinstance(content, dict):
         raise DicomWebError(400, "The body holds one data set.")
     return _dataset(content)
+
+
+def _read(request: HttpRequest) -> bytes:
+    """Give the whole body, which comes in pieces. Raises DicomWebError."""
+    pieces: list[bytes] = []
+    left = LARGEST_BODY
+    try:
+        while piece := request.read(left + 1):
+            pieces.append(piece)
+            left -= len(piece)
+            if left < 0:
+                raise DicomWebError(413, "The body is too large for a data set.")
+    except UnreadablePostError as error:
+        raise DicomWebError(400, "The sender went away.") from error
+    return b"".join(pieces)
 
 
 def _dataset(content: dict[str, Any]) -> Dataset:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import requests
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
+from portal.live import POLICY_VIOLATION
 from tests.factories import PASSWORD, make_instance
 from tests.services.atrium import ROOT, Atrium, running_atrium
 from tests.services.ports import free_port
@@ -120,6 +123,24 @@ def test_another_sites_page_opens_no_websocket(server: Atrium) -> None:
     for origin, status in ((server.url, b"101"), ("https://evil.example", b"403")):
         with open_request(server, "/test/messages", cookie, key, f"Origin: {origin}", *handshake) as opened:
             assert read_until(opened, b"\r\n").startswith(b"HTTP/1.1 " + status)
+
+
+def revoke(server: Atrium, token: str) -> None:
+    """Revoke a token by another process, as an administrator's command would."""
+    which = f"ApiToken.objects.filter(digest=token_digest('{token}')).delete()"
+    imports = "from accounts.models import ApiToken; from accounts.services import token_digest"
+    server.manage("shell", "--no-imports", "-c", f"{imports}; {which}")
+
+
+def test_a_websocket_ends_with_its_token(server: Atrium) -> None:
+    token = server.token("technologist")
+    address = f"ws://127.0.0.1:{server.http_port}/dicom-web/subscribers/REVOKED"
+    with connect(address, additional_headers={"Authorization": f"Bearer {token}"}) as listening:
+        revoke(server, token)
+        with pytest.raises(ConnectionClosed) as closed:
+            listening.recv(timeout=30)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == POLICY_VIOLATION
 
 
 def test_slow_clients_hold_nobody_up(server: Atrium, headers: dict[str, str]) -> None:

@@ -1,0 +1,201 @@
+"""Ill will on the wire, before the real server: headers, bodies, ranges, smuggled requests, credentials that end."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import requests
+
+from accounts.credentials import REMEMBERED
+from tests.factories import make_instance
+from tests.portal.test_server import resident_kilobytes, revoke, search
+from tests.services.atrium import Atrium, running_atrium
+from tests.workitems.workitem_data import scheduled
+
+STUDY = "/dicom-web/studies/1.2.3"
+INSTANCE = f"{STUDY}/series/1.2.3.4/instances/1.2.3.4.5"
+UIDS = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.3.4.5"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
+    with running_atrium(tmp_path_factory.mktemp("hostile"), "web", ATRIUM_WEB_THREADS="4") as atrium:
+        yield atrium
+
+
+@pytest.fixture(scope="module")
+def headers(server: Atrium) -> dict[str, str]:
+    headers = {"Authorization": f"Bearer {server.token('technologist')}"}
+    requests.post(
+        f"{server.url}/dicom-web/studies",
+        make_instance(**UIDS),
+        headers={**headers, "Content-Type": "application/dicom"},
+        timeout=30,
+    ).raise_for_status()
+    return headers
+
+
+def exchange(server: Atrium, request: bytes, *, seconds: float = 5) -> bytes:
+    """Send bytes as they are and give all that comes back until the server closes or is silent."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", server.http_port), 10) as opened:
+        opened.settimeout(seconds)
+        try:
+            opened.sendall(request)
+            while piece := opened.recv(65536):
+                answer += piece
+        except OSError:
+            pass
+    return answer
+
+
+def lines(*text: str) -> bytes:
+    return "\r\n".join([*text, "", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [f"Accept: {'a' * 60_000}"],
+        [f"Accept: {'a' * 1_000_000}"],
+        [f"X-{n}: {'y' * 100}" for n in range(5000)],
+        [f"Cookie: {'; '.join(f'c{n}=1' for n in range(6000))}"],
+        [f"Content-Type: a/b{';' * 60_000}"],
+        [f"X-Forwarded-For: {', '.join(['1.2.3.4'] * 7000)}"],
+    ],
+    ids=["long Accept", "Accept of a megabyte", "many headers", "many cookies", "parameters", "forwarded"],
+)
+def test_headers_beyond_all_sense_are_refused_or_read_at_once(extra: list[str], server: Atrium) -> None:
+    """By anybody, without a credential."""
+    begun = time.monotonic()
+    for path in (INSTANCE, f"{STUDY}/series/1.2.3.4/metadata", "/dicom-web/"):
+        answer = exchange(server, lines(f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *extra))
+        assert not answer or answer.split()[1] in {b"200", b"400", b"401", b"406", b"431"}, answer[:200]
+    assert time.monotonic() - begun < 15
+    assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
+
+
+def test_a_long_address_is_refused(server: Atrium) -> None:
+    for path in (f"{STUDY}?{'a=b&' * 30_000}", f"/dicom-web/studies/{'1' * 100_000}"):
+        answer = exchange(server, lines(f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close"))
+        assert not answer or answer.split()[1] in {b"400", b"401", b"404", b"414", b"431"}, answer[:200]
+
+
+HEAD = ("Host: 127.0.0.1", "Content-Type: application/dicom")
+HIDDEN = "GET /smuggled HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["Content-Length: 5", "Transfer-Encoding: chunked"],
+        ["Content-Length: 5", "Content-Length: 6"],
+        ["Content-Length: +5"],
+        ["Content-Length: 5, 6"],
+        ["Transfer-Encoding: chunked, identity"],
+        ["Transfer-Encoding: xchunked"],
+        ["Transfer-Encoding : chunked"],
+        ["Transfer-Encoding:\tchunked", "Content-Length: 5"],
+    ],
+    ids=lambda extra: " / ".join(extra),
+)
+def test_no_second_request_hides_in_a_body(extra: list[str], server: Atrium, headers: dict[str, str]) -> None:
+    """Where two readings of a body's length are possible, what one takes for its end is no request of the other."""
+    request = lines("POST /dicom-web/studies HTTP/1.1", *HEAD, f"Authorization: {headers['Authorization']}", *extra)
+    answer = exchange(server, request + b"0\r\n\r\n" + HIDDEN.encode(), seconds=2)
+    assert b"500 " not in answer
+    statuses = [part.split(b" ", 1)[0] for part in answer.split(b"HTTP/1.1 ")[1:]]
+    if len(statuses) > 1:
+        # Only by the one reading that RFC 9112 §6.3 allows: chunked goes before a length.
+        assert any("chunked" in one and " :" not in one and "x" not in one for one in extra), answer
+        assert statuses[1] == b"404"
+
+
+def test_bodies_that_stall_hold_nobody_up(server: Atrium, headers: dict[str, str]) -> None:
+    """Four threads, sixteen senders that stop in the midst of a body: of an instance, or of a form."""
+    store = ["POST /dicom-web/studies HTTP/1.1", *HEAD, f"Authorization: {headers['Authorization']}"]
+    form = ["POST /accounts/login/ HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/x-www-form-urlencoded"]
+    with ExitStack() as stack:
+        for number in range(16):
+            opened = stack.enter_context(socket.create_connection(("127.0.0.1", server.http_port), 10))
+            if number % 2:
+                opened.sendall(
+                    lines(*store, "Transfer-Encoding: chunked") + b"80000\r\n" + b"x" * 0x80000 + b"\r\n5\r\nab"
+                )
+            else:
+                cookie = f"Cookie: csrftoken={'a' * 32}"
+                opened.sendall(lines(*form, cookie, "Content-Length: 9000000") + b"login=" + b"x" * 600_000)
+        time.sleep(1)
+        assert search(server, headers) < 5
+
+
+def test_a_large_workitem_is_read_to_its_end(server: Atrium, headers: dict[str, str]) -> None:
+    content = scheduled().to_json_dict() | {"00091010": {"vr": "UT", "Value": ["x" * 3_000_000]}}
+    body = json.dumps([content]).encode()
+    pieces = (body[start : start + 100_000] for start in range(0, len(body), 100_000))
+    answer = requests.post(
+        f"{server.url}/dicom-web/workitems",
+        pieces,
+        headers={**headers, "Content-Type": "application/dicom+json"},
+        timeout=30,
+    )
+    assert answer.status_code == 201, answer.text
+    kept = requests.get(answer.headers["Location"], headers=headers, timeout=30).json()
+    assert kept[0]["00091010"]["Value"] == content["00091010"]["Value"]
+
+
+def test_a_body_without_end_costs_no_memory(server: Atrium, headers: dict[str, str]) -> None:
+    before = resident_kilobytes(server)
+    for kind in ("application/dicom+json", "application/json"):
+
+        def endless() -> Iterator[bytes]:
+            yield b'[{"00100010":{"vr":"PN","Value":[{"Alphabetic":"'
+            for _ in range(64):
+                yield b"x" * (1 << 20)
+
+        try:
+            answer = requests.post(
+                f"{server.url}/dicom-web/workitems",
+                endless(),
+                headers={**headers, "Content-Type": kind},
+                timeout=60,
+            )
+            assert answer.status_code == 413
+        except requests.ConnectionError:
+            # Refused before all was sent.
+            pass
+    assert resident_kilobytes(server) - before < 60_000
+
+
+def test_a_token_that_is_revoked_ends_a_connection_that_is_kept(server: Atrium) -> None:
+    token = server.token("technologist")
+    with requests.Session() as kept:
+        kept.headers["Authorization"] = f"Bearer {token}"
+        paths = (STUDY, f"{INSTANCE}/frames/1", f"{STUDY}/series/1.2.3.4/metadata", "/dicom-web/studies?PatientID=P1")
+        assert {kept.get(f"{server.url}{path}", timeout=10).status_code for path in paths} == {200}
+        revoke(server, token)
+        time.sleep(REMEMBERED)
+        assert {kept.get(f"{server.url}{path}", timeout=10).status_code for path in paths} == {401}
+
+
+@pytest.mark.parametrize("name", ["A" * 17, "%00", "..%2f..", "%0d%0aX: y", "é"])
+def test_no_name_of_a_listener_breaks_it(name: str, server: Atrium, headers: dict[str, str]) -> None:
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    handshake = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", key)
+    request = lines(
+        f"GET /dicom-web/subscribers/{name} HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Authorization: {headers['Authorization']}",
+        *handshake,
+    )
+    assert b" 500 " not in exchange(server, request, seconds=1).split(b"\r\n")[0]
+    posted = requests.post(
+        f"{server.url}/dicom-web/workitems/1.2.840.10008.5.1.4.34.5/subscribers/{name}", headers=headers, timeout=10
+    )
+    assert posted.status_code in {400, 404}
+    assert "ERROR" not in [json.loads(one)["levelname"] for one in server.log("web").splitlines() if one[:1] == "{"]

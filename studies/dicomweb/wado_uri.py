@@ -15,7 +15,7 @@ from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
 from studies.dicomweb.framing import DICOM
 from studies.dicomweb.looks import look_of_uri, relative_region
 from studies.dicomweb.media_types import ranges_of
-from studies.dicomweb.rendered import give_rendered
+from studies.dicomweb.rendered import give_rendered, media_types_of
 from studies.dicomweb.retrieval import instance_for, may_retrieve, principal_of_request
 from studies.dicomweb.wado import retrieve_instance
 from studies.models import Instance
@@ -56,7 +56,10 @@ def wado_uri(request: HttpRequest) -> HttpResponseBase:
 def _default_type(request: HttpRequest, uids: dict[str, str]) -> str:
     """Without contentType, images are given as JPEG, texts as HTML, and the rest as DICOM (PS3.18 §9.4.1.2.2)."""
     header = request.headers.get("Accept", "")
-    return "image/jpeg, text/html, application/pdf, video/mp4, */*" if not header or "*/*" in header else header
+    if header and "*/*" not in header:
+        return header
+    is_shown = media_types_of(instance_for(request, uids, "wado"))
+    return "image/jpeg, text/html, application/pdf, video/mp4, */*" if is_shown else DICOM
 
 
 def _as_dicom(request: HttpRequest, uids: dict[str, str], parameters: dict[str, str]) -> HttpResponseBase:

@@ -51,6 +51,8 @@
   frame.addEventListener("load", () => {
     const { pathname, search } = frame.contentWindow.location;
     const studies = new URLSearchParams(search).get("StudyInstanceUIDs") || "";
+    // What OHIF doesn't show comes as a page of ours.
+    if (pathname.startsWith("/studies/")) wait.hidden = true;
     if (!pathname.startsWith("/viewer/") || studies.split(",")[0] === opened.study) conceal(false);
   });
   const openWindow = () => {
@@ -151,7 +153,6 @@
   };
   const marked = (image) => {
     if (!page.dataset.mayWrite) return;
-    if (image.study !== opened.study) return note(page.dataset.otherStudy);
     keep(image, (kept) => write(image.uid, `${page.dataset.keyImage} (${kept.place}).`));
   };
 

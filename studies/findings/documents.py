@@ -7,6 +7,7 @@ from io import BytesIO
 
 import highdicom as hd
 from django.conf import settings
+from django.db.models import Q
 from pydicom import Dataset, dcmwrite
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
@@ -33,10 +34,10 @@ def key_object_selection(finding: ImageFinding, instance: Instance, presentation
     document = hd.ko.KeyObjectSelectionDocument(
         evidence=referenced,
         content=content,
-        series_instance_uid=_uid(finding.study, "key objects"),
+        series_instance_uid=_uid(instance.series.study, "key objects"),
         series_number=KEY_OBJECT_SERIES,
         sop_instance_uid=finding.key_object_uid,
-        instance_number=_instance_number(finding),
+        instance_number=_instance_number(instance.series.study),
         manufacturer=MANUFACTURER,
     )
     document.SeriesDescription = "Key images"
@@ -48,10 +49,10 @@ def presentation_state(finding: ImageFinding, instance: Instance) -> Dataset:
     image = objects.read_dataset(instance)
     common = {
         "referenced_images": [image],
-        "series_instance_uid": _uid(finding.study, "presentation states"),
+        "series_instance_uid": _uid(instance.series.study, "presentation states"),
         "series_number": PRESENTATION_SERIES,
         "sop_instance_uid": finding.presentation_state_uid,
-        "instance_number": _instance_number(finding),
+        "instance_number": _instance_number(instance.series.study),
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MANUFACTURER,
         "software_versions": settings.SPECTACULAR_SETTINGS["VERSION"],
@@ -100,8 +101,9 @@ def _uid(study: Study, purpose: str) -> str:
     return str(generate_uid(entropy_srcs=[settings.SECRET_KEY, study.study_instance_uid, study.site.slug, purpose]))
 
 
-def _instance_number(finding: ImageFinding) -> int:
-    return ImageFinding.objects.filter(study=finding.study).count() + 1
+def _instance_number(study: Study) -> int:
+    shown = Q(study=study, prior_study_instance_uid="") | Q(prior_study_instance_uid=study.study_instance_uid)
+    return ImageFinding.objects.filter(shown).count() + 1
 
 
 def _file(dataset: Dataset) -> bytes:

@@ -102,14 +102,23 @@ def _same_measurement(study: Study, place: Place, text: str) -> ImageFinding | N
 
 
 def keep_key_image(
-    *, study: Study, principal: Principal, tracking_identifier: str, place: Place, viewport: Viewport
+    *,
+    study: Study,
+    principal: Principal,
+    tracking_identifier: str,
+    place: Place,
+    viewport: Viewport,
+    prior: Study | None = None,
 ) -> ImageFinding:
-    """Keep the viewport as a key image: its picture for the report, KOS and presentation state in the study.
+    """Keep the viewport as a key image: its picture for the study's report, KOS and presentation state with the image.
 
+    Where the image is one of a ``prior`` of the same patient, which the caller has let through the gate, they go into
+    the prior: a patient is one site's, and so are their studies.
     Raises NotAllowed, NoSuchImage, Unusable when the picture can't be read or the archive didn't take the objects.
     """
     author = _author(principal, study)
-    instance = _instance(study, place)
+    holder = prior or study
+    instance = _instance(holder, place)
     if not tracking_identifier or len(tracking_identifier) > 64:
         raise Unusable("That is no key image.")
     kept = ImageFinding(
@@ -123,12 +132,14 @@ def keep_key_image(
         window_width=viewport.window_width,
         key_object_uid=generate_uid(),
         presentation_state_uid=generate_uid(),
+        prior_study_instance_uid=prior.study_instance_uid if prior else "",
+        prior_study_date=prior.study_date if prior else None,
         **_located(instance, place),
     )
     # Archived first, outside our transaction: ingest commits by itself. Broken off between, the objects stay, unnamed.
     state = presentation_state(kept, instance)
     files = [presentation_state_file(state), key_object_selection(kept, instance, state)]
-    source = Source(WayIn.REPORT, study.site, _archivist(principal, study))
+    source = Source(WayIn.REPORT, holder.site, _archivist(principal, holder))
     outcomes = ingest([stage([content], file_name="key image") for content in files], source)
     if not all(outcome.is_in for outcome in outcomes):
         raise Unusable("The archive didn't take the key image.")

@@ -146,6 +146,11 @@ CHANGES = (
         "\ttry {\n\t\tnull.error; // eslint-disable-line no-unused-expressions\n\t} catch (e) {\n",
         "\t{\n\t\tvar e = Object.create(TypeError.prototype);\n",
     ),
+    # What can't be drawn from a frame's pixels is asked of the server (rendered.js).
+    (
+        "registerImageLoader)('wadors', wadors_loadImage);",
+        "registerImageLoader)('wadors', window.atriumLoader(wadors_loadImage));",
+    ),
     ("    document.createEvent('TouchEvent');\n    return true;\n", "    return 'ontouchstart' in window;\n"),
 )
 _FACTORY = re.compile(r"^(\d+)(\([a-zA-Z_, $]*\)) \{\n", re.MULTILINE)

@@ -168,6 +168,7 @@ def _key_image(request: HttpRequest, study: Study, place: Place, sent: dict[str,
         tracking_identifier=str(sent["uid"]),
         place=place,
         viewport=viewport,
+        prior=_prior(request, study, sent),
     )
 
 

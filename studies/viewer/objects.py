@@ -1,4 +1,7 @@
-"""What OHIF can't show, rendered by us: documents, structured reports, waveforms, and any object's attributes."""
+"""What OHIF can't show, rendered by us: documents, structured reports, waveforms, and any object's attributes.
+
+Frames that OHIF can't draw are drawn by us within it (rendered.js).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from urllib.parse import urlencode
 
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, dictionary_has_tag
-from pydicom.uid import UID, SegmentationStorage
+from pydicom.uid import UID, EncapsulatedPDFStorage, ParametricMapStorage, SegmentationStorage
 
 from accounts.capabilities import Capability
 from accounts.gates import capability_required
@@ -22,6 +25,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
 from studies.access import visible_study
 from studies.archive import objects as archive_objects
+from studies.archive.animations import is_video
 from studies.archive.metadata import instance_metadata
 from studies.archive.presentation_states import PRESENTATION_STATES, references
 from studies.models import Instance, Study
@@ -31,6 +35,11 @@ HTML, PDF, PICTURE, PLAIN = "text/html", "application/pdf", "image/png", ""
 LONGEST_VALUE = 400
 MOST_ROWS = 2000
 MOST_PICTURES = 24
+# Drawn by OHIF only over the images that they belong to. Label Map Segmentation is newer than pydicom's dictionary.
+OVERLAYS = {SegmentationStorage, ParametricMapStorage, "1.2.840.10008.5.1.4.1.1.66.7"}
+_WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9.1."
+# Says that a page stands in the place of the images, beside the words.
+BESIDE = "beside"
 may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 
@@ -58,11 +67,19 @@ def rendered_as(instance: Instance) -> str:
 
 
 def objects_of(study: Study) -> QuerySet[Instance]:
-    """Give the study's objects that are no pictures themselves, and segmentations. The caller has passed the gate."""
+    """Give the study's objects that are no pictures themselves, and overlays. The caller has passed the gate."""
     instances = Instance.objects.filter(series__study=study, is_current=True).select_related("series")
-    return instances.filter(Q(number_of_frames=0) | Q(sop_class_uid=SegmentationStorage)).order_by(
+    return instances.filter(Q(number_of_frames=0) | Q(sop_class_uid__in=OVERLAYS)).order_by(
         "series__series_number", "series_id", "instance_number", "pk"
     )
+
+
+def is_for_ohif(study: Study) -> bool:
+    """Say whether OHIF has anything to show of a study: images, ECGs or PDFs. The caller has passed the gate."""
+    instances = Instance.objects.filter(series__study=study, is_current=True)
+    images = Q(number_of_frames__gt=0) & ~Q(sop_class_uid__in=OVERLAYS)
+    shown = images | Q(sop_class_uid=EncapsulatedPDFStorage) | Q(sop_class_uid__startswith=_WAVEFORMS)
+    return instances.filter(shown).exists() or not instances.exists()
 
 
 @require_GET
@@ -74,7 +91,11 @@ def study_objects(request: HttpRequest, study_instance_uid: str) -> HttpResponse
         {"instance": i, "sop_class": UID(i.sop_class_uid).name, "kind": rendered_as(i)}
         for i in objects_of(study)[:MOST_ROWS]
     ]
-    context = {"study": study, "objects": shown}
+    beside = f"?{BESIDE}=1" if BESIDE in request.GET else ""
+    if beside and len(shown) == 1:
+        only: Instance = shown[0]["instance"]
+        return redirect(reverse("study_object", args=[study.study_instance_uid, only.sop_instance_uid]) + beside)
+    context = {"study": study, "objects": shown, "beside": beside}
     return render(request, "viewer/objects.html", context)
 
 
@@ -104,13 +125,32 @@ def study_object(request: HttpRequest, study_instance_uid: str, sop_instance_uid
         "sop_class": UID(instance.sop_class_uid).name,
         "kind": kind,
         "rendered_url": f"{address}?accept={kind}" if kind else "",
-        "pictures": _presented(study, instance, dataset) if instance.sop_class_uid in PRESENTATION_STATES else [],
+        "pictures": _pictures(study, instance, dataset, address),
+        "beside": f"?{BESIDE}=1" if BESIDE in request.GET else "",
         "rows": rows[:MOST_ROWS],
         "has_more": len(rows) > MOST_ROWS,
     }
     response = render(request, "viewer/object.html", context)
     response["Cache-Control"] = "no-store"
     return response
+
+
+def _pictures(study: Study, instance: Instance, dataset: Dataset, rendered: str) -> list[dict[str, str]]:
+    if instance.sop_class_uid in PRESENTATION_STATES:
+        return _presented(study, instance, dataset)
+    count = instance.number_of_frames
+    if count < 2 or is_video(instance.transfer_syntax_uid):
+        return []
+    # Of many frames, as many as fit, spread over all.
+    numbers = sorted(
+        {1 + index * count // MOST_PICTURES for index in range(MOST_PICTURES)}
+        if count > MOST_PICTURES
+        else range(1, count + 1)
+    )
+    whole = rendered.removesuffix("/rendered")
+    return [
+        {"url": f"{whole}/frames/{n}/rendered?accept={PICTURE}", "place": f"frame {n}", "jump": ""} for n in numbers
+    ]
 
 
 def _presented(study: Study, state: Instance, dataset: Dataset) -> list[dict[str, str]]:

@@ -26,8 +26,9 @@ from studies.models import Study
 from studies.viewer.build import STAMP
 from studies.viewer.files import POLICY, file_at
 from studies.viewer.hanging import FUSION, hanging_of, remember_protocol
+from studies.viewer.objects import BESIDE, is_for_ohif
 
-SCRIPTS = [Path(__file__).with_name(name) for name in ("bridge.js", "app_config.js")]
+SCRIPTS = [Path(__file__).with_name(name) for name in ("rendered.js", "bridge.js", "app_config.js")]
 may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 
@@ -40,6 +41,8 @@ def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     To an OHIF that is open already, which asks for JSON, say where it goes on, and whether it may.
     """
     study = _visible(request, study_instance_uid)
+    if not is_for_ohif(study):
+        return redirect(f"{reverse('study_objects', args=[study.study_instance_uid])}?{BESIDE}=1")
     hanging = hanging_of(principal_of(request), study)
     uids = [study.study_instance_uid, *(prior.study_instance_uid for prior in hanging.priors)]
     query = {"StudyInstanceUIDs": ",".join(uids)}

@@ -177,6 +177,10 @@ def test_a_measurement_on_the_prior_arrives_as_of_its_day_and_is_kept_in_the_pri
         words = "document.querySelector('#section-findings').value"
         until(page, f"/^Prior [\\d-]{{10}}: [\\d.]+ mm \\([\\d-]{{10}}, series \\d+, image \\d+\\)/.test({words})")
         page.wait_for_selector(".finding.is-prior")
+        # What's marked is the view that's active, the prior's.
+        page.click("#key-image")
+        until(page, f"/\\nKey image \\([\\d-]{{10}}, series \\d+, image \\d+\\)/.test({words})")
+        page.wait_for_selector(f"#findings .finding-jump[data-study='{prior}'] img")
         page.click("#save-measurements")
         page.wait_for_selector("#findings-note:has-text('saved in the study')")
         page.fill("#section-impression", "As said.")
@@ -185,7 +189,7 @@ def test_a_measurement_on_the_prior_arrives_as_of_its_day_and_is_kept_in_the_pri
         page.wait_for_selector("#checks-seen")
         page.fill("#sign-password", PASSWORD)
         page.press("#sign-password", "Enter")
-        link = page.locator("article.report a[data-jump]", has_text="20")
+        link = page.locator("article.report p a[data-jump]", has_text="20").first
         second = "document.querySelectorAll('[data-cy=viewport-pane]')[1].innerText.match(/I:\\s*(\\d+)/)[1]"
         place = link.inner_text()
         image = place.rsplit(" ", 1)[1]
@@ -197,6 +201,7 @@ def test_a_measurement_on_the_prior_arrives_as_of_its_day_and_is_kept_in_the_pri
         until(viewer, f"{second} === '{image}'")
     assert len(search(installation, f"/studies/{prior}/series?Modality=SR")) == 1
     assert len(search(installation, f"/studies/{study}/series?Modality=SR")) == before, "nothing is saved twice"
+    assert len(search(installation, f"/studies/{prior}/series?Modality=KO")) == 1
     saved = search(installation, f"/studies/{prior}/series?Modality=SR")[0]["0020000E"]["Value"][0]
     kept = search(installation, f"/studies/{prior}/series/{saved}/metadata")[0]
     named = kept["0040A375"]["Value"][0]["0020000D"]["Value"]  # type: ignore[index]

@@ -10,8 +10,9 @@ import pytest
 from portal.audit.models import AuditEvent
 from studies.findings.models import ImageFinding
 from studies.findings.places import places_in
-from studies.models import Study
+from studies.models import Instance, Study
 from tests.factories import make_instance
+from tests.findings.test_findings import a_picture
 from tests.reports.desk import DESK, UID, sign, write
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -146,3 +147,54 @@ def test_the_signed_report_links_the_prior_for_those_who_may_see_it(study: Study
     referrer = client_of("referrer").get(f"{DESK}/").content.decode()
     assert "2024-03-02, series 2, image 5" in referrer
     assert "data-jump" not in referrer
+
+
+def mark(browser: Any, of: str, **more: Any) -> Any:
+    """Mark a key image as the viewer does."""
+    body = {"uid": f"key {of}", "study": of, "sop": f"{of}.1", "frame": 1, "picture": a_picture(), **more}
+    return browser.post(f"/studies/{UID}/findings/", json.dumps(body), content_type="application/json")
+
+
+def test_a_key_image_of_a_prior_is_in_the_report_with_its_day_and_its_objects_in_the_prior(
+    study: Study, client_of: Any
+) -> None:
+    browser = client_of("radiologist")
+    assert mark(browser, PRIOR).json()["place"] == "2024-03-02, series 2, image 5"
+    kept = ImageFinding.objects.get()
+    assert kept.study == study
+    archived = Instance.objects.exclude(series__modality="CT")
+    assert {(one.series.modality, one.series.study.study_instance_uid) for one in archived} == {
+        ("KO", PRIOR),
+        ("PR", PRIOR),
+    }
+    listed = browser.get(f"/studies/{UID}/findings/").content.decode()
+    assert f'data-study="{PRIOR}"' in listed
+    assert "finding-jump" not in browser.get(f"/studies/{PRIOR}/findings/").content.decode()
+
+    browser.post(f"{DESK}/start/")
+    write(browser, findings="Key image (2024-03-02, series 2, image 5).", impression="Known nodule.")
+    sign(browser)
+    link = f'href="/studies/{PRIOR}/?sop={PRIOR}.1&amp;frame=1" data-jump data-study="{PRIOR}"'
+    signed = browser.get(f"{DESK}/").content.decode()
+    assert signed.count(link) == 2, "by its words and by its picture"
+    picture = f"/studies/{UID}/findings/{kept.pk}/picture.jpg"
+    assert picture in signed
+    Study.objects.filter(study_instance_uid=PRIOR).update(referring_physician=None)
+    referrer = client_of("referrer")
+    seen = referrer.get(f"{DESK}/").content.decode()
+    assert picture in seen
+    assert "data-jump" not in seen, "who may not see the prior is led nowhere"
+    assert referrer.get(picture).status_code == 200
+
+
+def test_a_key_image_of_a_prior_without_a_day_gives_no_numbers_that_lead_elsewhere(
+    study: Study, client_of: Any
+) -> None:
+    Study.objects.filter(study_instance_uid=PRIOR).update(study_date=None)
+    assert mark(client_of("radiologist"), PRIOR).json()["place"] == "prior of unknown date"
+
+
+@pytest.mark.parametrize("of", [FOREIGN, "9.9.9"])
+def test_no_other_patients_key_image_comes_into_a_report(study: Study, client_of: Any, of: str) -> None:
+    assert mark(client_of("radiologist"), of).status_code == 422
+    assert not ImageFinding.objects.exists()

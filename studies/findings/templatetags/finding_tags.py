@@ -22,10 +22,17 @@ from studies.models import Study
 register = template.Library()
 
 
-@register.simple_tag
-def key_images(study: Study, until: datetime) -> list[ImageFinding]:
-    """Give the study's key images for a page that the gate has let through."""
-    return list(key_images_of(study, until=until).defer("picture"))
+@register.simple_tag(takes_context=True)
+def key_images(context: Context, study: Study, until: datetime) -> list[tuple[ImageFinding, str]]:
+    """Give the study's key images for a page that the gate has let through, each with the study that opens with it.
+
+    That's empty where the image is a prior's that the reader of the report may not see.
+    """
+    findings = list(key_images_of(study, until=until).defer("picture"))
+    priors = {f.prior_study_instance_uid for f in findings} - {""}
+    visible = studies_visible_to(context["request"].principal).filter(study_instance_uid__in=priors)
+    known = {"": study.study_instance_uid, **{uid: uid for uid in visible.values_list("study_instance_uid", flat=True)}}
+    return [(finding, known.get(finding.prior_study_instance_uid, "")) for finding in findings]
 
 
 @register.simple_tag

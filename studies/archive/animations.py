@@ -19,6 +19,8 @@ from studies.archive.errors import NotRenderable
 from studies.archive.frames import Frames
 from studies.archive.rendering import FORMATS, Look, annotated, picture, placed
 
+# HEVC isn't: few browsers have a decoder for it.
+PLAYED = {"h264"}
 MOST_ANIMATED = 1000
 LARGEST_ANIMATION = 400_000_000
 USUAL_RATE = 10.0
@@ -109,11 +111,11 @@ def poster(frames: Frames, look: Look) -> Image.Image:
 
 
 def as_mp4(frames: Frames) -> IO[bytes]:
-    """Give a video as an MP4 file: its own stream where MP4 holds it, else encoded anew. Raises NotRenderable."""
+    """Give a video as an MP4 file: its own stream where browsers play it, else encoded anew. Raises NotRenderable."""
     file = _stream_file(frames)
     try:
         with av.open(file) as container:
-            if "mp4" in container.format.name:
+            if "mp4" in container.format.name and container.streams.video[0].codec_context.name in PLAYED:
                 file.seek(0)
                 return file
         file.seek(0)
@@ -128,7 +130,7 @@ def _in_mp4(source: IO[bytes], rate: float) -> IO[bytes]:
     target: IO[bytes] = tempfile.NamedTemporaryFile(suffix=".mp4")  # noqa: SIM115  closed by who takes it
     with av.open(source) as reader, av.open(target.name, "w", options={"movflags": "faststart"}) as writer:
         video = reader.streams.video[0]
-        if video.codec_context.name in {"h264", "hevc"} and video.average_rate:
+        if video.codec_context.name in PLAYED and video.average_rate:
             copied = writer.add_stream_from_template(video)
             for packet in reader.demux(video):
                 if packet.dts is not None:

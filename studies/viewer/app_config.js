@@ -49,6 +49,7 @@
           supportsWildcard: true,
           dicomUploadEnabled: false,
           omitQuotationForMultipartRequest: true,
+          singlepart: "video",
           bulkDataURI: { enabled: true, relativeResolution: "studies" },
         },
       },

@@ -414,7 +414,6 @@ const atriumBridge = (csrfToken, edition) => {
       services = servicesManager.services;
       commands = commandsManager;
       extensions = extensionManager;
-      window.atriumClaimImages(extensionManager);
       const { measurementService, viewportGridService, hangingProtocolService } = services;
       hangingProtocolService.addCustomAttribute("atriumMammoView", "Side and view of a mammogram", mammoView);
       measurementService.subscribe(measurementService.EVENTS.MEASUREMENT_ADDED, tellMeasurement("added"));
@@ -429,6 +428,7 @@ const atriumBridge = (csrfToken, edition) => {
       tell("ready");
     },
     onModeEnter() {
+      window.atriumClaimImages(extensions);
       prepare();
       forget();
       opened.isEntered = true;

@@ -16,7 +16,14 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 from pydicom import Dataset
 from pydicom.datadict import dictionary_description, dictionary_has_tag
-from pydicom.uid import UID, EncapsulatedPDFStorage, ParametricMapStorage, SegmentationStorage
+from pydicom.uid import (
+    UID,
+    EncapsulatedPDFStorage,
+    MPEGTransferSyntaxes,
+    ParametricMapStorage,
+    SegmentationStorage,
+    VLWholeSlideMicroscopyImageStorage,
+)
 
 from accounts.capabilities import Capability
 from accounts.gates import capability_required
@@ -31,7 +38,7 @@ from studies.archive.presentation_states import PRESENTATION_STATES, references
 from studies.models import Instance, Study
 from studies.trail import subject_of
 
-HTML, PDF, PICTURE, PLAIN = "text/html", "application/pdf", "image/png", ""
+HTML, PDF, PICTURE, VIDEO, PLAIN = "text/html", "application/pdf", "image/png", "video/mp4", ""
 LONGEST_VALUE = 400
 MOST_ROWS = 2000
 MOST_PICTURES = 24
@@ -57,6 +64,8 @@ class Row:
 def rendered_as(instance: Instance) -> str:
     """Give the media type in which we render an object of this kind; empty where only its attributes can be shown."""
     name = UID(instance.sop_class_uid).name
+    if is_video(instance.transfer_syntax_uid):
+        return VIDEO
     if "Encapsulated PDF" in name:
         return PDF
     if " SR " in f" {name} " or "Key Object" in name or "Procedure Log" in name:
@@ -67,11 +76,14 @@ def rendered_as(instance: Instance) -> str:
 
 
 def objects_of(study: Study) -> QuerySet[Instance]:
-    """Give the study's objects that are no pictures themselves, and overlays. The caller has passed the gate."""
+    """Give the study's objects that are no pictures themselves, overlays, films and slides.
+
+    The caller has passed the gate.
+    """
     instances = Instance.objects.filter(series__study=study, is_current=True).select_related("series")
-    return instances.filter(Q(number_of_frames=0) | Q(sop_class_uid__in=OVERLAYS)).order_by(
-        "series__series_number", "series_id", "instance_number", "pk"
-    )
+    shown = Q(number_of_frames=0) | Q(sop_class_uid__in={*OVERLAYS, VLWholeSlideMicroscopyImageStorage})
+    shown |= Q(transfer_syntax_uid__in=MPEGTransferSyntaxes)
+    return instances.filter(shown).order_by("series__series_number", "series_id", "instance_number", "pk")
 
 
 def is_for_ohif(study: Study) -> bool:

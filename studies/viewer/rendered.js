@@ -49,11 +49,18 @@ window.atriumLoader = (load) => {
     };
   };
 
+  // OHIF's loader takes the first letter of the VOI LUT function for its name, and what has one isn't drawn at all.
+  const withFunction = (image) => {
+    const [named] = [metaData.get("voiLutModule", image.imageId)?.voiLUTFunction].flat();
+    image.voiLUTFunction = ["LINEAR", "SIGMOID", "LINEAR_EXACT"].find((one) => one === named);
+    return image;
+  };
+
   return (imageId, options) => {
     const instance = instanceOf(imageId);
     if (isBeyond(instance)) return { promise: render(imageId), cancelFn: undefined };
     const native = load(imageId, options);
-    return { ...native, promise: native.promise.catch(() => render(imageId)) };
+    return { ...native, promise: native.promise.then(withFunction, () => render(imageId)) };
   };
 };
 
@@ -63,6 +70,8 @@ window.atriumClaimImages = (extensions) => {
   // Slides are tiles of many resolutions.
   const SLIDES = "1.2.840.10008.5.1.4.1.1.77.1.6";
   const stack = extensions.getModuleEntry("@ohif/extension-default.sopClassHandlerModule.stack");
+  if (stack.isForAll) return;
+  stack.isForAll = true;
   const build = stack.getDisplaySetsFromSeries;
   // Pixels of no size would be drawn as nothing.
   const mend = (instance) => {
@@ -73,5 +82,17 @@ window.atriumClaimImages = (extensions) => {
     if (!instances[0].Rows || !instances[0].Columns) return [];
     instances.forEach(mend);
     return build(instances);
+  };
+  // Films go by how they are coded, whatever they are films of; the server gives each as MPEG-4 (WADO-RS, rendered).
+  const MPEG2 = /^1\.2\.840\.10008\.1\.2\.4\.10[01](\.1)?$/;
+  const MPEG4 = /^1\.2\.840\.10008\.1\.2\.4\.10[2-8](\.1)?$/;
+  const film = extensions.getModuleEntry("@ohif/extension-dicom-video.sopClassHandlerModule.dicom-video");
+  if (!film) return;
+  const play = film.getDisplaySetsFromSeries;
+  film.sopClassUids = { includes: () => true };
+  film.getDisplaySetsFromSeries = (instances) => {
+    const films = instances.filter(({ AvailableTransferSyntaxUID: syntax }) => MPEG2.test(syntax) || MPEG4.test(syntax));
+    for (const instance of films) instance.AvailableTransferSyntaxUID = "1.2.840.10008.1.2.4.102";
+    return films.length ? play(films) : [];
   };
 };

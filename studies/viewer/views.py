@@ -40,9 +40,18 @@ def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 
     To an OHIF that is open already, which asks for JSON, say where it goes on, and whether it may.
     """
-    study = _visible(request, study_instance_uid)
+    address = _address_of(request, _visible(request, study_instance_uid))
+    if request.headers.get("Accept") != "application/json":
+        return redirect(address)
+    answer = JsonResponse({"address": address, "edition": _edition(request), "csrf_token": get_token(request)})
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+def _address_of(request: HttpRequest, study: Study) -> str:
+    """Give where the study is looked at: in OHIF, or on our page where it has nothing for OHIF."""
     if not is_for_ohif(study):
-        return redirect(f"{reverse('study_objects', args=[study.study_instance_uid])}?{BESIDE}=1")
+        return f"{reverse('study_objects', args=[study.study_instance_uid])}?{BESIDE}=1"
     hanging = hanging_of(principal_of(request), study)
     uids = [study.study_instance_uid, *(prior.study_instance_uid for prior in hanging.priors)]
     query = {"StudyInstanceUIDs": ",".join(uids)}
@@ -55,12 +64,7 @@ def open_study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     desk = request.GET.get("desk", "")
     if re.fullmatch(r"[0-9a-f-]{36}", desk):
         query["desk"] = desk
-    address = f"{reverse('viewer')}{mode}?{urlencode(query, safe=',@')}"
-    if request.headers.get("Accept") != "application/json":
-        return redirect(address)
-    answer = JsonResponse({"address": address, "edition": _edition(request), "csrf_token": get_token(request)})
-    answer["Cache-Control"] = "no-store"
-    return answer
+    return f"{reverse('viewer')}{mode}?{urlencode(query, safe=',@')}"
 
 
 def _edition(request: HttpRequest) -> str:

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Frame, Locator, Page
+from pydicom.encaps import encapsulate
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
+    MPEG2MPML,
     DigitalMammographyXRayImageStorageForPresentation,
     EncapsulatedPDFStorage,
     PositronEmissionTomographyImageStorage,
     RTStructureSetStorage,
     UltrasoundMultiFrameImageStorage,
+    VideoEndoscopicImageStorage,
     XRayAngiographicImageStorage,
     generate_uid,
 )
 
 from tests.e2e.browser import chromium, needs_chromium, needs_viewer, signed_in, until
+from tests.e2e.pixel_kinds import pixel_kinds
 from tests.factories import make_instance
 from tests.services.atrium import Atrium, running_atrium
 
 pytestmark = [needs_chromium, needs_viewer]
 ROOT = "1.2.826.0.4"
-CT, MG, US, PDF, ECG, XA, FUSED = (f"{ROOT}.{n}" for n in range(1, 8))
+CT, MG, US, PDF, ECG, XA, FUSED, PIXELS, PLAN, FILM = (f"{ROOT}.{n}" for n in range(1, 11))
 COLOURED = """() => {
   const canvas = document.querySelector("canvas.cornerstone-canvas");
   if (!canvas || canvas.width < 100) return 0;
@@ -305,12 +312,43 @@ def waveform() -> bytes:
     return written(dataset)
 
 
+def plan() -> bytes:
+    from pydicom.data import get_testdata_file
+
+    dataset = pydicom.dcmread(str(get_testdata_file("rtplan.dcm")))
+    dataset.StudyInstanceUID, dataset.PatientID, dataset.SeriesInstanceUID = PLAN, "KINDS9", f"{PLAN}.1"
+    return written(dataset)
+
+
+def video() -> bytes:
+    """Give an endoscopy in MPEG-2, which browsers don't play."""
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="mpegts") as container:
+        track = container.add_stream("mpeg2video", rate=25)
+        track.width = track.height = 64
+        track.pix_fmt = "yuv420p"
+        for number in range(25):
+            picture = np.full((64, 64, 3), 50 + number * 8, np.uint8)
+            container.mux(track.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(track.encode())
+    dataset = pydicom.dcmread(io.BytesIO(make_instance(StudyInstanceUID=FILM, PatientID="KINDS10", Modality="ES")))
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = VideoEndoscopicImageStorage
+    dataset.file_meta.TransferSyntaxUID = MPEG2MPML
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "YBR_PARTIAL_420", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.NumberOfFrames = 8, 8, 7, 25
+    dataset.FrameTime, dataset.FrameIncrementPointer = 40, 0x00181063
+    dataset.PixelData = encapsulate([stream.getvalue()])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    return written(dataset)
+
+
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
     folder: Path = tmp_path_factory.mktemp("kinds")
     (folder / "in").mkdir()
     films = [cine(UltrasoundMultiFrameImageStorage, "US", US), cine(XRayAngiographicImageStorage, "XA", XA)]
-    everything = [*ct_with_marks(), *mammograms(), *films, letter(), waveform(), *fused()]
+    everything = [*ct_with_marks(), *mammograms(), *films, letter(), waveform(), *fused(), plan(), video()]
+    everything += [content for _, content in pixel_kinds(PIXELS)]
     for number, content in enumerate(everything):
         (folder / "in" / f"{number:03}.dcm").write_bytes(content)
     with running_atrium(folder / "atrium", "web") as atrium:
@@ -481,3 +519,66 @@ def test_a_letter_is_read_in_the_viewer_and_on_our_page(installation: Atrium, pa
     page.click(".objects-beside a:has-text('DOC')")
     source = page.get_attribute("iframe.object-page", "src")
     assert page.request.get(f"{installation.url}{source}").headers["content-type"] == "application/pdf"
+
+
+def test_every_kind_of_pixels_is_drawn_in_ohif_as_the_server_draws_it(installation: Atrium, page: Page) -> None:
+    desk = str(uuid.uuid4())
+    # Without the list of series, whose pictures would be drawn, too.
+    page.set_viewport_size({"width": 900, "height": 700})
+    page.goto(f"{installation.url}/viewer/viewer?StudyInstanceUIDs={PIXELS}&hangingProtocolId=default&desk={desk}")
+    until(page, f"({SEEN})() > 100000", seconds=90)
+    page.evaluate(
+        """desk => {
+      window.said = [];
+      window.asking = new BroadcastChannel(`atrium.desk.${desk}`);
+      asking.onmessage = ({ data }) => said.push(data);
+    }""",
+        desk,
+    )
+    wrong = []
+    for number, (name, _) in enumerate(pixel_kinds(PIXELS), 1):
+        sop = f"{PIXELS}.{number}.1"
+        page.evaluate(
+            "asked => { said.length = 0; asking.postMessage({ from: 'desk', type: 'jump', ...asked }); }",
+            {"about": PIXELS, "sop": sop},
+        )
+        path = f"/dicom-web/studies/{PIXELS}/series/{PIXELS}.{number}/instances/{sop}/rendered"
+        answer = page.request.get(f"{installation.url}{path}", headers={"Accept": "image/png"})
+        expected = thumbnail(Image.open(io.BytesIO(answer.body())))
+        difference = 255.0
+        for _ in range(50):
+            if page.evaluate("said.some(one => one.type === 'jumped' && one.isFound)"):
+                drawn = page.evaluate("document.querySelector('canvas.cornerstone-canvas').toDataURL('image/png')")
+                with Image.open(io.BytesIO(base64.b64decode(drawn.partition(",")[2]))) as canvas:
+                    side = min(canvas.size)
+                    left, top = ((length - side) // 2 for length in canvas.size)
+                    shown = thumbnail(canvas.crop((left, top, left + side, top + side)))
+                difference = float(np.abs(shown - expected).mean())
+                # Without a window each spreads the values in its own way.
+                if difference < 12:
+                    break
+            page.wait_for_timeout(100)
+        else:
+            wrong.append((name, difference))
+    page.set_viewport_size({"width": 1600, "height": 900})
+    assert wrong == []
+
+
+def thumbnail(image: Image.Image) -> np.ndarray[Any, Any]:
+    return np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BOX)).astype(float)
+
+
+def test_a_film_that_browsers_dont_play_is_played_all_the_same(installation: Atrium, page: Page) -> None:
+    viewer = open_study(installation, page, FILM)
+    asked = "performance.getEntriesByType('resource').some(one => one.name.includes('/rendered?accept=video'))"
+    until(viewer, f"{asked} && ({SEEN})() > 100000")
+    page.click(".objects-beside a:has-text('ES')")
+    until(page, "document.querySelector('.object-picture video').readyState > 1")
+
+
+def test_a_plan_comes_as_a_page_of_ours_where_the_images_would_be(installation: Atrium, page: Page) -> None:
+    page.goto(f"{installation.url}/studies/{PLAN}/")
+    page.wait_for_selector("#viewer-wait", state="hidden")
+    shown = page.frame_locator("#viewer")
+    shown.locator("h1", has_text="RT Plan").wait_for()
+    assert not shown.locator(".topbar").is_visible()

@@ -201,8 +201,12 @@
     jumped: ({ isFound }) => { if (!isFound) note(page.dataset.notFound); },
   };
   channel.onmessage = ({ data }) => {
-    // What is told of another case has nothing to do with these words.
-    if (data?.from !== "viewer" || data.about !== opened.study) return;
+    if (data?.from !== "viewer") return;
+    // A window that was still being loaded comes along; whatever else is told of another case has nothing to do with these words.
+    if (data.about !== opened.study) {
+      if (data.type === "ready" && isInWindow) say("open", { address: address(), wait: wait.textContent });
+      return;
+    }
     opened.isHeard = true;
     heard[data.type]?.(data);
     document.dispatchEvent(new CustomEvent("atrium:viewer", { detail: data }));

@@ -322,6 +322,8 @@ const atriumBridge = (csrfToken, edition) => {
     document.body.append(wait);
   };
   const open = async ({ about, address, wait }) => {
+    // A frame stands beside the words of its own page: a copied tab has the same desk.
+    if (window.parent !== window && window.parent.document.getElementById("study-images")?.dataset.study !== about) return;
     const wasShown = opened.hasRendered && opened.isSetUp;
     for (const study of opened.asked) kept.add(study);
     const mine = caseOf("");
@@ -331,7 +333,7 @@ const atriumBridge = (csrfToken, edition) => {
     cover(wait);
     tell("opening");
     ahead.abort();
-    const load = () => window.location.replace(address);
+    const load = () => { if (opened === mine) window.location.replace(address); };
     if (!wasShown) { load(); return; }
     try {
       const answer = await (await fetch(address, { headers: { Accept: "application/json" } })).json();
@@ -348,7 +350,8 @@ const atriumBridge = (csrfToken, edition) => {
       frames = new AbortController();
       commands.runCommand("navigateHistory", { to: `${next.pathname.replace(/^\/viewer/, "")}${next.search}`, options: { replace: true } });
       for (let waited = 0; !mine.hasRendered && opened === mine; waited += 250) {
-        if (waited > LONGEST_OPENING || window.location.pathname !== next.pathname) { load(); return; }
+        const isEmpty = mine.isSetUp && !services.displaySetService.getActiveDisplaySets().length;
+        if (isEmpty || waited > LONGEST_OPENING || window.location.pathname !== next.pathname) { load(); return; }
         await pause(250);
       }
     } catch {

@@ -30,6 +30,8 @@ const atriumBridge = (csrfToken, edition) => {
   // So long an open OHIF may take to be done with a case, and to show the next, in milliseconds.
   const LONGEST_LEAVE = 2000;
   const LONGEST_OPENING = 15000;
+  // What OHIF doesn't let go of, some megabytes a case, goes with a full load.
+  const MOST_CASES = 30;
 
   let services;
   let commands;
@@ -295,6 +297,8 @@ const atriumBridge = (csrfToken, edition) => {
   // OHIF keeps what it has read of a study as long as it runs: let go, so that it's read anew and memory stays flat.
   let left = [];
   const kept = new Set();
+  const REMOVED = "CORNERSTONE_IMAGE_CACHE_IMAGE_REMOVED";
+  let atStart = null;
   const forget = () => {
     for (const study of left) {
       Object.assign(study, { StudyDescription: "", ModalitiesInStudy: [], isLoaded: false });
@@ -303,9 +307,12 @@ const atriumBridge = (csrfToken, edition) => {
       kept.delete(study.StudyInstanceUID);
     }
     left = [];
+    const { eventTarget, utilities } = window.cornerstone;
     // Nothing of the case left is brought back by «undo».
-    const memory = window.cornerstone?.utilities.HistoryMemo?.DefaultHistoryMemo;
-    if (memory) memory.size = memory.size;
+    utilities.HistoryMemo.DefaultHistoryMemo.size = utilities.HistoryMemo.DefaultHistoryMemo.size;
+    // Cornerstone's prefetch listens as long as the page lives, and each listener holds its viewport.
+    atStart ||= [...(eventTarget.listeners[REMOVED] || [])];
+    eventTarget.listeners[REMOVED] = [...atStart];
   };
 
   // Frames of a case that is left no longer hold up the next one's.
@@ -321,10 +328,12 @@ const atriumBridge = (csrfToken, edition) => {
     Object.assign(wait.style, { position: "fixed", inset: 0, zIndex: 2147483647, display: "grid", placeContent: "center", background: "#000", color: "#aab4c0" });
     document.body.append(wait);
   };
+  let cases = 1;
   const open = async ({ about, address, wait }) => {
     // A frame stands beside the words of its own page: a copied tab has the same desk.
     if (window.parent !== window && window.parent.document.getElementById("study-images")?.dataset.study !== about) return;
     const wasShown = opened.hasRendered && opened.isSetUp;
+    cases += 1;
     for (const study of opened.asked) kept.add(study);
     const mine = caseOf("");
     mine.study = about;
@@ -334,7 +343,7 @@ const atriumBridge = (csrfToken, edition) => {
     tell("opening");
     ahead.abort();
     const load = () => { if (opened === mine) window.location.replace(address); };
-    if (!wasShown) { load(); return; }
+    if (!wasShown || cases > MOST_CASES) { load(); return; }
     try {
       const answer = await (await fetch(address, { headers: { Accept: "application/json" } })).json();
       for (let waited = 0; asking.size && waited < LONGEST_LEAVE; waited += 20) await pause(20);

@@ -11,7 +11,12 @@ class AuditFilterForm(forms.Form):
     """Which events to show."""
 
     username = forms.CharField(required=False, max_length=150, label="Person or AE title")
-    patient_id = forms.CharField(required=False, max_length=64, label="Patient ID")
+    patient_id = forms.CharField(
+        required=False,
+        max_length=64,
+        label="Patient ID",
+        widget=forms.TextInput(attrs={"data-key": "/", "data-key-label": "Who saw a patient: by patient ID"}),
+    )
     study_instance_uid = forms.CharField(required=False, max_length=64, label="Study Instance UID")
     action = forms.ChoiceField(required=False, choices=[("", "Any action"), *AuditEvent.Action.choices])
     outcome = forms.ChoiceField(required=False, choices=[("", "Any outcome"), *AuditEvent.Outcome.choices])

@@ -140,7 +140,7 @@ def installation(kind: str) -> Iterator[tuple[Atrium, list[str]]]:
 @contextmanager
 def bare_atrium(data: Path, kind: str) -> Iterator[Atrium]:
     """Give an installation as ``make run`` makes it: with the demo, or empty with one site and its administrator."""
-    data.mkdir(parents=True)
+    (data / "cold").mkdir(parents=True)
     atrium = Atrium(data, free_port(), free_port())
     atrium.environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("ATRIUM_")},

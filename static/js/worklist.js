@@ -247,10 +247,7 @@
   // A table that is wider than its place scrolls under the patient's name, which then covers no longer the whole row.
   const fit = () => {
     const table = rows();
-    if (!table) return;
-    // Measured as it would be if it fitted: once it's wide its columns take the room they want.
-    table.classList.remove("is-wide");
-    table.classList.toggle("is-wide", table.parentElement.scrollWidth > table.parentElement.clientWidth + 1);
+    if (table && table.parentElement.scrollWidth > table.parentElement.clientWidth + 1) table.classList.add("is-wide");
   };
   document.addEventListener("click", (event) => {
     const row = event.target.closest("table.is-wide tr[data-row]");
@@ -265,6 +262,8 @@
   };
   window.addEventListener("resize", () => {
     for (const head of rows()?.querySelectorAll("thead th") ?? []) head.style.minWidth = "";
+    // Measured as it would be if it fitted: once it's wide its columns take the room they want.
+    rows()?.classList.remove("is-wide");
     fit();
   });
 

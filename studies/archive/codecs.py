@@ -37,6 +37,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from studies.archive.codestreams import announced_pixels
 from studies.archive.errors import NotTranscodable
 
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
@@ -59,6 +60,9 @@ DECODABLE = UNCOMPRESSED | {
 }
 LOSSY_QUALITY = 90
 TINY = 64
+# Of a compressed frame, and how many times larger its stream may say that it is than its data set.
+MOST_SAMPLES = 400_000_000
+MOST_TIMES = 2
 # What decoders raise on broken or unusual data.
 DECODING_ERRORS = (
     ValueError,
@@ -134,6 +138,8 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
     uid = UID(syntax)
     if uid not in DECODABLE:
         raise NotTranscodable(f"{uid.name} can't be decoded here.")
+    if uid.is_compressed or uid in JPEG_XL:
+        _check_size(data, form)
     if uid in JPEG_XL:
         return _jpeg_xl(data, form)
     source = encapsulate([data], has_bot=False) if uid.is_compressed else data
@@ -156,6 +162,16 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
         planar_configuration=0,
         bits_allocated=samples.dtype.itemsize * 8 if form.bits_allocated > 1 else form.bits_allocated,
     )
+
+
+def _check_size(data: bytes, form: PixelForm) -> None:
+    """Refuse a stream of which a decoder would make more than the data set says: some hundred bytes can become 17 GB.
+
+    Raises NotTranscodable.
+    """
+    pixels = form.rows * form.columns
+    if pixels * form.samples_per_pixel > MOST_SAMPLES or (announced_pixels(data) or 0) > MOST_TIMES * pixels:
+        raise NotTranscodable("The frame is too large, or larger than the data set says.")
 
 
 def _jpeg_xl(data: bytes, form: PixelForm) -> tuple[np.ndarray, PixelForm]:

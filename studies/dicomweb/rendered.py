@@ -124,7 +124,8 @@ def _showable() -> Iterator[None]:
     except (NotRenderable, ObjectMissing):
         raise
     except Exception as error:  # pydicom and codecs raise what they will on hostile values
-        logger.warning("an instance can't be shown", exc_info=True)
+        # Its words may hold a patient's.
+        logger.warning("an instance can't be shown: %s", type(error).__name__)
         raise NotRenderable("It can't be shown.") from error
 
 

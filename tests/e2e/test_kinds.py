@@ -570,7 +570,8 @@ def thumbnail(image: Image.Image) -> np.ndarray[Any, Any]:
 
 def test_a_film_that_browsers_dont_play_is_played_all_the_same(installation: Atrium, page: Page) -> None:
     viewer = open_study(installation, page, FILM)
-    asked = "performance.getEntriesByType('resource').some(one => one.name.includes('/rendered?accept=video'))"
+    # Whole, not frame by frame as pictures.
+    asked = r"performance.getEntriesByType('resource').some(one => /instances\/[\d.]+\/rendered$/.test(one.name))"
     until(viewer, f"{asked} && ({SEEN})() > 100000")
     page.click(".objects-beside a:has-text('ES')")
     until(page, "document.querySelector('.object-picture video').readyState > 1")

@@ -19,7 +19,7 @@ from accounts.reauthentication import Credential, is_proven
 from portal.audit.models import AuditEvent
 from studies import events
 from studies.models import Study
-from studies.reading import set_status
+from studies.reading import release_study, set_status
 from studies.reports.checks import Level, checks_of
 from studies.reports.drafts import cleaned_text, keep_version, locked_draft, record_on, require, user_of
 from studies.reports.errors import (
@@ -69,6 +69,8 @@ def sign_part(
         keep_version(draft, principal, ReportVersion.Kind.SIGNED)
         is_report = draft.kind == ReportPart.Kind.REPORT
         set_status(study, Study.Status.FINAL if is_report else Study.Status.ADDENDED, signer)
+        # It's read: nobody needs to wait for the signer to leave the page.
+        release_study(study=study, principal=principal)
         events.emit("report.signed", part=draft.pk)
         details = {"part": draft.ordinal, "sha256": draft.sha256, "by": credential.way}
         if accepted:

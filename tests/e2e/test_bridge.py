@@ -208,6 +208,48 @@ def test_a_measurement_on_the_prior_arrives_as_of_its_day_and_is_kept_in_the_pri
     assert named == [prior], "its evidence is the study of the images"
 
 
+def named(page: Page, viewport: int, label: str) -> None:
+    """Give the newest measurement, in this viewport, a label as a hand with a mouse does."""
+    viewer = viewer_of(page)
+    place = """n => {
+      const measurement = services.measurementService.getMeasurements().at(-1);
+      const id = [...services.viewportGridService.getState().viewports.keys()][n];
+      const shown = services.cornerstoneViewportService.getCornerstoneViewport(id);
+      const box = shown.element.getBoundingClientRect();
+      const [from, to] = measurement.points.map((point) => shown.worldToCanvas(point));
+      return [box.x + from[0] * 0.7 + to[0] * 0.3, box.y + from[1] * 0.7 + to[1] * 0.3];
+    }"""
+    frame = page.locator("#viewer").bounding_box()
+    assert frame is not None
+    x, y = viewer.evaluate(place, viewport)
+    page.mouse.move(frame["x"] + x - 3, frame["y"] + y - 3)
+    page.mouse.move(frame["x"] + x, frame["y"] + y, steps=3)
+    page.mouse.click(frame["x"] + x, frame["y"] + y, button="right")
+    viewer.click("text=Add Label")
+    viewer.wait_for_selector("[role=dialog] input")
+    page.keyboard.type(label)
+    page.keyboard.press("Enter")
+
+
+def test_a_label_given_in_ohif_to_both_becomes_the_growth(installation: Atrium, browser: Browser, study: str) -> None:
+    with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
+        page.goto(f"{installation.url}/studies/{study}/")
+        viewer = viewer_of(page)
+        until(viewer, "document.querySelectorAll('canvas.cornerstone-canvas').length === 2")
+        page.wait_for_selector("#draft, #addendum-reason")
+        if page.locator("#addendum-reason").count():
+            page.fill("#addendum-reason", "Growth.")
+            page.click("text=Write an addendum")
+        page.wait_for_selector("#draft #section-findings")
+        words = "document.querySelector('#draft #section-findings').value"
+        for viewport in (0, 1):
+            measure(page, viewport)
+            until(page, f"/mm \\([^)]*series \\d+, image \\d+\\)\\.$/.test({words})")
+            named(page, viewport, "Target 1")
+        grown = r"Target 1: [\d.]+ mm \(series[^)]*\); prior [\d.]+ mm \([\d-]{10}, series[^)]*\), [^\n]*%\)\."
+        until(page, f"/{grown}/.test({words})")
+
+
 def test_the_desks_keys_work_while_the_images_have_the_focus(
     installation: Atrium, browser: Browser, study: str
 ) -> None:

@@ -13,6 +13,7 @@ from django.test import Client
 
 from portal.audit.models import AuditEvent
 from studies.models import Study
+from studies.reading import claim_of
 from studies.reports import signing
 from studies.reports.checks import checks_of
 from studies.reports.models import PreliminarySignature, ReportPart, ReportTemplate, ReportVersion
@@ -232,3 +233,12 @@ def test_the_first_word_begins_the_draft_and_claims_the_case(study: Study, clien
     refused = client_of("resident").post(f"{DESK}/start/", headers=headers)
     assert refused.status_code == 409
     assert "has this case open" in refused.json()["error"]
+
+
+def test_a_signed_case_is_nobodys_any_more(study: Study, client_of: Any) -> None:
+    browser = client_of("radiologist")
+    browser.post(f"{DESK}/start/")
+    write(browser, findings="Clear.", impression="Normal.")
+    assert claim_of(study) is not None
+    sign(browser)
+    assert claim_of(study) is None

@@ -109,7 +109,9 @@ def _as_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
             for one in value if isinstance(value, list | tuple) else [value]:
                 if vr != "SQ" and one not in ("", None):
                     validate_value(vr, _text(one, vr), config.RAISE)
-            dataset[tag] = DataElement(tag, vr, [] if vr == "SQ" and not value else value)
+            # JSON holds DA and TM as text (PS3.18 F.2.2).
+            kept = _text(value, vr) if isinstance(value, date | time) else value
+            dataset[tag] = DataElement(tag, vr, [] if vr == "SQ" and not kept else kept)
             content: dict[str, Any] = dataset.to_json_dict()
         except (ValueError, TypeError, AttributeError) as error:
             raise NotCorrectable(f"{keyword} can't have this value.") from error

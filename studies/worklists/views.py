@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.translation import get_language, ngettext
+from django.utils.translation import get_language, gettext, ngettext
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.capabilities import Capability
@@ -292,7 +292,12 @@ def bulk(request: HttpRequest) -> HttpResponse:
     refused = len(chosen) - done
     text = ngettext("%(n)s case changed.", "%(n)s cases changed.", done) % {"n": done}
     if refused:
-        text += " " + ngettext("%(n)s was refused.", "%(n)s were refused.", refused) % {"n": refused}
+        text += " " + ngettext("%(n)s stays as it was:", "%(n)s stay as they were:", refused) % {"n": refused}
+        text += " " + (
+            gettext("finished, or not yours to change.")
+            if priority
+            else gettext("finished, or at a site where that reader doesn't report.")
+        )
     level = "warning" if refused or not done else "success"
     response["HX-Trigger"] = _message(level, text)
     return response

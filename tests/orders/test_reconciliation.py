@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from io import BytesIO
 from typing import Any
 
@@ -41,6 +42,7 @@ def test_from_a_wrong_patient_to_the_corrected_image_and_back(
     north: Any, people: Any, ingest_files: Any, client_of: Any
 ) -> None:
     order = place(people, north, accession_number="A1", patient_id="RIGHT", priority="HIGH")
+    Patient.objects.filter(pk=order.patient_id).update(patient_birth_date=date(1990, 4, 25))
     study = arrive(ingest_files, north)
     desk = client_of("technologist")
     address = f"/reconciliation/{study.study_instance_uid}/"
@@ -51,6 +53,7 @@ def test_from_a_wrong_patient_to_the_corrected_image_and_back(
     assert (study.patient.patient_id, study.patient_id_value, study.priority) == ("RIGHT", "RIGHT", "HIGH")
     reader = client_of("radiologist")
     assert left(reader, study).PatientID == "RIGHT"
+    assert left(reader, study).PatientBirthDate == "19900425"
     (kept,) = left(reader, study).OriginalAttributesSequence[0].ModifiedAttributesSequence
     assert kept.PatientID == "P1"
     assert original().PatientID == "P1"

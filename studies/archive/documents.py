@@ -8,7 +8,7 @@ from pydicom import Dataset
 
 from studies.archive.errors import NotRenderable
 
-PAGE_WIDTH = 1240
+PAGE_WIDTH, LONGEST_PAGE = 1240, 8000
 OCTETS = "application/octet-stream"
 # What a document may be given as: the types of PS3.3 C.24.2, none of which a browser runs as a page of ours.
 MEDIA_TYPES = frozenset({"application/pdf", "text/xml", "model/stl", "model/obj", "model/mtl"})
@@ -36,8 +36,9 @@ def first_page(pdf: bytes, size: tuple[int, int] | None) -> Image.Image:
         try:
             page = document[0]
             width, height = page.get_size()
-            scale = min(size[0] / width, size[1] / height) if size else PAGE_WIDTH / width
-            image: Image.Image = page.render(scale=max(min(scale, 8), 0.05)).to_pil()
+            box = size or (PAGE_WIDTH, LONGEST_PAGE)
+            scale = min(box[0] / width, box[1] / height)
+            image: Image.Image = page.render(scale=min(scale, 8)).to_pil()
             return image.convert("RGB")
         finally:
             document.close()

@@ -200,6 +200,8 @@ class Frames:
             return decode(self._turned(number), ExplicitVRLittleEndian, self.form)
         if self.form.bits_allocated == 1 and not self.is_compressed:
             bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: self._frame_bits]
+            if bits.size != self.form.rows * self.form.columns:
+                raise NotTranscodable("Pixels of one bit have one sample each.")
             return bits.reshape(self.form.rows, self.form.columns), self.form
         return decode(data, self.syntax, self.form)
 

@@ -124,6 +124,18 @@ def test_tiles_come_one_by_one_in_any_compression(north: Any, ingest_files: Any,
         assert len(parts_of(radiologist.get(f"{url}/frames/1,6", HTTP_ACCEPT=accept))) == 2
 
 
+def test_colours_of_one_bit_are_not_guessed_at(north: Any, ingest_files: Any, radiologist: Client) -> None:
+    dataset = pydicom.dcmread(BytesIO(slide()))
+    dataset.BitsAllocated = dataset.BitsStored = 1
+    dataset.HighBit = 0
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    ingest_files(north, buffer.getvalue())
+    url = address(Instance.objects.get())
+    for below, accept in (("/frames/1", "image/jp2"), ("/rendered", "image/png"), ("", "image/jls")):
+        assert radiologist.get(f"{url}{below}", HTTP_ACCEPT=accept).status_code in {200, 406}
+
+
 def test_beside_compressed_images_what_cant_be_compressed_says_so(
     north: Any, ingest_files: Any, radiologist: Client
 ) -> None:

@@ -27,9 +27,13 @@ window.atriumLoader = (load) => {
     return canvas;
   };
 
+  const FRAMES = "multipart/related; type=application/octet-stream; transfer-syntax=*";
+  const isHere = async (imageId) => (await fetch(imageId.slice("wadors:".length), { headers: { Accept: FRAMES } })).ok;
+
   const render = async (imageId) => {
     const began = performance.now();
     const response = await fetch(`${imageId.slice("wadors:".length)}/rendered`, { headers: { Accept: "image/png" } });
+    if (!response.ok && response.status !== 406) throw new Error(`The picture of a frame can't be had: ${response.status}`);
     const picture = response.ok ? await createImageBitmap(await response.blob()) : notice();
     const instance = describe(instanceOf(imageId));
     // The server has made pixels square that aren't; OHIF does that itself.
@@ -60,7 +64,12 @@ window.atriumLoader = (load) => {
     const instance = instanceOf(imageId);
     if (isBeyond(instance)) return { promise: render(imageId), cancelFn: undefined };
     const native = load(imageId, options);
-    return { ...native, promise: native.promise.then(withFunction, () => render(imageId)) };
+    // What fails twice though its bytes are here can't be decoded. What isn't here is no reason for less than its values.
+    const promise = native.promise.catch(() => load(imageId, options).promise).then(withFunction, async (error) => {
+      if (!(await isHere(imageId))) throw error;
+      return render(imageId);
+    });
+    return { ...native, promise };
   };
 };
 

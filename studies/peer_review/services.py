@@ -19,6 +19,7 @@ from accounts.notifications import notify
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
+from portal.templatetags.portal_tags import shown_modalities
 from studies.models import Study
 from studies.peer_review.errors import CommentMissing, NotYours
 from studies.peer_review.models import PeerReview, Programme
@@ -59,7 +60,7 @@ def _give(part: ReportPart, site: Site) -> bool:
     reviewer = _reviewer_for(part, site)
     if reviewer is None:
         return False
-    modality = (part.report.study.modalities or [""])[0]
+    modality = (shown_modalities(part.report.study.modalities) or [""])[0]
     review = PeerReview.objects.create(part=part, site=site, reviewer=reviewer, modality=modality)
     notify([reviewer], key=f"peer-review:{review.pk}", text=_("A report waits for your review"), url=_path(review))
     return True

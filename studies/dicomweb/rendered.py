@@ -104,7 +104,14 @@ def media_types_of(instance: Instance, *, moving: bool = True) -> tuple[str, ...
         return (*STILL, "video/mp4") if moving and instance.number_of_frames > 1 else STILL
     if instance.sop_class_uid in PRESENTATION_STATES:
         return STILL
-    dataset = objects.read_dataset(instance)
+    try:
+        with _showable():
+            return _media_types_of(objects.read_dataset(instance))
+    except NotRenderable:
+        return ()
+
+
+def _media_types_of(dataset: Dataset) -> tuple[str, ...]:
     if is_report(dataset):
         return TEXT
     if has_waveforms(dataset):

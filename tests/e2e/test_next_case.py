@@ -139,29 +139,38 @@ def test_an_earlier_study_opened_from_the_page_is_read_in_the_same_viewer(room: 
         assert frame.evaluate(HELD) == [ADA_BEFORE]
 
 
-def test_what_the_viewer_says_of_another_case_is_not_heard(room: Atrium, browser: Browser) -> None:
+def test_what_is_measured_belongs_to_its_own_case(room: Atrium, browser: Browser) -> None:
+    """Told to the desk as the bridge in OHIF tells it."""
+    told: dict[str, Any] = {
+        "from": "viewer",
+        "about": ADA,
+        "type": "measurement",
+        "action": "updated",
+        "uid": "m1",
+        "label": "Mass",
+        "values": [{"name": "length", "value": 12, "unit": "mm"}],
+        "study": ADA,
+        "sop": f"{ADA}.1.1",
+        "frame": 1,
+    }
     with signed_in(browser, room, "radiologist") as page:
-        opened(page, room, ADA)
-        told: dict[str, Any] = {
-            "from": "viewer",
-            "type": "measurement",
-            "action": "updated",
-            "uid": "m1",
-            "label": "Mass",
-            "values": [{"name": "length", "value": 12, "unit": "mm"}],
-            "study": ADA,
-            "sop": f"{ADA}.1.1",
-            "frame": 1,
-        }
-        page.goto(f"{room.url}/studies/{BO}/")
+        opened(page, room, ADA, "?list=sort%3Dname")
+        page.fill(FINDINGS, "Words of Ada.")
+        page.evaluate(TELL, told)
+        go_on(page)
         viewer(page, BO)
         page.wait_for_selector(FINDINGS)
         before = page.input_value(FINDINGS)
-        page.evaluate(TELL, {**told, "about": ADA})
-        page.evaluate(TELL, told)
-        page.wait_for_timeout(1000)
+        page.evaluate(TELL, {**told, "uid": "m2"})
+        page.evaluate(TELL, {**told, "uid": "m3", "about": None})
+        page.wait_for_timeout(1500)
         assert page.input_value(FINDINGS) == before
-        assert page.locator("#findings .finding").count() == 0
+        assert page.locator("#findings .finding").count() == 0, "what comes late isn't the next case's"
+        page.go_back()
+        viewer(page, ADA)
+        page.wait_for_selector("#findings .finding:has-text('Mass')")
+        assert page.locator("#findings .finding").count() == 1
+        assert "Mass: 12.0 mm" in page.input_value(FINDINGS), "what was measured a moment before is in its words"
 
 
 def test_the_images_are_hidden_from_the_change_until_the_next_ones_are_drawn(room: Atrium, browser: Browser) -> None:

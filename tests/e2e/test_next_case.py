@@ -19,7 +19,16 @@ pytestmark = [needs_chromium, needs_viewer]
 ADA, ADA_BEFORE, BO = "1.2.826.0.1.11", "1.2.826.0.1.10", "1.2.826.0.1.22"
 SLICES = 4
 LIST = "?status=arrived&status=in_reading&sort=name"
-READ = "from studies.models import Study; Study.objects.filter(study_instance_uid='{study}').update(status='final')"
+# Ada's earlier study is read, the other two wait, and nobody has written anything.
+AFRESH = f"""
+from studies.findings.models import Finding
+from studies.models import Study
+from studies.reports.models import ReportPart
+ReportPart.objects.all().delete()
+Finding.objects.all().delete()
+Study.objects.update(status="arrived", claimed_by=None, claimed_until=None)
+Study.objects.filter(study_instance_uid="{ADA_BEFORE}").update(status="final")
+"""
 MARK = "window.isTheSame = true"
 IS_SAME = "window.isTheSame === true"
 FINDINGS = "#draft #section-findings, #draft textarea"
@@ -57,8 +66,12 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
                 )
                 answer = session.post(f"{atrium.url}/upload/files/?name=a.dcm", data=content, timeout=60)
                 assert answer.json()["files"][0]["status"] == "stored", answer.text
-        atrium.manage("shell", "-c", READ.format(study=ADA_BEFORE))
         yield atrium
+
+
+@pytest.fixture(autouse=True)
+def afresh(room: Atrium) -> None:
+    room.manage("shell", "-c", AFRESH)
 
 
 @pytest.fixture(scope="module")

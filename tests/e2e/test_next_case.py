@@ -21,11 +21,11 @@ SLICES = 4
 LIST = "?status=arrived&status=in_reading&sort=name"
 # Ada's earlier study is read, the other two wait, and nobody has written anything.
 AFRESH = f"""
-from studies.findings.models import Finding
+from studies.findings.models import ImageFinding
 from studies.models import Study
 from studies.reports.models import ReportPart
 ReportPart.objects.all().delete()
-Finding.objects.all().delete()
+ImageFinding.objects.all().delete()
 Study.objects.update(status="arrived", claimed_by=None, claimed_until=None)
 Study.objects.filter(study_instance_uid="{ADA_BEFORE}").update(status="final")
 """

@@ -183,7 +183,10 @@ def test_what_is_measured_belongs_to_its_own_case(room: Atrium, browser: Browser
         viewer(page, ADA)
         page.wait_for_selector("#findings .finding:has-text('Mass')")
         assert page.locator("#findings .finding").count() == 1
-        assert "Mass: 12.0 mm" in page.input_value(FINDINGS), "what was measured a moment before is in its words"
+        # What was measured a moment before is in the words of its case.
+        until(
+            page, "[...document.querySelectorAll('#draft textarea')].some((one) => one.value.includes('Mass: 12.0 mm'))"
+        )
 
 
 def test_the_images_are_hidden_from_the_change_until_the_next_ones_are_drawn(room: Atrium, browser: Browser) -> None:
@@ -290,12 +293,11 @@ def test_a_viewer_holds_nothing_of_the_cases_that_were_left(room: Atrium, browse
     with signed_in(browser, room, "radiologist") as page:
         frame = opened(page, room, ADA)
         session = page.context.new_cdp_session(page)
-        size = frame.evaluate("window.cornerstone.cache.getCacheSize()")
         for study in (ADA_BEFORE, ADA) * 2:
             frame.evaluate(remember)
             page.click(f".prior-list a[href*='{study}']")
             assert viewer(page, study).evaluate(IS_SAME) is True
-        until(frame, f"window.cornerstone.cache.getCacheSize() <= {size}")
+        until(frame, f"window.cornerstone.cache.getCacheSize() <= {SLICES * 64 * 64 * 2}")
         deadline = time.monotonic() + 30
         while frame.evaluate("window.held.filter((one) => one.deref()).length"):
             assert time.monotonic() < deadline, "what belongs to a case that was left is still held"

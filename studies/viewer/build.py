@@ -97,6 +97,8 @@ window.atriumModes = (modes) => {
   const named = { viewer: "@ohif/mode-longitudinal", tmtv: "@ohif/mode-tmtv" }[location.pathname.split("/")[2]];
   return named ? [named] : modes;
 };
+// Atrium's configuration puts its own in place; the build alone opens at any other server too.
+window.atriumLoader = (load) => load;
 """
 # Changes to the scripts as published: what stands there, and what is put in its place, each exactly once.
 CHANGES = (

@@ -10,7 +10,23 @@
     if (place) htmx.ajax(method, place.dataset.url, { target: "#claim", swap: "outerHTML" });
   };
 
+  // Whose time runs out while one waits has the case no longer.
+  let runsOut = 0;
+  const wait = () => {
+    clearTimeout(runsOut);
+    const until = claim()?.dataset.until;
+    if (until) runsOut = setTimeout(() => ask("GET"), Math.max(Date.parse(until) - Date.now(), 0) + 1000);
+  };
+  // Who comes a moment late is shown who was first.
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+    if (detail.target.id !== "claim" || detail.xhr.status !== 409) return;
+    detail.shouldSwap = true;
+    detail.isError = false;
+  });
+  document.addEventListener("htmx:afterSwap", wait);
+
   const follow = () => {
+    wait();
     if (!claim() || source) return;
     source = new EventSource("/worklist/changes/");
     source.addEventListener("change", (event) => {
@@ -21,6 +37,10 @@
   setInterval(() => {
     if (claim()?.dataset.mine !== undefined && !document.hidden) ask("POST");
   }, RENEW);
+  // Back after a while, one has it still unless another took it.
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && claim()?.dataset.mine !== undefined) ask("POST");
+  });
   window.addEventListener("pagehide", () => source?.close());
   document.addEventListener("atrium:case", follow);
   follow();

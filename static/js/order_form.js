@@ -44,6 +44,12 @@
     }
   });
 
+  // Who walks the suggestions walks those that are there, whatever is still on its way.
+  place?.addEventListener("focusin", () => {
+    clearTimeout(timer);
+    asked += 1;
+  });
+
   form.addEventListener("click", (event) => {
     const button = event.target.closest(".suggestion");
     if (button) choose(button);

@@ -32,21 +32,75 @@
   for (const begun of ["DOMContentLoaded", "atrium:case"]) document.addEventListener(begun, () => region()?.querySelectorAll(".message").forEach(arm));
   document.addEventListener("htmx:oobAfterSwap", () => region()?.querySelectorAll(".message").forEach(arm));
 
-  // What renews itself takes neither the focus nor a selection away.
-  const renews = (place) => place.matches?.("[hx-trigger^=every]");
-  const addressOf = (element) => (element.form ?? element).getAttribute(element.form ? "action" : "href");
-  let held = "";
+  // What renews itself doesn't take a selection away.
   document.addEventListener("htmx:beforeRequest", (event) => {
     const chosen = window.getSelection();
-    if (renews(event.target) && !chosen.isCollapsed && event.target.contains(chosen.anchorNode)) event.preventDefault();
+    if (event.target.matches?.("[hx-trigger^=every]") && !chosen.isCollapsed && event.target.contains(chosen.anchorNode)) event.preventDefault();
   });
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    const place = event.detail.target;
-    held = renews(place) && place.contains(document.activeElement) ? addressOf(document.activeElement) : "";
-  });
+
+  // However late an answer comes, it takes nobody's place: what replaces the element that has the focus is given focus
+  // and caret, and words that were typed since it was asked for.
+  const isText = (one) => one.matches("textarea, input:not([type=checkbox], [type=radio], [type=hidden], [type=file])");
+  const textsIn = (place) => [...place.querySelectorAll("textarea, input")].filter((one) => one.name && isText(one));
+  const values = (place) => new Map(textsIn(place).map((one) => [one.name, one.value]));
+  const meant = (one) => {
+    const addresses = [one, one.form].flatMap((element) => ["href", "action", "hx-get", "hx-post"].map((name) => element?.getAttribute(name)));
+    return [one.tagName, one.name, isText(one) || one.matches("select") ? "" : one.value ?? "", one.matches("button, summary") ? one.textContent.trim() : "", ...addresses].join("\n");
+  };
+
+  const hold = (place, before = new Map()) => {
+    const here = document.activeElement;
+    const typed = [...values(place)].filter(([name, value]) => before.has(name) && before.get(name) !== value);
+    const has = here && here !== place && place.contains(here);
+    return {
+      place, id: place.id, typed: new Map(typed),
+      focused: has ? { id: here.id, meant: meant(here), start: isText(here) ? here.selectionStart : null, end: isText(here) ? here.selectionEnd : null, top: here.scrollTop } : null,
+    };
+  };
+
+  const giveBack = ({ place, id, typed, focused }, swapped) => {
+    const now = place.isConnected ? place : document.getElementById(id) || swapped;
+    if (!now?.isConnected) return;
+    for (const one of textsIn(now).filter((text) => typed.has(text.name))) {
+      one.value = typed.get(one.name);
+      // Once all who listen for the swap have heard of it.
+      queueMicrotask(() => one.dispatchEvent(new Event("input", { bubbles: true })));
+    }
+    const here = document.activeElement;
+    if (!focused || (here && here !== document.body && !now.contains(here))) return;
+    const same = (focused.id && document.getElementById(focused.id)) || [...now.querySelectorAll("a, button, input, select, textarea, summary")].find((one) => !one.disabled && meant(one) === focused.meant);
+    if (same) {
+      same.focus({ preventScroll: true });
+      if (focused.start !== null && isText(same)) same.setSelectionRange(focused.start, focused.end);
+      same.scrollTop = focused.top;
+    } else if (here === document.body || !here) {
+      // What had it is gone: Tab goes on from where that stood.
+      now.tabIndex = -1;
+      now.focus({ preventScroll: true });
+      now.addEventListener("blur", () => now.removeAttribute("tabindex"), { once: true });
+    }
+  };
+
+  globalThis.atriumKeepingFocus = (place, replace) => {
+    const held = hold(place);
+    replace();
+    giveBack(held, place);
+  };
+
+  const asked = new WeakMap();
+  let held = null;
+  let heldBeside = null;
+  // A named button may move the fields to other names, so that what was typed isn't put by name.
+  document.addEventListener("htmx:beforeRequest", ({ detail }) => { if (!detail.elt.matches("button[name]")) asked.set(detail.xhr, values(detail.target)); });
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => { held = hold(detail.target, asked.get(detail.xhr)); });
   document.addEventListener("htmx:afterSwap", (event) => {
-    if (held) [...event.detail.target.querySelectorAll("a, button")].find((one) => addressOf(one) === held)?.focus({ preventScroll: true });
-    held = "";
+    if (held) giveBack(held, event.target);
+    held = null;
+  });
+  document.addEventListener("htmx:oobBeforeSwap", ({ detail }) => { heldBeside = hold(detail.target); });
+  document.addEventListener("htmx:oobAfterSwap", (event) => {
+    if (heldBeside) giveBack(heldBeside, event.target);
+    heldBeside = null;
   });
 
   // data-confirm on a form: asks in a dialog before it is sent.
@@ -120,7 +174,16 @@
   // data-autosubmit on a form: choices are sent at once.
   document.addEventListener("change", (event) => {
     const form = event.target.closest("form[data-autosubmit]");
-    if (form && event.target.matches("select, [type=checkbox], [type=radio], [type=date]")) form.requestSubmit();
+    if (!form || !event.target.matches("select, [type=checkbox], [type=radio], [type=date]")) return;
+    sessionStorage.setItem("atrium.chosen", `${form.action} ${event.target.id}`);
+    form.requestSubmit();
+  });
+  // The page that answers goes on at the same field.
+  document.addEventListener("DOMContentLoaded", () => {
+    const [action, id] = sessionStorage.getItem("atrium.chosen")?.split(" ") ?? [];
+    sessionStorage.removeItem("atrium.chosen");
+    const field = id && document.getElementById(id);
+    if (field && field.form?.action === action) field.focus({ preventScroll: true });
   });
 
   // Times are printed in UTC; the title says them in the zone of the person.

@@ -107,7 +107,7 @@
   const showChecks = (html) => {
     const place = document.getElementById("checks");
     if (!place) return;
-    place.innerHTML = html;
+    atriumKeepingFocus(place, () => { place.innerHTML = html; });
     document.dispatchEvent(new CustomEvent("atrium:checked"));
   };
 
@@ -124,13 +124,15 @@
     state("failed", answer.error);
   };
 
-  const gone = (why = form().dataset.gone) => {
+  // Signed or discarded elsewhere; or, with a reason, another was first: then one's words wait until one takes it over.
+  const gone = (why = "") => {
     isGone = true;
     document.getElementById("conflict").hidden = false;
     document.getElementById("conflict-text").hidden = true;
-    document.getElementById("conflict-gone").hidden = false;
-    for (const id of ["keep-mine", "take-theirs", "begin-signing", "signing"]) document.getElementById(id)?.setAttribute("hidden", "");
-    state("failed", why);
+    document.getElementById("conflict-gone").hidden = Boolean(why);
+    for (const id of ["conflict-held", "see-theirs"]) document.getElementById(id).hidden = !why;
+    for (const id of ["begin-report", "keep-mine", "take-theirs", "begin-signing", "signing"]) document.getElementById(id)?.setAttribute("hidden", "");
+    state("failed", why || form().dataset.gone);
   };
 
   // After a new sign-in in another window the old form token is refused.
@@ -247,7 +249,7 @@
   // What changes the draft waits until what's typed is saved.
   document.addEventListener("htmx:confirm", (event) => {
     const element = event.target;
-    if (!form() || !(dirty.size || saving || form().dataset.beginUrl) || !element.closest?.("#draft") || element.id === "discard") return;
+    if (!form() || !(dirty.size || saving || form().dataset.beginUrl) || !element.closest?.("#draft") || element.id === "discard" || element.id === "see-theirs") return;
     if (element.id === "show-history" && form().dataset.beginUrl && !dirty.size) return;
     event.preventDefault();
     begin().then((isBegun) => (isBegun ? save() : null)).then(() => { if (!dirty.size && !isGone) event.detail.issueRequest(true); }).catch(tryAgain);

@@ -4,11 +4,12 @@
   const preview = document.getElementById("template-preview");
   let isChanged = false;
   let isSaving = false;
-  let sent = null;
   let caretIn = "";
+  let from = null;
+  let isWaiting = false;
+  let moved = null;
 
   const editor = () => document.getElementById("template-editor");
-  const inputs = () => [...editor().querySelectorAll("input:not([type=checkbox]), textarea")].filter((input) => input.name && input.type !== "hidden");
   const showConditions = () => atriumConditions(preview);
 
   const move = (verb) => {
@@ -25,28 +26,33 @@
   window.addEventListener("beforeunload", (event) => { if (isChanged && !isSaving) event.preventDefault(); });
   preview.addEventListener("input", (event) => { event.stopPropagation(); showConditions(); });
 
-  // What was typed while an answer was on its way isn't overwritten by it.
+  // A button's answer says what gets the keyboard, unless one went on elsewhere meanwhile (portal.js keeps that place).
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (!editor().contains(event.target)) return;
     isChanged = true;
-    sent = event.target.matches("button") ? null : new Map(inputs().map((input) => [input.name, input.value]));
+    from = document.activeElement;
   });
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.target.id !== "template-editor" || !sent) return;
-    const typed = inputs().filter((input) => sent.has(input.name) && sent.get(input.name) !== input.value);
-    sent = new Map(typed.map((input) => [input.name, input.value]));
+    if (event.detail.target.id !== "template-editor") return;
+    const here = document.activeElement;
+    isWaiting = here === from;
+    moved = caretIn && isWaiting && "selectionStart" in here ? { value: here.value, start: here.selectionStart, end: here.selectionEnd } : null;
   });
   document.addEventListener("htmx:afterSwap", (event) => {
     showConditions();
     if (event.detail.target.id !== "template-editor") return;
-    if (sent) for (const input of inputs()) if (sent.has(input.name)) input.value = sent.get(input.name);
-    sent = null;
-    const focus = editor().dataset.focus;
+    const focus = isWaiting && editor().dataset.focus;
     const wanted = focus && caretIn ? focus.replace(/-(up|down)$/, `-${caretIn}`) : focus;
-    caretIn = "";
     const element = (wanted && document.getElementById(wanted)) || (focus && document.getElementById(focus));
-    element?.focus({ preventScroll: true });
-    element?.scrollIntoView({ block: "nearest" });
+    caretIn = "";
+    if (!element) return;
+    element.focus({ preventScroll: true });
+    // A field that was moved takes along what was typed in it on the way.
+    if (moved && element.id === wanted) {
+      element.value = moved.value;
+      element.setSelectionRange(moved.start, moved.end);
+    }
+    element.scrollIntoView({ block: "nearest" });
   });
   document.addEventListener("htmx:oobAfterSwap", showConditions);
   document.addEventListener("keydown", (event) => {

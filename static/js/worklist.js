@@ -66,7 +66,7 @@
 
   const focusedStudy = () => document.activeElement?.closest("tr[data-row]")?.dataset.row;
 
-  const refocus = (pk) => rowOf(pk)?.querySelector(".row-link")?.focus({ preventScroll: true });
+  const refocus = (pk, what = ".row-link") => rowOf(pk)?.querySelector(what)?.focus({ preventScroll: true });
 
   const reload = async () => {
     const kept = focusedStudy();
@@ -85,13 +85,13 @@
       const old = rowOf(pk);
       const row = now.get(pk);
       if (old && row) {
-        const isFocused = old.contains(document.activeElement);
+        const focused = old.contains(document.activeElement) ? (document.activeElement.matches("input[name=study]") ? "input[name=study]" : ".row-link") : null;
         const box = row.querySelector("input[name=study]");
         if (box) box.checked = old.querySelector("input[name=study]")?.checked ?? false;
         row.classList.add("was-changed");
         old.replaceWith(row);
         htmx.process(row);
-        if (isFocused) refocus(pk);
+        if (focused) refocus(pk, focused);
       } else if (old) {
         old.classList.add("is-gone");
         fresh.delete(pk);

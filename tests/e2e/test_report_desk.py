@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -345,6 +346,57 @@ def test_a_template_is_made_by_keyboard_alone(installation: Atrium, browser: Bro
         page.keyboard.press("Control+s")
         page.wait_for_url("**/reports/templates/")
         page.wait_for_selector("a.row-link:has-text('Thyroid of mine')")
+
+
+@contextmanager
+def answers_held(page: Page, pattern: str) -> Iterator[Callable[[], None]]:
+    """Hold the server's answers to what matches back; what is given lets them go, at the latest at the end."""
+    waiting: list[Route] = []
+
+    def let_go() -> None:
+        while waiting:
+            waiting.pop(0).continue_()
+
+    page.route(pattern, lambda route: waiting.append(route))
+    yield let_go
+    let_go()
+    page.unroute(pattern)
+
+
+HERE = "() => document.activeElement.name || document.activeElement.id || document.activeElement.tagName"
+
+
+def test_a_late_answer_takes_the_keyboard_from_nobody(installation: Atrium, browser: Browser, desk: str) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        page.goto(f"{installation.url}/reports/templates/new/")
+        page.click("#e-4-add")
+        page.wait_for_selector("#e-4-1-label:focus")
+        page.select_option("#e-4-1-type", "choice")
+        page.fill("#e-4-1-options", "None")
+        with answers_held(page, "**/reports/templates/editor/") as let_go:
+            page.focus("#e-4-1-options")
+            page.keyboard.press("Control+End")
+            page.keyboard.type("\nSolid")
+            for place in ("4.1.default", "4.1.required"):
+                page.keyboard.press("Tab")
+                assert page.evaluate(HERE) == place
+            page.keyboard.press("Space")
+            let_go()
+            page.wait_for_selector("#e-4-1-default option[value=Solid]", state="attached")
+            assert page.evaluate(HERE) == "4.1.required"
+            page.keyboard.press("Tab")
+            assert page.evaluate(HERE) == "4.1.has_no_label"
+        with answers_held(page, "**/reports/templates/editor/") as let_go:
+            page.focus("#e-4-1-options")
+            page.keyboard.press("Control+End")
+            page.keyboard.type("\nGround glass")
+            page.focus("#e-4-1-help")
+            page.keyboard.type("How dens")
+            page.keyboard.press("Home")
+            let_go()
+            page.wait_for_selector("#e-4-1-default option[value='Ground glass']", state="attached")
+            page.keyboard.type("? ")
+            assert page.input_value("#e-4-1-help") == "? How dens"
 
 
 def test_a_misspelt_word_is_underlined_and_put_right_by_keys(installation: Atrium, browser: Browser, desk: str) -> None:

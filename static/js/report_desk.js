@@ -370,6 +370,7 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id !== "report-panel") return;
     arrive();
+    document.getElementById("desk-error")?.scrollIntoView({ block: "center" });
     // One who only looks keeps the keys of the page.
     if (!form() || form().dataset.beginUrl) return;
     const first = entries().find((entry) => entry.matches("textarea") && !entry.value) || entries()[0];

@@ -196,6 +196,12 @@ def open_critical_results(principal: Principal) -> QuerySet[CriticalResult]:
     return critical_results_of(principal).filter(acknowledged_at=None, withdrawn_at=None).order_by("due_at")
 
 
+def awaiting(principal: Principal) -> QuerySet[CriticalResult]:
+    """Give the open critical results that wait for the principal's own acknowledgement, the most urgent first."""
+    named = CriticalRecipient.objects.filter(_is(principal)).values("result")
+    return open_critical_results(principal).filter(pk__in=named).exclude(flagged_by=principal.user)
+
+
 def critical_results_of(principal: Principal) -> QuerySet[CriticalResult]:
     """Give all critical results that the principal may see.
 

@@ -121,5 +121,7 @@ def flag(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "deadlines": critical.deadlines_of(study),
         "may_write": True,
         "critical_error": error,
+        "typed": request.POST if error else {},
+        "typed_recipients": request.POST.getlist("recipient"),
     }
     return render(request, "reports/_critical.html", context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 from accounts.capabilities import Capability
@@ -13,6 +14,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record, record_viewing
 from studies.access import studies_visible_to
 from studies.models import Patient
+from studies.reports import critical
 from studies.results import selectors
 
 may_read_results = capability_required(Capability.REPORT_READ)
@@ -46,6 +48,8 @@ def results(request: HttpRequest) -> HttpResponse:
         "page": page,
         "q": wanted,
         "only_unread": only_unread,
+        "critical": [] if wanted or offset else critical.awaiting(principal)[: selectors.PAGE],
+        "now": timezone.now(),
         "waiting": [] if wanted or only_unread or offset else selectors.waiting_of(principal),
     }
     template = "results/_results.html" if request.htmx else "results/results.html"  # type: ignore[attr-defined]

@@ -65,6 +65,34 @@ def test_home_is_the_results_with_critical_first_then_new_then_old(
     assert order_of(page, "1.1", "1.2", "1.3") == ["1.3", "1.2", "1.1"]
 
 
+def test_a_critical_result_that_waits_for_them_stands_on_top_before_a_report_is_signed(
+    sign: Sign, people: dict[str, User], client_of: Any, ingest_files: Any, north: Any
+) -> None:
+    sign("1.1")
+    ingest_files(north, make_instance(StudyInstanceUID="1.9", PatientName="Told^By Telephone"))
+    now = timezone.now()
+    told, other = (
+        CriticalResult.objects.create(
+            study=Study.objects.get(study_instance_uid="1.9"),
+            category=1,
+            finding=finding,
+            flagged_by=people["radiologist"],
+            flagged_at=now,
+            due_at=now,
+        )
+        for finding in ("Tension pneumothorax", "Not theirs")
+    )
+    told.recipients.create(user=people["referrer"], notified_at=now)
+    other.recipients.create(user=people["southradiologist"], notified_at=now)
+    referrer = client_of("referrer")
+    page = referrer.get("/results/").content.decode()
+    assert page.index("Tension pneumothorax") < page.index("/studies/1.1/")
+    assert "Critical, late" in page
+    assert "Not theirs" not in page
+    referrer.post(f"/reports/critical/{told.pk}/acknowledge/")
+    assert "Tension pneumothorax" not in referrer.get("/results/").content.decode()
+
+
 def test_an_addendum_is_news_again(sign: Sign, people: dict[str, User], client_of: Any) -> None:
     study = sign("1.1")
     referrer = client_of("referrer")

@@ -14,8 +14,14 @@ class AuditFilterForm(forms.Form):
     patient_id = forms.CharField(
         required=False,
         max_length=64,
-        label="Patient ID",
-        widget=forms.TextInput(attrs={"data-key": "/", "data-key-label": "Who saw a patient: by patient ID"}),
+        label="Patient",
+        widget=forms.TextInput(
+            attrs={
+                "placeholder": "ID, or part of it or the name",
+                "data-key": "/",
+                "data-key-label": "Who saw a patient: by ID, or by part of it or of the name",
+            }
+        ),
     )
     study_instance_uid = forms.CharField(required=False, max_length=64, label="Study Instance UID")
     action = forms.ChoiceField(required=False, choices=[("", "Any action"), *AuditEvent.Action.choices])

@@ -15,6 +15,8 @@ from accounts.principals import Principal
 from portal.audit.models import AuditEvent, AuditEventQuerySet, ChainHead
 from portal.audit.services import event_digest, head_seal
 
+MOST_WORDS = 8
+
 
 def events_visible_to(principal: Principal, capability: Capability = Capability.AUDIT_VIEW) -> AuditEventQuerySet:
     """Give the events of the sites at which the principal holds the capability.
@@ -29,21 +31,33 @@ def events_visible_to(principal: Principal, capability: Capability = Capability.
 
 
 def filtered(events: AuditEventQuerySet, criteria: dict[str, Any]) -> AuditEventQuerySet:
-    """Narrow events by the filter form's cleaned values; empty ones are left out."""
-    exact = {
-        "username": "username",
-        "patient_id": "patient_id",
-        "study_instance_uid": "study_instance_uid",
-        "action": "action",
-        "outcome": "outcome",
-    }
-    for name, column in exact.items():
+    """Narrow events by the filter form's cleaned values; empty ones are left out.
+
+    A user name or patient ID that the trail has means that one alone; other words are looked for within names and IDs.
+    """
+    for name in ("study_instance_uid", "action", "outcome"):
         if criteria.get(name):
-            events = events.filter(**{column: criteria[name]})
+            events = events.filter(**{name: criteria[name]})
+    if criteria.get("username"):
+        events = _named(events, criteria["username"], "username")
+    if criteria.get("patient_id"):
+        events = _named(events, criteria["patient_id"], "patient_id", "patient_name")
     if criteria.get("since"):
         events = events.filter(occurred_at__gte=_midnight(criteria["since"]))
     if criteria.get("until"):
         events = events.filter(occurred_at__lte=_midnight(criteria["until"], time.max))
+    return events
+
+
+def _named(events: AuditEventQuerySet, wanted: str, identifier: str, *others: str) -> AuditEventQuerySet:
+    same = events.filter(**{identifier: wanted})
+    if same.exists():
+        return same
+    for word in wanted.split()[:MOST_WORDS]:
+        parts = Q()
+        for column in (identifier, *others):
+            parts |= Q(**{f"{column}__icontains": word})
+        events = events.filter(parts)
     return events
 
 

@@ -373,6 +373,11 @@
     document.getElementById("desk-error")?.scrollIntoView({ block: "center" });
     // One who only looks keeps the keys of the page.
     if (!form() || form().dataset.beginUrl) return;
+    const signed = document.getElementById("preliminary-note");
+    if (signed && event.detail.requestConfig?.path.endsWith("/preliminary/") && document.getElementById("signing").hidden) {
+      signed.scrollIntoView({ block: "center" });
+      return;
+    }
     const first = entries().find((entry) => entry.matches("textarea") && !entry.value) || entries()[0];
     (document.getElementById("signing")?.hidden === false ? document.querySelector("#signing input:not([type=hidden])") : first)?.focus({ preventScroll: true });
   });

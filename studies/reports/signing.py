@@ -115,6 +115,7 @@ def sign_as_preliminary(
         keep_version(draft, principal, ReportVersion.Kind.PRELIMINARY)
         if draft.kind == ReportPart.Kind.REPORT:
             set_status(study, Study.Status.PRELIMINARY, signer)
+        release_study(study=study, principal=principal)
         events.emit("report.preliminary", signature=signature.pk)
         details = {"part": draft.ordinal, "sha256": signature.sha256, "stage": "preliminary", "by": credential.way}
         record_on(AuditEvent.Action.REPORT_SIGN, study, principal, details)

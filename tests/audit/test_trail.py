@@ -183,3 +183,31 @@ def test_a_changed_account_is_in_the_trail(people: Any, north: Any) -> None:
     people["resident"].save()
     change = AuditEvent.objects.filter(action="change", details__model="user", details__fields=["email"])
     assert change.count() == 1
+
+
+def test_a_patient_is_found_by_a_part_of_the_name_or_id_and_a_whole_id_means_that_one_alone(
+    north: Any, people: Any, client_of: Any
+) -> None:
+    for patient_id, name in (
+        ("NG204518", "Lindqvist^Henrik Olof"),
+        ("NG2045180", "Nkosi^Sipho"),
+        ("X1", "Okonkwo^Chidi"),
+    ):
+        record(
+            AuditEvent.Action.VIEW,
+            principal=Principal(ae_title="CT1"),
+            site_id=north.pk,
+            patient_id=patient_id,
+            patient_name=name,
+        )
+    compliance = client_of("compliance")
+
+    def found(**query: str) -> set[str]:
+        page = compliance.get("/audit/", query).content.decode()
+        return {one for one in ("NG204518", "NG2045180", "X1") if f">{one}<" in page}
+
+    assert found(patient_id="henrik lind") == {"NG204518"}
+    assert found(patient_id="g2045") == {"NG204518", "NG2045180"}
+    assert found(patient_id="NG204518") == {"NG204518"}
+    assert found(username="ct") == {"NG204518", "NG2045180", "X1"}
+    assert found(username="mr") == set()

@@ -122,7 +122,8 @@ def test_the_resident_signs_as_preliminary_and_the_attending_as_final(radiologis
     assert resident.post(f"{DESK}/preliminary/", {"revision": 1, "password": "wrong"}).status_code == 200
     assert not PreliminarySignature.objects.exists()
     sign(resident, step="preliminary")
-    assert Study.objects.get().status == "preliminary"
+    assert (Study.objects.get().status, Study.objects.get().claimed_by) == ("preliminary", None)
+    assert b"You signed this as preliminary" in resident.get(f"{DESK}/panel/").content
     page = referrer.get(f"{DESK}/").content
     assert b"Preliminary" in page
     assert b"Benign." in page

@@ -175,15 +175,15 @@
   document.addEventListener("change", (event) => {
     const form = event.target.closest("form[data-autosubmit]");
     if (!form || !event.target.matches("select, [type=checkbox], [type=radio], [type=date]")) return;
-    sessionStorage.setItem("atrium.chosen", `${form.action} ${event.target.id}`);
+    sessionStorage.setItem("atrium.chosen", `${location.pathname} ${event.target.id}`);
     form.requestSubmit();
   });
   // The page that answers goes on at the same field.
   document.addEventListener("DOMContentLoaded", () => {
-    const [action, id] = sessionStorage.getItem("atrium.chosen")?.split(" ") ?? [];
+    const [path, id] = sessionStorage.getItem("atrium.chosen")?.split(" ") ?? [];
     sessionStorage.removeItem("atrium.chosen");
     const field = id && document.getElementById(id);
-    if (field && field.form?.action === action) field.focus({ preventScroll: true });
+    if (field && path === location.pathname) field.focus({ preventScroll: true });
   });
 
   // Times are printed in UTC; the title says them in the zone of the person.

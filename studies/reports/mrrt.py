@@ -31,6 +31,10 @@ _ROLE_WORDS = (
 _CONDITION = "data-atrium-show-if"
 _CONDITION_VALUES = "data-atrium-show-if-values"
 
+# Which studies a template is for, and how much a file may say of each.
+_STUDIES = ("modalities", "body_parts", "keywords")
+_LONGEST_WORDS = 500
+
 
 class NotATemplate(ValueError):
     """The file isn't an MRRT template; the message says why, for the person."""
@@ -47,6 +51,9 @@ class Imported:
     metadata: dict[str, str] = field(default_factory=dict)
     coded_content: str = ""
     procedure_codes: list[dict[str, str]] = field(default_factory=list)
+    modalities: list[str] = field(default_factory=list)
+    body_parts: list[str] = field(default_factory=list)
+    keywords: list[str] = field(default_factory=list)
 
 
 def read_template(document: bytes) -> Imported:
@@ -79,6 +86,7 @@ def read_template(document: bytes) -> Imported:
         metadata=metadata,
         coded_content=coded,
         procedure_codes=_procedure_codes(coded),
+        **_studies(elements),
     )
 
 
@@ -99,6 +107,10 @@ def write_template(template: ReportTemplate) -> bytes:
     }
     for name, content in sorted(terms.items()):
         ElementTree.SubElement(head, "meta", {"name": name, "content": content})
+    # MRRT has no place for which studies a template is for, other than by the procedure's code.
+    for name in _STUDIES:
+        if words := getattr(template, name):
+            ElementTree.SubElement(head, "meta", {"name": f"atrium.{name}", "content": ", ".join(words)})
     script = ElementTree.SubElement(head, "script", {"type": "text/xml"})
     script.text = template.coded_content or _minimal_attributes(template)
     body = ElementTree.SubElement(html, "body")
@@ -163,6 +175,12 @@ def _minimal_attributes(template: ReportTemplate) -> str:
         term = ElementTree.SubElement(entry, "term", {"type": "procedure"})
         ElementTree.SubElement(term, "code", {name: code.get(name, "") for name in ("value", "scheme", "meaning")})
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _studies(elements: list[ElementTree.Element]) -> dict[str, list[str]]:
+    said = {e.get("name") or "": e.get("content") or "" for e in elements if e.tag == "meta"}
+    found = {name: said.get(f"atrium.{name}", "")[:_LONGEST_WORDS].split(",") for name in _STUDIES}
+    return {name: [word.strip() for word in words if word.strip()] for name, words in found.items()}
 
 
 def _words(element: ElementTree.Element) -> str:

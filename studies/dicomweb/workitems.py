@@ -104,13 +104,13 @@ def workitems(request: HttpRequest) -> HttpResponseBase:
 
 
 def _search(request: HttpRequest) -> HttpResponse:
-    """Search for workitems (PS3.18 §11.9)."""
+    """Search for workitems (PS3.18 §11.9): 204 without a result, 206 when there are more than are given, else 200."""
     parameters = [(name, "\\".join(found)) for name, found in request.GET.lists() if name.lower() not in NOT_KEYS]
     keys, ignored = matching.keys_of(parameters, keyword_of=_keyword)
     limit = min(_natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
     offset = _natural(request, "offset", 0)
     page = list(selectors.search(principal_of(request), keys)[offset : offset + limit + 1])
-    is_cut = len(page) > limit and limit == MOST_RESULTS
+    is_cut = len(page) > limit
     page = page[:limit]
     if keys:
         record(

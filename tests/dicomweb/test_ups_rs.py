@@ -195,8 +195,28 @@ def test_a_search_finds_what_matches(query: str, found: list[str], made: Client)
         ),
     )
     answer = made.get(f"{ROOT}?{query}")
-    assert answer.status_code == 200
+    assert answer.status_code in {200, 206}
     assert [w["00100020"]["Value"][0] for w in answer.json()] == found
+
+
+def test_a_search_says_whether_it_gave_all_part_or_nothing(technologist: Client) -> None:
+    """PS3.18 Table 11.9.3-1; what matches and where a page begins and ends is §8.3.4.4.1."""
+    assert technologist.get(ROOT).status_code == 204
+    for number in range(3):
+        post(technologist, ROOT, scheduled(PatientID=f"P{number}"))
+    assert technologist.get(ROOT).status_code == 200
+
+    def page(query: str) -> tuple[int, int, bool]:
+        answer = technologist.get(f"{ROOT}?{query}")
+        has_more = "Additional results can be requested" in answer.headers.get("Warning", "")
+        return answer.status_code, len(answer.json()) if answer.content else 0, has_more
+
+    assert page("limit=2") == (206, 2, True)
+    assert page("limit=2&offset=1") == (200, 2, False)
+    assert page("limit=2&offset=2") == (200, 1, False)
+    assert page("limit=3") == (200, 3, False)
+    assert page("offset=3") == (204, 0, False)
+    assert page("limit=0") == (204, 0, False)
 
 
 def test_a_search_that_finds_nothing_or_cannot_be_done(made: Client) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from email.message import Message
 from typing import TypeVar
 
@@ -75,7 +75,7 @@ class Body:
         return data
 
 
-def received(request: HttpRequest) -> Iterator[Received]:
+def received(request: HttpRequest) -> Generator[Received, None, None]:
     """Give every file of the body, staged, or why one wasn't taken.
 
     Raises DicomWebError for a body of no known kind; BrokenBody and TooLarge after the files that were whole.

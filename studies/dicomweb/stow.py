@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -22,12 +23,21 @@ from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, 
 
 BATCH_FILES = 20
 BATCH_BYTES = 64 << 20
+# A body with more bad parts than this isn't read on: it would be told of part by part for ever.
+MOST_REFUSED = 1000
 may_store = program_capability_required(Capability.STUDY_UPLOAD)
 WARNINGS = {
     0xB000: "Kept as a second version",
     0xB006: "Elements that don't belong there were left out",
     0xB007: "The file meta information names another instance or class",
 }
+
+
+class TooManyRefused(Exception):
+    """So many parts were refused that the rest of the body isn't read."""
+
+
+End = BrokenBody | TooLarge | TooManyRefused
 
 
 @may_store
@@ -40,7 +50,7 @@ def store(request: HttpRequest, study_instance_uid: str = "") -> HttpResponseBas
     if isinstance(end, TooLarge) and not any(o.is_in for o in outcomes):
         raise DicomWebError(413, str(end))
     if end is not None:
-        status = OUT_OF_RESOURCES if isinstance(end, TooLarge) else CANNOT_UNDERSTAND
+        status = CANNOT_UNDERSTAND if isinstance(end, BrokenBody) else OUT_OF_RESOURCES
         broken = Outcome(Status.FAILED, reason=str(end), dicom_status=status)
         if not outcomes:
             raise DicomWebError(400, str(end))
@@ -52,35 +62,45 @@ def store(request: HttpRequest, study_instance_uid: str = "") -> HttpResponseBas
     return _answer(request, outcomes, as_xml=as_xml)
 
 
-def _store(
-    request: HttpRequest, source: Source, study_instance_uid: str
-) -> tuple[list[Outcome], BrokenBody | TooLarge | None]:
+def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tuple[list[Outcome], End | None]:
     """Store what comes, in batches; give the outcomes in order, and what ended the body before its end."""
     outcomes: list[Outcome] = []
     batch: list[StagedFile] = []
+    refused = 0
+
+    def add(more: list[Outcome]) -> None:
+        nonlocal refused
+        outcomes.extend(more)
+        refused += sum(not outcome.is_in for outcome in more)
 
     def ingest_batch() -> None:
         if batch:
-            outcomes.extend(ingest(batch, source, only_study=study_instance_uid))
+            add(ingest(batch, source, only_study=study_instance_uid))
             batch.clear()
 
-    try:
-        for one in received(request):
-            if isinstance(one, Outcome):
-                ingest_batch()
-                outcomes.append(one)
-                continue
-            begin_sync(one)
-            batch.append(one)
-            if len(batch) >= BATCH_FILES or sum(f.size for f in batch) >= BATCH_BYTES:
-                ingest_batch()
-    except (BrokenBody, TooLarge) as error:
-        ingest_batch()
-        return outcomes, error
-    except BaseException:
-        for file in batch:
-            file.path.unlink(missing_ok=True)
-        raise
+    with closing(received(request)) as incoming:
+        try:
+            for one in incoming:
+                if refused >= MOST_REFUSED:
+                    # Nothing waits: what is counted has just been ingested.
+                    if isinstance(one, StagedFile):
+                        one.path.unlink(missing_ok=True)
+                    return outcomes, TooManyRefused(f"After {refused} refused parts the rest wasn't read.")
+                if isinstance(one, Outcome):
+                    ingest_batch()
+                    add([one])
+                    continue
+                begin_sync(one)
+                batch.append(one)
+                if len(batch) >= BATCH_FILES or sum(f.size for f in batch) >= BATCH_BYTES:
+                    ingest_batch()
+        except (BrokenBody, TooLarge) as error:
+            ingest_batch()
+            return outcomes, error
+        except BaseException:
+            for file in batch:
+                file.path.unlink(missing_ok=True)
+            raise
     ingest_batch()
     return outcomes, None
 

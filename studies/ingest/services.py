@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from django.db import DatabaseError, transaction
+from django.db.models import Count, Sum
 from django.utils import timezone
 
 from accounts.capabilities import Capability
@@ -50,6 +52,9 @@ from studies.ingest.versions import Place, Version, versions_at
 __all__ = ["Outcome", "Source", "StagedFile", "Status", "WayIn", "begin_sync", "ingest", "new_staging_path", "stage"]
 logger = logging.getLogger("atrium.ingest")
 NO_STORAGE = "Storage isn't available."
+# What one sender may leave in a site's quarantine within a day: whoever sends nonsense without end fills no disk.
+KEPT_FILES = 1000
+KEPT_BYTES = 20 << 30
 
 
 def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "") -> list[Outcome]:
@@ -57,10 +62,11 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
 
     With ``only_study``, an instance of any other study is refused (PS3.18 §10.5.1).
 
-    Never raises for a bad file: it's refused and quarantined. When storage or the database fails, the outcome is
-    FAILED and the sender keeps its copy.
+    Never raises for a bad file: it's refused and quarantined, while the sender's share of the quarantine lasts. When
+    storage or the database fails, the outcome is FAILED and the sender keeps its copy.
     """
     outcomes: list[Outcome] = []
+    not_kept: list[Refusal] = []
     parsed: list[tuple[int, Incoming]] = []
     for number, file in enumerate(files):
         one: Incoming | None = None
@@ -71,7 +77,7 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
             if one.note is not None and not _may_reject(source):
                 raise Refusal("This account may not reject instances.", NOT_AUTHORISED)
         except Refusal as refusal:
-            outcomes.append(_refuse(file, refusal, source, one))
+            outcomes.append(_refuse(file, refusal, source, one, not_kept))
             continue
         except (OSError, MemoryError):
             logger.exception("a staged file can't be read")
@@ -79,7 +85,7 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
             continue
         except Exception:  # a file that nobody thought of takes no other along
             logger.exception("a staged file can't be checked")
-            outcomes.append(_refuse(file, Refusal("The file can't be understood."), source, one))
+            outcomes.append(_refuse(file, Refusal("The file can't be understood."), source, one, not_kept))
             continue
         outcomes.append(one.outcome(Status.FAILED, reason="Not stored.", dicom_status=PROCESSING_FAILURE))
         parsed.append((number, one))
@@ -87,6 +93,8 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
         outcomes[number] = outcome
     for file in files:
         file.path.unlink(missing_ok=True)
+    if not_kept:
+        _record_refusal(source, not_kept[0], not_kept=len(not_kept))
     return outcomes
 
 
@@ -95,7 +103,29 @@ def _may_reject(source: Source) -> bool:
     return source.principal.user is None or source.principal.may(Capability.STUDY_REJECT, source.site.pk)
 
 
-def _refuse(file: StagedFile, refusal: Refusal, source: Source, checked: Incoming | None) -> Outcome:
+def _refuse(
+    file: StagedFile, refusal: Refusal, source: Source, checked: Incoming | None, not_kept: list[Refusal]
+) -> Outcome:
+    if _has_room_in_quarantine(source, file.size):
+        _quarantine(file, refusal, source)
+    else:
+        not_kept.append(refusal)
+    logger.warning("file refused: %s", refusal.reason)
+    if checked is not None:
+        return checked.outcome(Status.REFUSED, reason=refusal.reason, dicom_status=refusal.status)
+    return Outcome(Status.REFUSED, file.file_name, reason=refusal.reason, dicom_status=refusal.status)
+
+
+def _has_room_in_quarantine(source: Source, size: int) -> bool:
+    lately = QuarantinedFile.objects.filter(
+        site=source.site,
+        received_from=source.principal.name,
+        received_at__gte=timezone.now() - timedelta(days=1),
+    ).aggregate(files=Count("pk"), bytes=Sum("size", default=0))
+    return bool(lately["files"] < KEPT_FILES and lately["bytes"] + size <= KEPT_BYTES)
+
+
+def _quarantine(file: StagedFile, refusal: Refusal, source: Source) -> None:
     digest = hashlib.sha256(file.path.read_bytes()).digest() if file.size < 1 << 26 else _sha256(file.path)
     key = f"{source.site.slug}/{timezone.now():%Y/%m/%d}/{digest.hex()}"
     objects.quarantine(key, file.path)
@@ -110,17 +140,17 @@ def _refuse(file: StagedFile, refusal: Refusal, source: Source, checked: Incomin
             received_by=source.way_in,
             received_from=source.principal.name,
         )
-        record(
-            AuditEvent.Action.QUARANTINE,
-            principal=source.principal,
-            outcome=AuditEvent.Outcome.FAILURE,
-            site_id=source.site.pk,
-            details={"reason": refusal.reason, "way_in": source.way_in, "sha256": digest.hex()},
-        )
-    logger.warning("file refused: %s", refusal.reason)
-    if checked is not None:
-        return checked.outcome(Status.REFUSED, reason=refusal.reason, dicom_status=refusal.status)
-    return Outcome(Status.REFUSED, file.file_name, reason=refusal.reason, dicom_status=refusal.status)
+        _record_refusal(source, refusal, sha256=digest.hex())
+
+
+def _record_refusal(source: Source, refusal: Refusal, **details: str | int) -> None:
+    record(
+        AuditEvent.Action.QUARANTINE,
+        principal=source.principal,
+        outcome=AuditEvent.Outcome.FAILURE,
+        site_id=source.site.pk,
+        details={"reason": refusal.reason, "way_in": source.way_in, **details},
+    )
 
 
 def _sha256(path: Path) -> bytes:

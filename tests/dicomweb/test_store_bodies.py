@@ -21,8 +21,12 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.data import get_testdata_file
 
+from portal.audit.models import AuditEvent
 from studies.archive import objects
 from studies.archive.native_model import from_native_xml, to_native_xml
+from studies.dicomweb import stow
+from studies.ingest import services as ingest_services
+from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
 from tests.factories import make_instance
 
@@ -266,3 +270,44 @@ def test_nothing_stays_in_staging(send: Any, settings: LazySettings) -> None:
     send(b"PK", "application/zip")
     send(message(({}, make_instance()), ({}, b"x"))[:-30], DICOM)
     assert list(Path(settings.STAGING_ROOT).iterdir()) == []
+
+
+def test_a_body_of_bad_parts_is_read_to_a_bound_and_what_was_accepted_stays(
+    send: Any, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stow, "MOST_REFUSED", 40)
+    monkeypatch.setattr(ingest_services, "KEPT_FILES", 7)
+    bad = [({}, b"bad %d" % number) for number in range(99)]
+    answer = send(message(({}, make_instance(**UIDS)), *bad), DICOM)
+    assert answer.status_code == 202
+    content = answer.json()
+    assert [item["00081155"]["Value"] for item in content["00081199"]["Value"]] == [[UIDS["SOPInstanceUID"]]]
+    *refused, last = content["0008119A"]["Value"]
+    assert {item["00081197"]["Value"][0] for item in refused} == {0xC000}
+    assert 40 <= len(refused) < 60
+    assert last["00081197"]["Value"] == [0xA700]
+    assert last["00000902"]["Value"] == [f"After {len(refused)} refused parts the rest wasn't read."]
+    assert Instance.objects.count() == 1
+    assert not list(Path(settings.STAGING_ROOT).glob("*"))
+    # What one sender leaves in quarantine has a bound of its own, of which the trail tells.
+    assert QuarantinedFile.objects.count() == 7
+    told = AuditEvent.objects.filter(action=AuditEvent.Action.QUARANTINE)
+    assert sum(event.details.get("not_kept", 1) for event in told) == len(refused)
+    assert told.count() < 15
+
+
+def test_a_body_with_as_many_bad_parts_as_are_borne_is_read_to_its_end(
+    send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stow, "MOST_REFUSED", 20)
+    answer = send(message(*[({}, b"bad %d" % number) for number in range(20)]), DICOM)
+    assert answer.status_code == 409
+    assert reasons(answer) == [0xC000] * 20
+
+
+def test_the_quarantine_keeps_no_more_bytes_of_one_sender_than_it_may(
+    send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_services, "KEPT_BYTES", 100)
+    send(message(({}, b"a" * 60), ({}, b"b" * 60), ({}, b"c" * 40)), DICOM)
+    assert sorted(QuarantinedFile.objects.values_list("size", flat=True)) == [40, 60]

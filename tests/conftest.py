@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 # Settings read the environment when Django starts: the tests' own data folder must be known before that.
@@ -21,6 +23,7 @@ del os.environ["DJANGO_SETTINGS_MODULE"]
 
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.test import Client
 
 from accounts import credentials
@@ -29,7 +32,22 @@ from accounts.services import create_api_token
 from portal.audit import services as audit_services
 from studies.ingest.services import Outcome
 from tests.factories import SHARED, ingest_as, make_people, principal_of
+from tests.remembered import Remembered
 from tests.services.atrium import Atrium, running_atrium
+from tests.services.migrated import migrated
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> Iterator[None]:
+    """Begin with the tables in place: to migrate takes longer than most files of tests."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    in_memory = connection.creation._get_test_db_name()
+    with closing(sqlite3.connect(in_memory, uri=True)) as kept:
+        with closing(sqlite3.connect(migrated())) as made:
+            made.backup(kept)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +68,33 @@ def _objects_of_this_test_only(tmp_path: Path, settings: settings) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, those with a browser, then those with servers: no core waits for one at the end."""
+    items.sort(key=_briefness)
+
+
+def _briefness(item: pytest.Item) -> int:
+    if "e2e" in item.path.parts:
+        return 0
+    is_served = "atrium" in item.fixturenames or "running_atrium" in vars(item.module)  # type: ignore[attr-defined]
+    return 1 if is_served else 2
+
+
+def _by_slug() -> dict[str, Site]:
+    return {site.slug: site for site in Site.objects.order_by("pk")}
+
+
+SITES = Remembered(
+    lambda: [Site.objects.create(slug=slug, name=f"{slug.title()} Hospital") for slug in ("north", "south")]
+)
+PEOPLE = Remembered(lambda: make_people(_by_slug()))
+
+
 @pytest.fixture
 def sites(db: None) -> dict[str, Site]:
-    return {slug: Site.objects.create(slug=slug, name=f"{slug.title()} Hospital") for slug in ("north", "south")}
+    SITES.put()
+    return _by_slug()
 
 
 @pytest.fixture
@@ -67,7 +109,8 @@ def south(sites: dict[str, Site]) -> Site:
 
 @pytest.fixture
 def people(sites: dict[str, Site]) -> dict[str, User]:
-    return make_people(sites)
+    PEOPLE.put()
+    return {user.username: user for user in User.objects.order_by("pk")}
 
 
 @pytest.fixture

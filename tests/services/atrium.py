@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.services.console import Console
+from tests.services.migrated import migrated
 from tests.services.ports import free_port
 from tests.services.postgresql import copied_database, own_database
 
@@ -36,6 +38,7 @@ class Atrium:
     environment: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     scheme: str = "http"
+    console: Console | None = None
 
     @property
     def url(self) -> str:
@@ -43,9 +46,11 @@ class Atrium:
 
     def manage(self, *arguments: str) -> str:
         """Run ``manage.py`` with the arguments and give what it printed. Raises CalledProcessError."""
-        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
-        done = subprocess.run(command, env=self.environment, cwd=ROOT, check=True, capture_output=True, text=True)
-        return done.stdout
+        if self.console is None or self.console.environment != self.environment:
+            if self.console is not None:
+                self.console.close()
+            self.console = Console(ROOT, self.environment)
+        return self.console.run(*arguments)
 
     def token(self, username: str) -> str:
         """Give a new bearer token of the person."""
@@ -56,7 +61,7 @@ class Atrium:
         for part in parts:
             log = (self.data / f"{part}.log").open("ab")
             self.processes[part] = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "serve", part],
+                [sys.executable, str(ROOT / "manage.py"), "serve", part, "--skip-checks"],
                 env=self.environment,
                 cwd=ROOT,
                 stdout=log,
@@ -77,6 +82,9 @@ class Atrium:
 
     def stop(self) -> None:
         """End all parts in order."""
+        if self.console is not None:
+            self.console.close()
+            self.console = None
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
@@ -142,6 +150,8 @@ def _install(atrium: Atrium, *, is_usual: bool) -> None:
     if is_usual and _folder is not None:
         shutil.copytree(_folder, atrium.data, dirs_exist_ok=True)
         return
+    if "ATRIUM_DATABASE_URL" not in atrium.environment:
+        shutil.copyfile(migrated(), atrium.data / "atrium.sqlite3")
     atrium.manage("migrate", "--verbosity", "0")
     atrium.manage("shell", "--no-imports", "-c", PEOPLE)
     if is_usual:

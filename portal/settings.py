@@ -121,7 +121,11 @@ if ATRIUM.is_embedded_database:
     _database["CONN_MAX_AGE"] = None
 else:
     # "timeout" bounds the wait for a free connection, so that a burst gets an error instead of a hang.
-    _database["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16, "timeout": 20}}
+    # A query that gathers from helpers waits for PostgreSQL to start them, longer than ours take: all are of few rows.
+    _database["OPTIONS"] = {
+        "pool": {"min_size": 1, "max_size": 16, "timeout": 20},
+        "options": "-c max_parallel_workers_per_gather=0",
+    }
     _database["CONN_MAX_AGE"] = 0
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

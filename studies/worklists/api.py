@@ -66,10 +66,9 @@ def studies(request: Request) -> Response:
     form = WorklistFilterForm(request.query_params, principal=principal)
     if not form.is_valid():
         raise ValidationError(form.errors.get_json_data())
-    found = selectors.worklist(principal, form.cleaned_data)
+    found, count = selectors.measured(selectors.worklist(principal, form.cleaned_data))
     order = bounded(
-        sorting(request.query_params.get("sort", "")),
-        is_short=selectors.is_short(form.cleaned_data, selectors.counted(found)),
+        sorting(request.query_params.get("sort", "")), is_short=selectors.is_short(form.cleaned_data, count)
     )
     page = selectors.page_of(found, order, after=request.query_params.get("after", ""))
     return Response({"studies": StudySerializer(page.studies, many=True).data, "next": page.after})

@@ -59,25 +59,22 @@ def worklist(request: HttpRequest) -> HttpResponse:
     query = form.query() if form.is_valid() else QueryDict()
     after = request.GET.get("after", "")
     is_open = selectors.is_of_open_cases(criteria)
+    # Open cases are sorted all at once, which counts them as well.
+    count, is_short, order = 0, True, wanted
+    if not is_open:
+        studies, count = selectors.measured(studies)
+        is_short = selectors.is_short(criteria, count)
+        order = bounded(wanted, is_short=is_short)
     if after:
-        # Only an order that no index gives depends on how long the list is.
-        is_sure = is_open or wanted.is_indexed
-        order = wanted if is_sure else bounded(wanted, is_short=selectors.counted(studies) <= selectors.MOST_COUNTED)
         window = scheduled.window_of(studies, orders, order, after=after)
         return private(
             render(request, "worklists/_rows.html", _rows_context(principal, window, preference, query, order))
         )
+    window = scheduled.window_of(studies, orders, order, counts=is_open)
     if is_open:
-        # All of them are sorted at once, which counts them as well.
-        order, is_short = wanted, True
-        window = scheduled.window_of(studies, orders, order, counts=True)
         count = window.count or 0
-    else:
-        count = selectors.counted(studies)
-        is_short = selectors.is_short(criteria, count)
-        order = bounded(wanted, is_short=is_short)
-        window = scheduled.window_of(studies, orders, order)
-        count += selectors.counted(orders) if orders is not None else 0
+    elif orders is not None:
+        count += selectors.counted(orders)
     if query:
         keys = {name: ",".join(query.getlist(name)) for name in query}
         details = {"way": "worklist", "keys": keys, "results": len(window.rows)}

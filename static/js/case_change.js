@@ -62,6 +62,10 @@
     PARTS.forEach((part, number) => document.querySelector(part).replaceWith(fresh[number]));
     for (const name of Object.keys(images.dataset)) delete images.dataset[name];
     Object.assign(images.dataset, next.dataset);
+    // No case begins with another's picture.
+    document.getElementById("first-look")?.remove();
+    const look = page.getElementById("first-look");
+    if (look && look.dataset.study === next.dataset.study) images.append(document.adoptNode(look));
     document.title = page.title;
     document.body.setAttribute("hx-headers", page.body.getAttribute("hx-headers"));
     document.getElementById("messages").append(...page.getElementById("messages").children);

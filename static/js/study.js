@@ -14,6 +14,8 @@
   const note = (text) => { const element = document.getElementById("findings-note"); if (element) element.textContent = text; };
   // So long the viewer may take to say that it changes the case, in milliseconds; then it's loaded anew.
   const LONGEST_SILENCE = 2000;
+  // So long a viewport may take to draw after the first one has.
+  const LONGEST_LOOK = 5000;
   const caseOf = () => {
     const asked = new URLSearchParams(window.location.search);
     const { study } = page.dataset;
@@ -27,11 +29,23 @@
   const isPhone = window.matchMedia("(width < 640px)");
   let isInWindow = sessionStorage.getItem("atrium.images") === "window";
 
+  // The server's picture of what OHIF will show first leaves each viewport as OHIF draws there.
+  const look = () => document.getElementById("first-look");
+  const endLook = (viewport) => {
+    const views = [...(look()?.children || [])];
+    if (views[viewport]) views[viewport].classList.add("is-drawn");
+    if (!views[viewport] || views.every((one) => one.matches(".is-drawn, :empty"))) look()?.remove();
+  };
+  const drawn = ({ viewport, viewports }) => {
+    endLook(viewports === look()?.children.length ? viewport : -1);
+  };
+
   const place = () => {
     document.body.classList.toggle("has-images-elsewhere", isInWindow);
     document.getElementById("images-elsewhere").hidden = !isInWindow;
     frame.hidden = isInWindow;
     wait.hidden = isInWindow;
+    if (isInWindow || look()?.dataset.study !== opened.study) look()?.remove();
     if (isInWindow) frame.removeAttribute("src");
     // A phone has room for the words or the images: its images open by their own button.
     else if (!isPhone.matches && !frame.getAttribute("src")) frame.src = address();
@@ -53,6 +67,7 @@
     const studies = new URLSearchParams(search).get("StudyInstanceUIDs") || "";
     // What OHIF doesn't show comes as a page of ours.
     if (pathname.startsWith("/studies/")) wait.hidden = true;
+    if (!pathname.startsWith("/viewer/")) look()?.remove();
     if (!pathname.startsWith("/viewer/") || studies.split(",")[0] === opened.study) conceal(false);
   });
   const openWindow = () => {
@@ -183,7 +198,11 @@
       opened.hasRendered = true;
       if (opened.waiting) jump(opened.waiting);
       fetchAhead();
+      // A viewport that has nothing to draw doesn't keep its picture.
+      const mine = look();
+      setTimeout(() => mine?.remove(), LONGEST_LOOK);
     },
+    "image-drawn": drawn,
     measurement: measured,
     "key-image": marked,
     // What hangs beside the study was compared with it.

@@ -8,7 +8,7 @@ const atriumBridge = (csrfToken, edition) => {
     const studies = (address.get("StudyInstanceUIDs") || "").split(",");
     return {
       studies, study: studies[0], site: address.get("site"), protocol: "", asked: new Set(), restored: new Set(), savedPrints: new Map(),
-      isEntered: false, isSetUp: false, hasRendered: false,
+      isEntered: false, isSetUp: false, hasRendered: false, drawn: new Set(),
     };
   };
   let opened = caseOf(window.location.search);
@@ -224,7 +224,7 @@ const atriumBridge = (csrfToken, edition) => {
   const gridChanged = () => {
     if (opened.hasRendered) { shownStudies(); return; }
     const sets = setsInGrid();
-    if (sets.length && sets.every((set) => set && !imagesOf(set).some((image) => image.Rows))) onRendered();
+    if (sets.length && sets.every((set) => set && !imagesOf(set).some((image) => image.Rows))) onFirstRendered();
   };
 
   const rememberProtocol = ({ protocol } = {}) => {
@@ -292,6 +292,15 @@ const atriumBridge = (csrfToken, edition) => {
       viewports.renderingEngine = null;
       destroy.call(viewports);
     };
+  };
+
+  // OHIF's own protocols take whichever study has the greatest UID of those that are open: a prior isn't the study.
+  const preferStudy = () => {
+    const [ofFirst] = ofStudy(0).studyMatchingRules;
+    for (const id of ["default", "mpr"]) {
+      const { displaySetSelectors } = services.hangingProtocolService.getProtocolById(id);
+      for (const selector of Object.values(displaySetSelectors)) selector.studyMatchingRules = [{ ...ofFirst, required: false, weight: 100 }];
+    }
   };
 
   // OHIF keeps what it has read of a study as long as it runs: let go, so that it's read anew and memory stays flat.
@@ -397,7 +406,21 @@ const atriumBridge = (csrfToken, edition) => {
     }
   };
 
-  const onRendered = () => {
+  // Each viewport that has drawn is told once, so that what stood in its place goes.
+  const tellDrawn = (viewportId) => {
+    if (opened.drawn.has(viewportId)) return;
+    opened.drawn.add(viewportId);
+    const viewports = [...grid().viewports.keys()];
+    tell("image-drawn", { viewport: viewports.indexOf(viewportId), viewports: viewports.length });
+  };
+  const onRendered = ({ detail: { viewportId } }) => {
+    // A viewport also draws while its first image is still on its way: nothing.
+    const viewport = services.cornerstoneViewportService.getCornerstoneViewport(viewportId);
+    if (viewport?.getCornerstoneImage && !viewport.getCornerstoneImage()) return;
+    onFirstRendered();
+    if (opened.hasRendered) tellDrawn(viewportId);
+  };
+  const onFirstRendered = () => {
     if (opened.hasRendered || !opened.isEntered || !setsInGrid().some((set) => opened.studies.includes(set?.StudyInstanceUID))) return;
     opened.hasRendered = true;
     document.getElementById("atrium-wait")?.remove();
@@ -442,6 +465,7 @@ const atriumBridge = (csrfToken, edition) => {
     onModeEnter() {
       window.atriumClaimImages(extensions);
       prepare();
+      preferStudy();
       forget();
       opened.isEntered = true;
     },

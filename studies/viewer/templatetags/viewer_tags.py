@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from django import template
+from django.template import Context
 
+from accounts.gates import principal_of
 from studies.models import Instance, Study
+from studies.viewer.first_look import FirstLook, first_look_of
 from studies.viewer.hanging import PROTOCOLS
 from studies.viewer.objects import objects_of
 
@@ -21,3 +24,10 @@ def hanging_protocols() -> dict[str, str]:
 def objects_beside(study: Study) -> list[Instance]:
     """Give what the study has beside its images, for a page that the gate has let through."""
     return list(objects_of(study)[:12])
+
+
+@register.simple_tag(takes_context=True)
+def first_look(context: Context, study: Study) -> FirstLook | None:
+    """Give what OHIF will show first, for a page that the gate has let through; not where another image is asked for."""
+    request = context["request"]
+    return None if "sop" in request.GET else first_look_of(principal_of(request), study)

@@ -1,8 +1,9 @@
 """``python -m benchmarks case``: from case to case, as radiologists go, and the same with Orthanc's OHIF beside it.
 
 Generated CTs, each of a patient of its own, in one chromium whose cache is empty at first. Counted from the key press
-or click: seconds until a word can be typed into the report, seconds until the first image is drawn, and what CPU time
-the page's main thread used by then, which isn't noisy. There are two ways to a case:
+or click: seconds until the first look is painted, the server's picture of the first image in its place; until a word
+can be typed into the report; until OHIF has drawn the first image itself; and what CPU time the page's main thread used
+by then, which isn't noisy. There are two ways to a case:
 
 - the whole page is loaded: at Atrium from the worklist by Enter, report and images; at Orthanc OHIF's address;
 - the application that runs already goes on: at Atrium «Next case» by its key, with the images that it fetched ahead; at
@@ -24,7 +25,7 @@ from playwright.sync_api import CDPSession, Frame, Page, Playwright, sync_playwr
 
 from benchmarks.peers import Peer, nginx, orthanc
 from benchmarks.plane import ct_series, store
-from benchmarks.viewer import BUILD, CONFIGURATION, PUBLISHED, proxy
+from benchmarks.viewer import BUILD, CONFIGURATION, PUBLISHED, WATCH_LOOKS, look_painted, proxy
 from studies.viewer.build import build_viewer
 from tests.e2e.browser import CHROMIUM, DISTINCT_GREYS, FLAGS, WITH_IMAGES
 from tests.factories import PASSWORD
@@ -47,11 +48,12 @@ Study.objects.update(status="arrived", claimed_by=None, claimed_until=None)
 
 @dataclass
 class Opening:
-    """One case that was opened: seconds until words and until the first image, the main thread's CPU until then."""
+    """One case that was opened: seconds until words, first image and first look, and the main thread's CPU."""
 
     typed: float
     drawn: float
     cpu: float
+    looked: float | None
 
 
 Openings = dict[str, list[Opening]]
@@ -69,10 +71,16 @@ class Browser:
         return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
 
     def opened(
-        self, act: Callable[[], object], is_drawn: Callable[[], Frame | None], word: str = "", *, goes_on: bool = False
+        self,
+        study: str,
+        act: Callable[[], object],
+        is_drawn: Callable[[], Frame | None],
+        word: str = "",
+        *,
+        goes_on: bool = False,
     ) -> Opening:
         """Act, type the word as soon as it can be, and wait for the image."""
-        cpu, start = self.cpu() if goes_on else 0.0, time.perf_counter()
+        cpu, begun, start = self.cpu() if goes_on else 0.0, time.time(), time.perf_counter()
         act()
         if word:
             self.page.fill(WORDS, word, timeout=LONGEST * 1000)
@@ -80,10 +88,11 @@ class Browser:
         while (frame := is_drawn()) is None:
             assert time.perf_counter() - start < LONGEST, "the image didn't come"
             self.page.wait_for_timeout(10)
-        drawn, used = time.perf_counter() - start, self.cpu() - cpu
         while frame.evaluate(DISTINCT_GREYS) < 50:
             assert time.perf_counter() - start < LONGEST, "what was drawn is no image"
-        return Opening(typed, drawn, used)
+        drawn, used = time.perf_counter() - start, self.cpu() - cpu
+        looked = look_painted(self.page, study)
+        return Opening(typed, drawn, used, looked and looked - begun)
 
 
 @contextmanager
@@ -94,6 +103,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
             profile, executable_path=CHROMIUM, args=[*FLAGS, *WITH_IMAGES]
         )
         context.add_init_script(COUNT_DRAWN)
+        context.add_init_script(WATCH_LOOKS)
         page = context.new_page()
         session = context.new_cdp_session(page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
@@ -127,7 +137,7 @@ def at_atrium(playwright: Playwright, atrium: Atrium, number: int) -> Openings:
             page.goto(f"{atrium.url}/worklist/?sort=name")
             page.locator(f".row-link[href*='{STUDIES[0]}']").focus()
             word = f"Round {number}, {moment}."
-            opening = one.opened(lambda: page.keyboard.press("Enter"), shows(STUDIES[0]), word)
+            opening = one.opened(STUDIES[0], lambda: page.keyboard.press("Enter"), shows(STUDIES[0]), word)
             assert page.locator(WORDS).first.input_value() == word, "the word is gone"
             if moment:
                 found[moment].append(opening)
@@ -141,7 +151,7 @@ def at_atrium(playwright: Playwright, atrium: Atrium, number: int) -> Openings:
                 page.keyboard.press("n")
                 page.wait_for_selector(f"#study-images[data-study='{study}']", state="attached")
 
-            found[GOES_ON].append(one.opened(go_on, shows(study), word, goes_on=True))
+            found[GOES_ON].append(one.opened(study, go_on, shows(study), word, goes_on=True))
             assert page.locator(WORDS).first.input_value() == word, "the word is gone"
             time.sleep(LOOK)
     return found
@@ -158,7 +168,7 @@ def at_orthanc(playwright: Playwright, root: str) -> Openings:
 
         for moment in (EMPTY, "", SAME_DAY):
             address = f"{root}/viewer/viewer?StudyInstanceUIDs={STUDIES[0]}"
-            opening = one.opened(lambda address=address: page.goto(address, wait_until="commit"), drawn)
+            opening = one.opened(STUDIES[0], lambda address=address: page.goto(address, wait_until="commit"), drawn)
             if moment:
                 found[moment].append(opening)
             time.sleep(LOOK)
@@ -167,7 +177,7 @@ def at_orthanc(playwright: Playwright, root: str) -> Openings:
             row = page.get_by_text(f"Bench{number}", exact=False).first
             row.wait_for(timeout=LONGEST * 1000)
             time.sleep(LOOK)
-            opening = one.opened(lambda row=row: row.dblclick(), drawn, goes_on=True)
+            opening = one.opened(STUDIES[number], lambda row=row: row.dblclick(), drawn, goes_on=True)
             # The first one brings what the list hasn't loaded yet.
             if number:
                 found[GOES_ON].append(opening)
@@ -223,3 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"| {what}, {moment} | {a:.2f} | {b:.2f} | {c:.2f} | {c / a:.2f} | {c / b:.2f} |")
         typed = statistics.median(one.typed for one in figures["Atrium"][moment])
         print(f"| report can be typed in, {moment} | | | {typed:.2f} | | |")
+        looked = statistics.median(one.looked or one.drawn for one in figures["Atrium"][moment])
+        a, b = (statistics.median(one.drawn for one in figures[place][moment]) for place in [*places][:2])
+        ratios = f"{looked / a:.2f} | {looked / b:.2f}"
+        print(f"| first look, against their first image, {moment} | | | {looked:.2f} | {ratios} |")

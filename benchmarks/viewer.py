@@ -22,6 +22,7 @@ from benchmarks.peers import Peer, atrium, nginx, orthanc
 from benchmarks.plane import CT_STUDY, ct_series, store
 from studies.viewer.build import build_viewer
 from tests.e2e.browser import CHROMIUM, DISTINCT_GREYS, FLAGS
+from tests.factories import PASSWORD
 from tests.services.atrium import ROOT
 
 BUILD, PUBLISHED = ROOT / ".build" / "viewer", ROOT / ".build" / "viewer-published"
@@ -46,6 +47,39 @@ window.config = {
 };
 """
 LONGEST = 180.0
+# When a study's first look was painted, in milliseconds since the epoch.
+WATCH_LOOKS = """window.looks = {};
+new PerformanceObserver((list) => {
+  for (const { url, renderTime, loadTime } of list.getEntries()) {
+    window.looks[url.split("/studies/")[1].split("/")[0]] ||= performance.timeOrigin + (renderTime || loadTime);
+  }
+}).observe({ type: "element", buffered: true });"""
+
+
+def look_painted(page: Page, study: str) -> float | None:
+    """Give when the study's first look was painted, in seconds since the epoch."""
+    painted: float | None = page.evaluate("study => window.looks[study]", study)
+    return painted and painted / 1000
+
+
+def first_looks(playwright: Playwright, root: str, again: int) -> list[float]:
+    """Give the seconds until the study page's first look is painted, for one who has just signed in and then again."""
+    with closing(playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)) as browser:
+        page = browser.new_page()
+        page.add_init_script(WATCH_LOOKS)
+        page.goto(root)
+        page.fill("input[name=login]", "radiologist")
+        page.fill("input[name=password]", PASSWORD)
+        page.press("input[name=password]", "Enter")
+        page.wait_for_url(lambda url: "/accounts/login/" not in url)
+        found = []
+        for _ in range(1 + again):
+            start = time.time()
+            page.goto(f"{root}/studies/{CT_STUDY}/", wait_until="commit")
+            _until(page, lambda: look_painted(page, CT_STUDY) is not None)
+            found.append((look_painted(page, CT_STUDY) or 0) - start)
+            _until(page, lambda: page.is_hidden("#viewer-wait"))
+        return found
 
 
 def opened(page: Page, address: str, slices: int) -> tuple[float, float, float]:
@@ -148,7 +182,9 @@ def main(arguments: list[str] | None = None) -> None:
         places["Atrium"] = (f"http://{urlsplit(ours.root).netloc}", token)
         playwright = stack.enter_context(sync_playwright())
         figures: dict[str, Figures] = {place: {title: [] for title in TITLES} for place in places}
+        looks: list[list[float]] = []
         for _ in range(options.rounds):
+            looks.append(first_looks(playwright, places["Atrium"][0], options.again))
             for place, (root, credential) in places.items():
                 for title, seconds in measured(playwright, root, options.slices, options.again, credential).items():
                     figures[place][title] += seconds
@@ -157,3 +193,12 @@ def main(arguments: list[str] | None = None) -> None:
     for title in TITLES:
         theirs, with_ours, us = (statistics.median(figures[place][title]) for place in places)
         print(f"| {title} | {theirs:.2f} | {with_ours:.2f} | {us:.2f} | {us / theirs:.2f} | {us / with_ours:.2f} |")
+    # The server's picture on the study page, against what they have to show: OHIF's own first image.
+    for when, seconds in (
+        ("empty cache", [one[0] for one in looks]),
+        ("same day", [s for one in looks for s in one[1:]]),
+    ):
+        theirs, with_ours = (statistics.median(figures[p][f"first image, {when}"]) for p in [*places][:2])
+        us = statistics.median(seconds)
+        ratios = f"{us / theirs:.2f} | {us / with_ours:.2f}"
+        print(f"| first look, against their first image, {when} | | | {us:.2f} | {ratios} |")

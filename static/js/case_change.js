@@ -48,8 +48,13 @@
     return true;
   };
 
+  // Where the server can't be reached there's nothing to load either: one stays where one is.
+  class Unreachable extends Error {}
+  const ask = (address, init) => fetch(address, init).catch(() => { throw new Unreachable(); });
+  const tellUnreachable = () => document.dispatchEvent(new CustomEvent("atrium:message", { detail: { level: "error", text: document.getElementById("messages").dataset.offline } }));
+
   const pageAt = async (address) => {
-    const answer = await fetch(address, { headers: { Accept: "text/html" } });
+    const answer = await ask(address, { headers: { Accept: "text/html" } });
     if (!answer.ok || answer.redirected) return null;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     return makeup(page) === made ? page : null;
@@ -89,8 +94,10 @@
       if (page && (await isKept())) put(page, address, isBack);
       else if (isBack) window.location.reload();
       else window.location.assign(address);
-    } catch {
-      load();
+    } catch (error) {
+      if (!(error instanceof Unreachable)) { load(); return; }
+      stay();
+      tellUnreachable();
     } finally {
       isGoing = false;
     }
@@ -101,7 +108,7 @@
     if (form.id !== "next-case" || event.defaultPrevented || !hasImages()) return;
     event.preventDefault();
     const find = async () => {
-      const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "application/json" } });
+      const answer = await ask(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "application/json" } });
       return (await answer.json()).address;
     };
     go(find, () => form.submit());
@@ -120,7 +127,7 @@
     const stay = () => window.history.pushState(null, "", shown);
     const load = () => {
       stay();
-      document.dispatchEvent(new CustomEvent("atrium:message", { detail: { level: "error", text: document.getElementById("messages").dataset.offline } }));
+      tellUnreachable();
     };
     if (isGoing) window.location.reload();
     else go(async () => here(), load, { stay, isBack: true });

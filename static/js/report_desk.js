@@ -389,6 +389,9 @@
     await beginning?.catch(() => {});
     await save();
     await saving;
+    // What was heard while the rest was being saved.
+    if (dirty.size) await save();
+    await saving;
     return !dirty.size;
   };
   document.addEventListener("atrium:leave", ({ detail }) => { if (dirty.size || saving || beginning) detail.waits.push(finish()); });

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from django.db.models import Count, F
@@ -131,7 +132,10 @@ def _in_order(sets: list[_DisplaySet], *, by_size: bool) -> list[_DisplaySet]:
 
 
 def _address(shown: _DisplaySet) -> str | None:
-    found = _first_image(shown.series.pk, shown.series.revision, shown.place)
+    kept = SeriesMetadata.objects.filter(series=shown.series, revision=shown.series.revision)
+    etag = kept.values_list("etag", flat=True).first()
+    # What has just come has no metadata until the worker has built them.
+    found = _first_image(shown.series.pk, etag, shown.place) if etag else None
     if found is None:
         return None
     uid, is_large = found
@@ -143,21 +147,11 @@ def _address(shown: _DisplaySet) -> str | None:
     return f"{address}?accept=image/png{size}"
 
 
-def _first_image(series: int, revision: int, place: int) -> tuple[str, bool] | None:
-    try:
-        return _kept_first_image(series, revision, place)
-    except SeriesMetadata.DoesNotExist:
-        return None
-
-
 @lru_cache(maxsize=1024)
-def _kept_first_image(series: int, revision: int, place: int) -> tuple[str, bool] | None:
-    """Give the SOP Instance UID of the first image and whether it is larger than a screen, from the kept metadata.
-
-    Raises SeriesMetadata.DoesNotExist while the worker hasn't built them.
-    """
-    metadata = SeriesMetadata.objects.get(series=series, revision=revision)
-    if len(metadata.content) > LARGEST_METADATA:
+def _first_image(series: int, etag: str, place: int) -> tuple[str, bool] | None:
+    """Give the SOP Instance UID of the first image and whether it is larger than a screen, from the kept metadata."""
+    metadata = SeriesMetadata.objects.filter(series=series, etag=etag).first()
+    if metadata is None or len(metadata.content) > LARGEST_METADATA:
         return None
     images = [one for one in json.loads(gzip.decompress(metadata.content)) if "7FE00010" in one]
     try:
@@ -226,7 +220,7 @@ def _is_volume(placed: list[Attributes]) -> bool:
     """Say whether it's certainly a volume to OHIF: images of one form, evenly spaced well within its tolerance."""
     forms = {tuple(_number(one, tag) for tag in ("00280010", "00280011", "00280002")) for one in placed}
     positions = [_position(one) for one in placed]
-    steps = [_distance(a, b) for a, b in zip(positions, positions[1:], strict=False)]
+    steps = [_distance(a, b) for a, b in pairwise(positions)]
     mean = _distance(positions[0], positions[-1]) / len(steps)
     return len(forms) == 1 and all(abs(step - mean) < mean * _SPACING_TOLERANCE / 2 for step in steps)
 

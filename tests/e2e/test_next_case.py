@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
-from playwright.sync_api import Browser, Frame, Page, expect
+from PIL import Image
+from playwright.sync_api import Browser, Frame, Page, Route, expect
+from pydicom import Dataset
+from pydicom.uid import BasicTextSRStorage
 
+from tests.dicomweb.retrieving import as_file
 from tests.e2e.browser import DISTINCT_GREYS, chromium, needs_chromium, needs_viewer, outside, signed_in, until
+from tests.e2e.test_dictation import EAR
 from tests.factories import make_instance
 from tests.services.atrium import Atrium, running_atrium
 
 pytestmark = [needs_chromium, needs_viewer]
 ADA, ADA_BEFORE, BO = "1.2.826.0.1.11", "1.2.826.0.1.10", "1.2.826.0.1.22"
+CAI, CAI_BEFORE, LETTER = "1.2.826.0.1.33", "1.2.826.0.1.34", "1.2.826.0.1.44"
 SLICES = 4
 LIST = "?status=arrived&status=in_reading&sort=name"
-# Ada's earlier study is read, the other two wait, and nobody has written anything.
+# What is earlier is read, as Cai's is, the others wait, and nobody has written anything.
 AFRESH = f"""
 from studies.findings.models import ImageFinding
 from studies.models import Study
@@ -27,7 +34,7 @@ from studies.reports.models import ReportPart
 ReportPart.objects.all().delete()
 ImageFinding.objects.all().delete()
 Study.objects.update(status="arrived", claimed_by=None, claimed_until=None)
-Study.objects.filter(study_instance_uid="{ADA_BEFORE}").update(status="final")
+Study.objects.filter(study_instance_uid__in=["{ADA_BEFORE}", "{CAI}", "{CAI_BEFORE}"]).update(status="final")
 """
 MARK = "window.isTheSame = true"
 IS_SAME = "window.isTheSame === true"
@@ -44,10 +51,17 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
     with running_atrium(tmp_path_factory.mktemp("cases") / "atrium", "web") as atrium:
         session = requests.Session()
         session.headers["Authorization"] = f"Bearer {atrium.token('technologist')}"
+
+        def upload(content: bytes) -> None:
+            answer = session.post(f"{atrium.url}/upload/files/?name=a.dcm", data=content, timeout=60)
+            assert answer.json()["files"][0]["status"] == "stored", answer.text
+
         for study, name, day in (
             (ADA, "Aa^Ada", "20260901"),
             (ADA_BEFORE, "Aa^Ada", "20250901"),
             (BO, "Bb^Bo", "20260901"),
+            (CAI, "Cc^Cai", "20260901"),
+            (CAI_BEFORE, "Cc^Cai", "20250901"),
         ):
             for number in range(1, SLICES + 1):
                 content = make_instance(
@@ -63,10 +77,33 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
                     # The earlier one isn't of the region, so that it doesn't hang beside.
                     StudyDescription="MR knee" if study == ADA_BEFORE else "CT thorax",
                     Modality="MR" if study == ADA_BEFORE else "CT",
+                    WindowCenter=2048,
+                    WindowWidth=4096,
                 )
-                answer = session.post(f"{atrium.url}/upload/files/?name=a.dcm", data=content, timeout=60)
-                assert answer.json()["files"][0]["status"] == "stored", answer.text
+                upload(content)
+            # Built by the worker, where there is one.
+            session.get(f"{atrium.url}/dicom-web/studies/{study}/series/{study}.1/metadata", timeout=60)
+        upload(as_file(letter(), BasicTextSRStorage))
         yield atrium
+
+
+def letter() -> Dataset:
+    dataset = Dataset()
+    dataset.update(
+        {
+            "StudyInstanceUID": LETTER,
+            "SeriesInstanceUID": f"{LETTER}.1",
+            "SOPInstanceUID": f"{LETTER}.1.1",
+            "PatientID": "Dd",
+            "PatientName": "Dd^Dee",
+            "StudyDate": "20260901",
+            "StudyDescription": "Letter",
+            "Modality": "SR",
+            "ValueType": "CONTAINER",
+            "ContinuityOfContent": "SEPARATE",
+        }
+    )
+    return dataset
 
 
 @pytest.fixture(autouse=True)
@@ -302,3 +339,158 @@ def test_a_viewer_holds_nothing_of_the_cases_that_were_left(room: Atrium, browse
         while frame.evaluate("window.held.filter((one) => one.deref()).length"):
             assert time.monotonic() < deadline, "what belongs to a case that was left is still held"
             session.send("HeapProfiler.collectGarbage")
+
+
+def seen_in(page: Page, box: dict[str, float]) -> np.ndarray:
+    """Give the greys of what is seen in the middle of a box, where OHIF writes nothing."""
+    middle = {
+        "x": box["x"] + box["width"] * 0.15,
+        "y": box["y"] + box["height"] * 0.3,
+        "width": box["width"] * 0.7,
+        "height": box["height"] * 0.4,
+    }
+    shot = page.screenshot(clip=middle)  # type: ignore[arg-type]
+    return np.asarray(Image.open(BytesIO(shot)).convert("L")).astype(int)
+
+
+@pytest.mark.parametrize(("study", "pictures", "width"), [(ADA, [ADA], 1440), (CAI, [CAI, CAI_BEFORE], 1700)])
+def test_the_first_look_stands_where_ohif_draws_and_goes_when_it_has(
+    room: Atrium, browser: Browser, study: str, pictures: list[str], width: int
+) -> None:
+    with signed_in(browser, room, "radiologist", viewport={"width": width, "height": 900}) as page:
+        held: list[Route] = []
+        is_held = True
+        page.route("**/frames/1", lambda route: held.append(route) if is_held else route.continue_())
+        page.goto(f"{room.url}/studies/{study}/")
+        until(
+            page, "[...document.querySelectorAll('#first-look img')].every((one) => one.complete && one.naturalWidth)"
+        )
+        sources = page.eval_on_selector_all("#first-look img", "all => all.map((one) => one.currentSrc)")
+        assert [source.split("/studies/")[1].split("/")[0] for source in sources] == pictures
+        until(
+            page,
+            "document.querySelector('#viewer').contentDocument.querySelectorAll('canvas.cornerstone-canvas').length",
+        )
+        deadline = time.monotonic() + 60
+        while len(held) < len(pictures):
+            assert time.monotonic() < deadline, "OHIF asks for no frame"
+            page.wait_for_timeout(50)
+        assert page.locator(".first-look-view p").first.inner_text() == "Loading. Not for diagnosis yet."
+        boxes = [view.bounding_box() for view in page.locator(".first-look-view").all()]
+        looks = [seen_in(page, box) for box in boxes]
+        is_held = False
+        for route in held:
+            route.continue_()
+        frame = viewer(page, study)
+        expect(page.locator("#first-look")).to_have_count(0)
+        canvases = [canvas.bounding_box() for canvas in frame.locator("canvas.cornerstone-canvas").all()]
+        until(
+            frame,
+            "window.services.cornerstoneViewportService.getRenderingEngine().getViewports()"
+            ".every((one) => one.getCornerstoneImage())",
+        )
+        page.wait_for_timeout(200)
+        for box, canvas, look in zip(boxes, canvases, looks, strict=True):
+            assert all(abs(box[side] - canvas[side]) <= 1.5 for side in ("x", "y", "width", "height")), (box, canvas)
+            assert look.std() > 20, "there is something to be seen"
+            assert abs(look - seen_in(page, box)).mean() < 6
+
+
+def test_a_phone_fetches_no_first_look(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist", viewport={"width": 390, "height": 844}) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{room.url}/studies/{ADA}/")
+        page.wait_for_selector("#draft")
+        assert not [url for url in asked if "/rendered" in url]
+
+
+def test_no_case_begins_with_another_s_first_look(room: Atrium, browser: Browser) -> None:
+    looks = """() => {
+      window.looks = [];
+      const look = () => {
+        const { study } = document.getElementById("study-images").dataset;
+        const shown = document.getElementById("first-look");
+        const pictures = [...document.querySelectorAll("#first-look img")].map((one) => one.currentSrc);
+        if (shown) window.looks.push([study, shown.dataset.study, ...pictures]);
+        requestAnimationFrame(look);
+      };
+      look();
+    }"""
+    with signed_in(browser, room, "radiologist") as page:
+        opened(page, room, ADA, "?list=sort%3Dname")
+        page.evaluate(looks)
+        go_on(page)
+        viewer(page, BO)
+        expect(page.locator("#first-look")).to_have_count(0)
+        page.go_back()
+        viewer(page, ADA)
+        seen = page.evaluate("window.looks")
+        assert {study for study, *_ in seen} == {ADA, BO}
+        for study, of, *pictures in seen:
+            assert of == study
+            assert all(not one or f"/studies/{study}/" in one for one in pictures)
+
+
+def test_a_case_of_documents_is_gone_on_to_and_from(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        opened(page, room, BO, "?list=sort%3Dname")
+        go_on(page)
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("DD", timeout=30_000)
+        document = page.frame_locator("#viewer").locator("h1")
+        expect(document).to_be_visible(timeout=30_000)
+        expect(page.locator("#viewer-wait")).to_be_hidden()
+        assert f"/studies/{LETTER}/" in next(one.url for one in page.frames if one.parent_frame)
+        page.fill(FINDINGS, "Of the letter.")
+        page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
+        page.go_back()
+        viewer(page, BO)
+        page.wait_for_selector(FINDINGS)
+        assert page.input_value(FINDINGS) == ""
+
+
+def test_a_session_that_has_ended_leads_to_signing_in(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        opened(page, room, ADA, "?list=sort%3Dname")
+        page.context.clear_cookies(name="atrium_session")
+        go_on(page)
+        page.wait_for_url("**/accounts/login/**")
+        assert page.locator("#study-images").count() == 0
+
+
+def test_without_a_connection_the_case_stays_and_says_so(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        frame = opened(page, room, ADA, "?list=sort%3Dname")
+        page.context.set_offline(True)
+        go_on(page)
+        expect(page.locator(".message-error")).to_contain_text("The server cannot be reached")
+        assert frame.evaluate(IS_SAME) is True
+        expect(page.locator(".patient-strip .person-name")).to_contain_text("AA")
+        page.context.set_offline(False)
+        go_on(page)
+        viewer(page, BO)
+        assert frame.evaluate(IS_SAME) is True
+
+
+def test_what_is_being_dictated_belongs_to_the_case_that_is_left(room: Atrium, browser: Browser) -> None:
+    """The ear tells the end of what was said only after it has been stopped, as browsers do."""
+    slowly = """() => {
+      const { ear } = window;
+      ear.stop = () => setTimeout(() => { ear.hears("said at the end"); ear.onend(); window.ears -= 1; }, 300);
+    }"""
+    with signed_in(browser, room, "radiologist") as page:
+        page.add_init_script(EAR)
+        opened(page, room, ADA, "?list=sort%3Dname")
+        page.focus(FINDINGS)
+        page.keyboard.press("F9")
+        page.evaluate("window.ear.hears('said first full stop')")
+        page.evaluate(slowly)
+        page.evaluate("document.getElementById('next-case').requestSubmit()")
+        viewer(page, BO)
+        page.wait_for_selector(FINDINGS)
+        assert page.evaluate("window.ears") == 0, "nobody listens any more"
+        assert page.input_value(FINDINGS) == ""
+        page.go_back()
+        viewer(page, ADA)
+        page.wait_for_selector(FINDINGS)
+        assert page.input_value(FINDINGS) == "Said first. Said at the end"

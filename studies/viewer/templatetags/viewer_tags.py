@@ -28,6 +28,6 @@ def objects_beside(study: Study) -> list[Instance]:
 
 @register.simple_tag(takes_context=True)
 def first_look(context: Context, study: Study) -> FirstLook | None:
-    """Give what OHIF will show first, for a page that the gate has let through; not where another image is asked for."""
+    """Give what OHIF will show first, for a page that the gate has let through, unless another image is asked for."""
     request = context["request"]
     return None if "sop" in request.GET else first_look_of(principal_of(request), study)

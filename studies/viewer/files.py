@@ -41,6 +41,7 @@ POLICY = {
 }
 PAGE = "/viewer/index.html"
 _KEPT = re.compile(r"/viewer/[0-9a-f]{8}/")
+_NAMED = re.compile(r'(?:src|href)="(/viewer/[0-9a-f]{8}/[^"]+)"')
 # What whitenoise reads of a request; a range is left to the view.
 _READ = {"accept-encoding", "if-none-match", "if-modified-since"}
 
@@ -63,6 +64,13 @@ def _files(root: Path) -> ViewerFiles:
 def file_at(path: str) -> StaticFile | None:
     """Give the build's file at an address, but for the page, which is gated."""
     return _files(settings.ATRIUM.viewer_root).files.get(path) if path != PAGE else None
+
+
+@lru_cache(maxsize=1)
+def first_files(root: Path) -> tuple[str, ...]:
+    """Give the addresses of the scripts and styles that opening a study asks for; none where OHIF isn't built."""
+    page = root / "index.html"
+    return tuple(dict.fromkeys(_NAMED.findall(page.read_text()))) if page.exists() else ()
 
 
 @csp(POLICY)

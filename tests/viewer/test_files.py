@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,17 @@ def test_the_page_and_what_is_no_file_are_left_to_django(script: str) -> None:
         assert answer(scope(path)) is None
     assert answer(scope(script, range="bytes=0-9")) is None
     assert answer(scope(script) | {"method": "HEAD"}) is None
+
+
+def test_the_worklist_of_one_who_reads_names_what_opening_a_study_asks_for(
+    script: str, people: Any, client_of: Any
+) -> None:
+    page = client_of("radiologist").get("/worklist/").content.decode()
+    named = re.findall(r'data-viewer-files="([^"]+)"', page)[0].split()
+    assert script in named
+    assert len(named) == len(set(named)) > 20
+    for address in named:
+        given = answer(scope(address, accept_encoding="gzip"))
+        assert given is not None
+        assert "immutable" in dict(given.headers)[b"Cache-Control"].decode()
+    assert "data-viewer-files" not in client_of("technologist").get("/worklist/").content.decode()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from django import template
+from django.conf import settings
 from django.template import Context
 
 from accounts.gates import principal_of
 from studies.models import Instance, Study
+from studies.viewer.files import first_files
 from studies.viewer.first_look import FirstLook, first_look_of
 from studies.viewer.hanging import PROTOCOLS
 from studies.viewer.objects import objects_of
@@ -18,6 +20,12 @@ register = template.Library()
 def hanging_protocols() -> dict[str, str]:
     """Give the hanging protocols on offer with their labels."""
     return PROTOCOLS
+
+
+@register.simple_tag
+def viewer_files() -> str:
+    """Give the addresses of the viewer's first files, for a page from which one goes on to a study."""
+    return " ".join(first_files(settings.ATRIUM.viewer_root))
 
 
 @register.simple_tag

@@ -416,7 +416,7 @@ const atriumBridge = (csrfToken, edition) => {
   const onRendered = ({ detail: { viewportId } }) => {
     // A viewport also draws while its first image is still on its way: nothing.
     const viewport = services.cornerstoneViewportService.getCornerstoneViewport(viewportId);
-    if (viewport?.getCornerstoneImage && !viewport.getCornerstoneImage()) return;
+    if (viewport?.type === "stack" && !viewport.getCornerstoneImage()) return;
     onFirstRendered();
     if (opened.hasRendered) tellDrawn(viewportId);
   };

@@ -368,6 +368,8 @@
     unlock();
   };
   document.addEventListener("htmx:afterSwap", (event) => {
+    // History and preview open below the fields, where they're asked for from above.
+    if (event.detail.target.id === "preview") event.detail.target.scrollIntoView({ block: "start" });
     if (event.detail.target.id !== "report-panel") return;
     arrive();
     document.getElementById("desk-error")?.scrollIntoView({ block: "center" });

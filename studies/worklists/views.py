@@ -91,7 +91,8 @@ def worklist(request: HttpRequest) -> HttpResponse:
         response = private(render(request, "worklists/_list.html", context))
         response["HX-Replace-Url"] = _url(query, sort=request.GET.get("sort", ""))
         return response
-    if request.GET.get("sort") and principal.user is not None:
+    # A filter's own order belongs to the filter: «Scheduled» with the next first doesn't turn the whole list around.
+    if request.GET.get("sort") and not query and principal.user is not None:
         services.save_sort(user=principal.user, sort=str(order))
     context |= _page_context(principal, form, shown)
     return private(render(request, "worklists/worklist.html", context))

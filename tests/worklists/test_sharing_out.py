@@ -171,6 +171,9 @@ def test_columns_and_sort_are_remembered(north: Any, people: Any, client_of: Any
     kept = WorklistPreference.objects.get(user=people["radiologist"])
     assert (kept.columns, kept.sort) == (["images", "study"], "name")
     assert b'data-sort="name"' in reader.get("/worklist/").content
+    # The order of a filter stays with the filter.
+    assert b'data-sort="date"' in reader.get("/worklist/?status=arrived&sort=date").content
+    assert b'data-sort="name"' in reader.get("/worklist/").content
 
 
 def test_rows_follow_what_the_list_holds(north: Any, client_of: Any) -> None:

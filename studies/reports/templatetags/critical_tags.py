@@ -20,6 +20,12 @@ def open_criticals(context: dict[str, Any]) -> dict[str, int]:
     return {"waiting": results.count(), "late": results.filter(due_at__lt=timezone.now()).count()}
 
 
+@register.filter
+def is_late(result: CriticalResult) -> bool:
+    """Say whether the result is open past its deadline."""
+    return result.is_open and result.due_at < timezone.now()
+
+
 @register.simple_tag(takes_context=True)
 def waits_for_me(context: dict[str, Any], result: CriticalResult) -> bool:
     """Say whether the result is open and the person is one of those who must acknowledge it."""

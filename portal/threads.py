@@ -97,6 +97,11 @@ class RequestBody:
             self._ahead.set_exception(error)
 
     @property
+    def is_gone(self) -> bool:
+        """Say whether nothing of it came before the client went, or fell silent; after :meth:`begin`."""
+        return self._ahead is not None and self._ahead.exception() is not None
+
+    @property
     def is_whole(self) -> bool:
         """Say whether all of it has come, after :meth:`begin`."""
         return self._ahead is not None and self._ahead.exception() is None and not self._ahead.result()[1]
@@ -176,13 +181,16 @@ class ThreadedDjango(BaseHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         if sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEADERS:
-            await send({"type": "http.response.start", "status": 431, "headers": [(b"content-length", b"0")]})
-            await send({"type": "http.response.body", "body": b""})
+            await _refuse(send, 431)
             return
         body = RequestBody(receive, loop)
         is_whole = scope["method"] in {"GET", "HEAD"}
         if not is_whole and not _waits_for_leave(scope):
             await body.begin()
+            if body.is_gone:
+                # Nobody waits for an answer, or nothing came for a minute: thousands of such cost no thread's time.
+                await _refuse(send, 408)
+                return
             is_whole = body.is_whole
         # Who sends piece by piece may stop at any: the threads of all others mustn't wait for that.
         pool = self.pool if is_whole else self.streams
@@ -218,6 +226,11 @@ class ThreadedDjango(BaseHandler):
             return Answer(response.status_code, _headers_of(response), response.content)  # type: ignore[attr-defined]
         finally:
             response.close()
+
+
+async def _refuse(send: Send, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _waits_for_leave(scope: Scope) -> bool:

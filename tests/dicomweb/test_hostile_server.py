@@ -10,6 +10,8 @@ from contextlib import ExitStack
 
 import pytest
 import requests
+from hpack import Encoder
+from hyperframe.frame import HeadersFrame, SettingsFrame
 
 from accounts.credentials import REMEMBERED
 from tests.factories import make_instance
@@ -132,6 +134,46 @@ def test_bodies_that_stall_hold_nobody_up(server: Atrium, headers: dict[str, str
                 opened.sendall(lines(*form, cookie, "Content-Length: 9000000") + b"login=" + b"x" * 600_000)
         time.sleep(1)
         assert search(server, headers) < 5
+
+
+def test_an_http2_connection_has_bounds(server: Atrium) -> None:
+    """Of headers that are named again and again by a byte (RFC 7541 §4), and of requests that are never whole."""
+    before = resident_kilobytes(server)
+    encoder = Encoder()
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.http_port), 10) as opened:
+            opened.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
+            for number in range(1, 401, 2):
+                common = [(":scheme", "http"), (":authority", "127.0.0.1"), (":path", "/dicom-web/studies")]
+                unfinished = HeadersFrame(number, flags=["END_HEADERS"])
+                unfinished.data = encoder.encode([(":method", "POST"), *common])
+                repeated = HeadersFrame(number + 400, flags=["END_HEADERS", "END_STREAM"])
+                repeated.data = encoder.encode([(":method", "GET"), *common, ("cookie", "z" * 3900)]) + b"\xbe" * 3000
+                try:
+                    opened.sendall(unfinished.serialize() + repeated.serialize())
+                except OSError:
+                    break
+            encoder = Encoder()
+    assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
+    assert resident_kilobytes(server) - before < 60_000
+
+
+def test_connections_that_say_nothing_keep_nobody_out(server: Atrium) -> None:
+    with ExitStack() as stack:
+        for _ in range(1200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.http_port), 10))
+        assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
+
+
+def test_requests_whose_sender_goes_before_their_body_comes_reach_no_view(server: Atrium) -> None:
+    head = lines("POST /dicom-web/studies HTTP/1.1", *HEAD, "Content-Length: 9")
+    refused = server.log("web").count("Forbidden (CSRF")
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", server.http_port), 10) as opened:
+            opened.sendall(head)
+    time.sleep(0.5)
+    assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
+    assert server.log("web").count("Forbidden (CSRF") == refused
 
 
 def test_a_large_workitem_is_read_to_its_end(server: Atrium, headers: dict[str, str]) -> None:

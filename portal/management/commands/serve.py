@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -12,6 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from portal.supervisor import Child, supervise
+from portal.threads import LONGEST_HEADERS
 from studies.dimse import listener
 
 PARTS = ("web", "dicom", "worker", "network", "scheduler")
@@ -61,6 +63,16 @@ MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_TOP_PAD_": "4194304",
 }
+# Of one connection: headers as long as we read them (portal/threads.py), hundreds of unfinished requests at most, and
+# an end when nobody answers at its other side (docs/security.md).
+HTTP2 = {
+    "--http2-max-headers-size": str(LONGEST_HEADERS),
+    "--http2-max-concurrent-streams": "128",
+    "--http2-keep-alive-interval": "20000",
+    "--http2-keep-alive-timeout": "20",
+}
+# A connection that says nothing costs a few kilobytes, and isn't closed: its kind mustn't soon keep out all others.
+MOST_CONNECTIONS = 8192
 WORKER_NICENESS = 5
 
 
@@ -68,11 +80,15 @@ def _web() -> list[str]:
     atrium = settings.ATRIUM
     for name, value in MEMORY.items():
         os.environ.setdefault(name, value)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     tls = ["--ssl-certificate", atrium.tls_certificate, "--ssl-keyfile", atrium.tls_key]
     return [
         *(_beside_python("granian"), "--interface", "asgi"),
         *("--host", atrium.http_host, "--port", str(atrium.http_port), "--http", atrium.http_version),
         *("--workers", str(atrium.web_workers), "--backlog", "1024"),
+        *("--backpressure", str(MOST_CONNECTIONS)),
+        *(word for option in HTTP2.items() for word in option),
         *("--respawn-failed-workers", "--workers-kill-timeout", "10", "--log-level", "error"),
         *(tls if atrium.tls_certificate else []),
         "portal.asgi:application",

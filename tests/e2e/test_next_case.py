@@ -31,6 +31,8 @@ AFRESH = f"""
 from studies.findings.models import ImageFinding
 from studies.models import Study
 from studies.reports.models import ReportPart
+from studies.viewer.models import HangingPreference
+HangingPreference.objects.all().delete()
 ReportPart.objects.all().delete()
 ImageFinding.objects.all().delete()
 Study.objects.update(status="arrived", claimed_by=None, claimed_until=None)
@@ -394,6 +396,25 @@ def test_the_first_look_stands_where_ohif_draws_and_goes_when_it_has(
             assert all(abs(box[side] - canvas[side]) <= 1.5 for side in ("x", "y", "width", "height")), (box, canvas)
             assert look.std() > 20, "there is something to be seen"
             assert abs(look - seen_in(page, box)).mean() < 6
+
+
+def test_one_image_is_the_study_s_not_its_prior_s(room: Atrium, browser: Browser) -> None:
+    """OHIF's own layout would begin with the study of the greatest UID, which is the prior here."""
+    chosen = "HangingPreference.objects.create(user_id=user, modality='CT', hanging_protocol='default')"
+    user = "from accounts.models import User; user = User.objects.get(username='radiologist').pk"
+    room.manage("shell", "-c", f"{AFRESH}{user}\n{chosen}")
+    with signed_in(browser, room, "radiologist") as page:
+        page.goto(f"{room.url}/studies/{CAI}/")
+        look = page.locator("#first-look source")
+        assert f"/studies/{CAI}/" in (look.get_attribute("srcset") or "")
+        frame = viewer(page, CAI)
+        assert f"StudyInstanceUIDs={CAI},{CAI_BEFORE}&" in frame.url
+        shown = """() => {
+          const { displaySetService, viewportGridService } = window.services;
+          const [view] = [...viewportGridService.getState().viewports.values()];
+          return displaySetService.getDisplaySetByUID(view.displaySetInstanceUIDs[0]).StudyInstanceUID;
+        }"""
+        assert frame.evaluate(shown) == CAI
 
 
 def test_a_phone_fetches_no_first_look(room: Atrium, browser: Browser) -> None:

@@ -158,6 +158,37 @@ def test_two_tabs_merge_what_they_can_and_show_what_they_cannot(
         assert one.input_value("#section-findings") == "from the first tab"
 
 
+def test_who_comes_second_is_told_who_was_first_and_goes_on_with_the_own_words(
+    installation: Atrium, browser: Browser, desk: str
+) -> None:
+    study = f"{installation.url}/studies/{desk.split('/')[-3]}/"
+    with signed_in(browser, installation, "radiologist") as one, signed_in(browser, installation, "resident") as two:
+        for page in (one, two):
+            page.context.route("**/viewer/**", lambda route: route.abort())
+            page.goto(study)
+            page.wait_for_selector("#draft")
+        one.click("#begin-report")
+        two.wait_for_selector("#claim.is-others")
+        expect(two.locator("#study-status")).to_have_text("In reading")
+        two.fill("#section-findings", "typed a moment late")
+        two.wait_for_selector("#see-theirs")
+        expect(two.locator("#save-state")).to_contain_text("has this case open")
+        two.click("#see-theirs")
+        two.click("#report-panel button:has-text('Take over')")
+        expect(two.locator("#section-findings")).to_have_value("typed a moment late")
+        # A claim whose time is over isn't shown any longer, though nobody did anything.
+        one.goto("about:blank")
+        ends = "from studies.models import Study as S; from django.utils.timezone import now, timedelta as t; "
+        ends += (
+            "S.objects.filter(claimed_by__isnull=False).update(claimed_until=now() + t(seconds=20), claimed_by_id={})"
+        )
+        pk = "__import__('accounts.models').models.User.objects.get(username='radiologist').pk"
+        installation.manage("shell", "--no-imports", "-c", ends.format(pk))
+        two.reload()
+        two.wait_for_selector("#claim.is-others")
+        expect(two.locator("#claim")).to_contain_text("Nobody has this case open", timeout=40_000)
+
+
 def test_a_macro_and_its_places_by_keyboard_alone(installation: Atrium, browser: Browser, desk: str) -> None:
     with signed_in(browser, installation, "radiologist") as page:
         page.goto(f"{installation.url}/reports/macros/")

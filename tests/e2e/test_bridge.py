@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
+import uuid
+import zlib
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
+import pydicom
 import pytest
 import requests
 from playwright.sync_api import Browser, Page
@@ -17,12 +19,14 @@ from playwright.sync_api import Browser, Page
 from portal.demo.studies import demo_studies
 from tests.e2e.browser import chromium, needs_chromium, needs_viewer, outside, signed_in, until, viewer_of
 from tests.factories import PASSWORD
-from tests.services.atrium import ROOT, Atrium, running_atrium
+from tests.services.atrium import Atrium, running_atrium
 
 pytestmark = [needs_chromium, needs_viewer]
 SLICES = 30
 # The image number that the first viewport says it shows.
 PLACE = "(document.querySelector('[data-cy=viewport-pane]').innerText.match(/I:\\s*(\\d+)/) || [])[1]"
+# A radiologist's, made once.
+TOKEN: list[str] = []
 SR = "1.2.840.10008.5.1.4.1.1.88.33"
 
 
@@ -39,34 +43,51 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def study(installation: Atrium, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Import a CT and its prior; give the CT's Study Instance UID."""
-    folder: Path = tmp_path_factory.mktemp("ct")
+def slices() -> list[bytes]:
+    """Give the first images of the demo's chest CT and of its prior."""
     both = [s for s in demo_studies(ct_slices=SLICES, ct_size=128) if "CT chest" in s.description]
-    for which, one in enumerate(both):
-        for number, content in enumerate(islice(one.instances(), 12)):
-            (folder / f"{which}-{number:03}.dcm").write_bytes(content)
-    subprocess.run(
-        [sys.executable, str(ROOT / "manage.py"), "import", str(folder), "--site", "north"],
-        env=installation.environment,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    found = search(installation, "/studies?PatientName=Lind*&StudyDescription=CT*")
-    return str(max(found, key=lambda s: s["00080020"]["Value"])["0020000D"]["Value"][0])
+    return [content for one in both for content in islice(one.instances(), 12)]
+
+
+@pytest.fixture
+def study(installation: Atrium, slices: list[bytes], tmp_path: Path) -> str:
+    """Import a CT and its prior of a patient of the test's own; give the CT's Study Instance UID."""
+    days = {}
+    suffix = uuid.uuid4().int % 10**9
+    for number, content in enumerate(slices):
+        image = pydicom.dcmread(BytesIO(content))
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            setattr(image, keyword, f"1.2.826.0.9.{suffix}.{zlib.crc32(image[keyword].value.encode())}")
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        image.PatientID, image.AccessionNumber = f"BRIDGE{suffix}", image.StudyDate
+        image.save_as(tmp_path / f"{number:03}.dcm")
+        days[str(image.StudyInstanceUID)] = image.StudyDate
+    installation.manage("import", str(tmp_path), "--site", "north")
+    return max(days, key=lambda uid: days[uid])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _token(installation: Atrium) -> None:
+    TOKEN.append(installation.token("radiologist"))
 
 
 def search(atrium: Atrium, path: str) -> list[dict[str, dict[str, list[str]]]]:
-    headers = {"Authorization": f"Bearer {atrium.token('radiologist')}", "Accept": "application/dicom+json"}
+    headers = {"Authorization": f"Bearer {TOKEN[-1]}", "Accept": "application/dicom+json"}
     answer = requests.get(f"{atrium.url}/dicom-web{path}", headers=headers, timeout=30)
     return answer.json() if answer.status_code == 200 else []
 
 
 def prior_of(atrium: Atrium, study: str) -> str:
     """Give the Study Instance UID of the patient's other CT."""
-    found = search(atrium, "/studies?PatientName=Lind*&StudyDescription=CT*")
+    patient = search(atrium, f"/studies?StudyInstanceUID={study}")[0]["00100020"]["Value"][0]
+    found = search(atrium, f"/studies?PatientID={patient}")
     return next(uid for one in found if (uid := one["0020000D"]["Value"][0]) != study)
+
+
+def begin(page: Page) -> None:
+    """Begin the report."""
+    page.click("text=Write the report")
+    page.wait_for_selector("#draft #section-findings")
 
 
 def measure(page: Page, viewport: int = 0) -> None:
@@ -170,9 +191,7 @@ def test_a_measurement_on_the_prior_arrives_as_of_its_day_and_is_kept_in_the_pri
         page.goto(f"{installation.url}/studies/{study}/")
         viewer = viewer_of(page)
         until(viewer, "document.querySelectorAll('canvas.cornerstone-canvas').length === 2")
-        page.fill("#addendum-reason", "A measurement of the prior.")
-        page.click("text=Write an addendum")
-        page.wait_for_selector("#draft #section-findings")
+        begin(page)
         measure(page, 1)
         words = "document.querySelector('#section-findings').value"
         until(page, f"/^Prior [\\d-]{{10}}: [\\d.]+ mm \\([\\d-]{{10}}, series \\d+, image \\d+\\)/.test({words})")
@@ -236,11 +255,7 @@ def test_a_label_given_in_ohif_to_both_becomes_the_growth(installation: Atrium, 
         page.goto(f"{installation.url}/studies/{study}/")
         viewer = viewer_of(page)
         until(viewer, "document.querySelectorAll('canvas.cornerstone-canvas').length === 2")
-        page.wait_for_selector("#draft, #addendum-reason")
-        if page.locator("#addendum-reason").count():
-            page.fill("#addendum-reason", "Growth.")
-            page.click("text=Write an addendum")
-        page.wait_for_selector("#draft #section-findings")
+        begin(page)
         words = "document.querySelector('#draft #section-findings').value"
         for viewport in (0, 1):
             # Away from what an earlier visit measured, whose ends the mouse would take.
@@ -262,7 +277,7 @@ def test_the_desks_keys_work_while_the_images_have_the_focus(
     with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
         page.goto(f"{installation.url}/studies/{study}/")
         viewer = viewer_of(page)
-        page.wait_for_selector("#draft, #addendum-reason")
+        begin(page)
         viewer.evaluate("window.focus()")
         page.keyboard.press("?")
         page.wait_for_selector("#key-help[open] :text('from within the images')")
@@ -279,6 +294,7 @@ def test_the_images_move_to_a_window_of_their_own_and_stay_connected(
     with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
         page.goto(f"{installation.url}/studies/{study}/")
         viewer_of(page)
+        begin(page)
         before = page.locator("#findings img").count()
         with page.context.expect_page() as opened:
             page.click("#images-window")
@@ -311,10 +327,7 @@ def test_the_same_label_on_study_and_prior_becomes_one_sentence_that_tells_the_g
     with signed_in(browser, installation, "radiologist") as page:
         page.goto(f"{installation.url}/studies/{study}/")
         viewer_of(page)
-        page.wait_for_selector("#draft, #addendum-reason")
-        if page.locator("#addendum-reason").count():
-            page.fill("#addendum-reason", "Growth.")
-            page.click("text=Write an addendum")
+        begin(page)
         words = "document.querySelector('#draft #section-findings').value"
         page.fill("#draft #section-findings", "Before.")
         measured(page, "p", prior, 12)

@@ -36,6 +36,7 @@ from studies.models import Study
 Study.objects.filter(unsettled_since__isnull=False).update(updated_at=timezone.now() - timedelta(minutes=1))
 arrival.settle_studies()
 """
+UNDELIVERED = "from studies.models import DomainEvent; print(DomainEvent.objects.filter(delivered_at=None).count())"
 ORIGIN = "from studies.archive.models import TierMove; print(TierMove.objects.latest('pk').origin)"
 
 
@@ -60,7 +61,16 @@ def tiered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
             )
             assert store(atrium, path) == 0x0000
         atrium.manage("shell", "--no-imports", "-c", SETTLE)
+        # Its own arrival, heard later, would bring it back itself.
+        wait_until_delivered(atrium)
         yield atrium
+
+
+def wait_until_delivered(atrium: Atrium) -> None:
+    deadline = time.monotonic() + 60
+    while atrium.manage("shell", "--no-imports", "-c", UNDELIVERED).strip().splitlines()[-1] != "0":
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")

@@ -46,8 +46,10 @@ def assert_fits(page: Page) -> None:
 def test_the_critical_result_is_on_top_and_the_new_ones_follow(phone: Page) -> None:
     names = [text.split("\n")[0] for text in phone.locator(".result").all_inner_texts()]
     assert "EKMAN" in names[0]
-    expect(phone.locator(".result").first).to_contain_text("Critical")
-    expect(phone.locator(".result").first).to_contain_text("Pulmonary embolism")
+    # What waits for them, then the reports, that one's first.
+    expect(phone.locator(".critical-list .result")).to_contain_text("Critical")
+    expect(phone.locator(".critical-list .result")).to_contain_text("Embolism")
+    expect(phone.locator(".result-list:not(.critical-list) .result").first).to_contain_text("Pulmonary embolism")
     assert phone.locator(".result", has_text="New").count() == 2
     assert_fits(phone)
     for control in phone.locator(".result").first.locator("a").all():

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -39,6 +40,7 @@ class Atrium:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     scheme: str = "http"
     console: Console | None = None
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def url(self) -> str:
@@ -46,11 +48,12 @@ class Atrium:
 
     def manage(self, *arguments: str) -> str:
         """Run ``manage.py`` with the arguments and give what it printed. Raises CalledProcessError."""
-        if self.console is None or self.console.environment != self.environment:
-            if self.console is not None:
-                self.console.close()
-            self.console = Console(ROOT, self.environment)
-        return self.console.run(*arguments)
+        with self.turn:
+            if self.console is None or self.console.environment != self.environment:
+                if self.console is not None:
+                    self.console.close()
+                self.console = Console(ROOT, self.environment)
+            return self.console.run(*arguments)
 
     def token(self, username: str) -> str:
         """Give a new bearer token of the person."""
@@ -175,8 +178,8 @@ def _running(data: Path, *parts: str, is_usual: bool, **environment: str) -> Ite
         "PYTHONPATH": str(ROOT),
         **environment,
     }
-    _install(atrium, is_usual=is_usual)
     try:
+        _install(atrium, is_usual=is_usual)
         atrium.start(*parts)
         yield atrium
     finally:

@@ -222,8 +222,12 @@ class Study(models.Model):
                 fields=["unsettled_since"], name="study_unsettled", condition=models.Q(unsettled_since__isnull=False)
             ),
             # Few studies wait for a reader at a time: whatever a worklist asks of them is found among these.
+            # The trailing columns let most filters be answered by the index alone.
             models.Index(
-                fields=["site", "priority_rank", "sort_date", "id"],
+                fields=[
+                    *("site", "priority_rank", "sort_date", "id", "status", "priority", "assigned_to"),
+                    *("modalities_in_study", "body_part_examined", "received_at"),
+                ],
                 name="study_open",
                 condition=models.Q(status__in=["arrived", "in_reading", "preliminary"]),
             ),

@@ -52,7 +52,8 @@ from studies.ingest.versions import Place, Version, versions_at
 __all__ = ["Outcome", "Source", "StagedFile", "Status", "WayIn", "begin_sync", "ingest", "new_staging_path", "stage"]
 logger = logging.getLogger("atrium.ingest")
 NO_STORAGE = "Storage isn't available."
-# What one sender may leave in a site's quarantine within a day: whoever sends nonsense without end fills no disk.
+# What one program may leave in a site's quarantine by STOW-RS within a day: nonsense without end fills no disk. What
+# comes by any other way is from a peer or a person whom the site has let in, and is always kept.
 KEPT_FILES = 1000
 KEPT_BYTES = 20 << 30
 
@@ -62,8 +63,8 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
 
     With ``only_study``, an instance of any other study is refused (PS3.18 §10.5.1).
 
-    Never raises for a bad file: it's refused and quarantined, while the sender's share of the quarantine lasts. When
-    storage or the database fails, the outcome is FAILED and the sender keeps its copy.
+    Never raises for a bad file: it's refused and quarantined; by STOW-RS, while the sender's share of the quarantine
+    lasts. When storage or the database fails, the outcome is FAILED and the sender keeps its copy.
     """
     outcomes: list[Outcome] = []
     not_kept: list[Refusal] = []
@@ -106,7 +107,7 @@ def _may_reject(source: Source) -> bool:
 def _refuse(
     file: StagedFile, refusal: Refusal, source: Source, checked: Incoming | None, not_kept: list[Refusal]
 ) -> Outcome:
-    if _has_room_in_quarantine(source, file.size):
+    if source.way_in is not WayIn.STOW or _has_room_in_quarantine(source, file.size):
         _quarantine(file, refusal, source)
     else:
         not_kept.append(refusal)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from portal.audit.models import AuditEvent
 from studies.ingest.models import QuarantinedFile
-from studies.models import Patient, Study
+from studies.models import Patient, ReferringPhysician, Study
 from studies.worklists import selectors
 from studies.worklists.models import SavedFilter
 from studies.worklists.sorting import sorting
@@ -52,6 +52,17 @@ def test_it_finds_by_name_id_modality_site_and_status(
         assert hidden not in page, query
     assert b"No study matches" in reader.get("/worklist/?status=final").content
     assert AuditEvent.objects.filter(action="search", details__keys__q="muller").exists()
+
+
+def test_a_beginning_that_many_referrers_share_leaves_none_out(
+    north: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("Okafor", "Okonkwo", "Okoro", "Olsson")):
+        called = ReferringPhysician.objects.create(site=north, name=name, name_search=name.upper())
+        make_study(north, number, referring_physician=called)
+    monkeypatch.setattr(selectors, "MOST_COUNTED", 2)
+    page = client_of("radiologist").get("/worklist/?referrer=ok", HTTP_HX_REQUEST="true").content
+    assert [f">P{number}<".encode() in page for number in range(4)] == [True, True, True, False]
 
 
 @given(

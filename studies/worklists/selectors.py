@@ -88,7 +88,7 @@ def _any(lookup: str, values: Iterable[str]) -> Q:
 
 
 def _referred_by(name: str) -> Q:
-    """Name the referrers whose name begins so by their row ids, so that nobody is known at once; many are left to a join."""
+    """Name by their row ids those whose name begins so, so that nobody is known at once; many are left to a join."""
     called = ReferringPhysician.objects.filter(name_search__prefix=name).values_list("pk", flat=True)
     pks = list(called[: MOST_COUNTED + 1])
     return Q(referring_physician__in=pks if len(pks) <= MOST_COUNTED else called)

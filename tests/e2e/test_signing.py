@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
-import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,25 +12,19 @@ import pytest
 from playwright.sync_api import Browser, CDPSession, Page
 
 from tests.e2e.browser import chromium, needs_chromium, signed_in
-from tests.factories import PASSWORD, make_instance
+from tests.factories import PASSWORD, make_instance, one_time_code
 from tests.services.atrium import Atrium, running_atrium
 
 pytestmark = needs_chromium
 SAVED = "#save-state[data-state=saved]:has-text('Saved')"
 
 
-class Named(Atrium):
-    """An installation called by name: browsers give passkeys to names, never to bare addresses."""
-
-    @property
-    def url(self) -> str:
-        return f"http://localhost:{self.http_port}"
-
-
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
     with running_atrium(tmp_path_factory.mktemp("signing") / "atrium", "web") as atrium:
-        yield Named(**vars(atrium))
+        # Browsers give passkeys to names, never to bare addresses.
+        atrium.host = "localhost"
+        yield atrium
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +34,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(autouse=True)
-def _nobody_has_a_key_yet(installation: Named) -> None:
+def _nobody_has_a_key_yet(installation: Atrium) -> None:
     forget = "from allauth.mfa.models import Authenticator as A; A.objects.all().delete()"
     installation.manage("shell", "--no-imports", "-c", forget)
 
@@ -89,13 +78,6 @@ def prove_password(page: Page) -> None:
         page.wait_for_url(lambda url: "/reauthenticate/" not in url)
 
 
-def one_time_code(secret: str) -> str:
-    """Give what an authenticator app shows now (RFC 6238)."""
-    digest = hmac.new(base64.b32decode(secret), struct.pack(">Q", int(time.time()) // 30), hashlib.sha1).digest()
-    number = struct.unpack(">I", digest[(at := digest[-1] & 15) : at + 4])[0] & 0x7FFFFFFF
-    return f"{number % 10**6:06}"
-
-
 def authenticator(page: Page, *, is_verified: bool = True) -> tuple[CDPSession, str]:
     """Put an authenticator into the browser, as one that is built into a machine."""
     session = page.context.new_cdp_session(page)
@@ -122,7 +104,7 @@ def add_passkey(page: Page) -> None:
 
 
 def test_a_report_is_signed_with_a_passkey_that_was_made_in_the_account_pages(
-    installation: Named, browser: Browser, tmp_path: Path
+    installation: Atrium, browser: Browser, tmp_path: Path
 ) -> None:
     with signed_in(browser, installation, "radiologist") as page:
         session, key = authenticator(page)
@@ -162,7 +144,7 @@ def write_and_begin(page: Page, impression: str) -> None:
 
 
 def test_a_passkey_alone_signs_as_preliminary_co_signs_addends_and_retracts(
-    installation: Named, browser: Browser, tmp_path: Path
+    installation: Atrium, browser: Browser, tmp_path: Path
 ) -> None:
     desk = new_desk(installation, tmp_path, 4)
     with signed_in(browser, installation, "resident") as page:
@@ -201,7 +183,7 @@ def test_a_passkey_alone_signs_as_preliminary_co_signs_addends_and_retracts(
 
 
 def test_a_passkeys_answer_signs_once_and_only_for_its_owner(
-    installation: Named, browser: Browser, tmp_path: Path
+    installation: Atrium, browser: Browser, tmp_path: Path
 ) -> None:
     """One answer is taken from the wire and sent again, and by another person."""
     desk = new_desk(installation, tmp_path, 5)
@@ -228,7 +210,7 @@ def test_a_passkeys_answer_signs_once_and_only_for_its_owner(
     assert ways == ["passkey", "-wrong passkey"]
 
 
-def test_an_answer_to_no_challenge_signs_nothing(installation: Named, browser: Browser, tmp_path: Path) -> None:
+def test_an_answer_to_no_challenge_signs_nothing(installation: Atrium, browser: Browser, tmp_path: Path) -> None:
     desk = new_desk(installation, tmp_path, 2)
     with signed_in(browser, installation, "radiologist") as page:
         authenticator(page)
@@ -241,7 +223,7 @@ def test_an_answer_to_no_challenge_signs_nothing(installation: Named, browser: B
     assert ways_of_signing(installation, desk.split("/")[-3]) == ["-wrong passkey"]
 
 
-def test_a_report_is_signed_with_a_one_time_code(installation: Named, browser: Browser, tmp_path: Path) -> None:
+def test_a_report_is_signed_with_a_one_time_code(installation: Atrium, browser: Browser, tmp_path: Path) -> None:
     desk = new_desk(installation, tmp_path, 3, site="south")
     with signed_in(browser, installation, "southradiologist") as page:
         page.goto(f"{installation.url}/accounts/2fa/totp/activate/")

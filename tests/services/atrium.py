@@ -39,12 +39,13 @@ class Atrium:
     environment: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     scheme: str = "http"
+    host: str = "127.0.0.1"
     console: Console | None = None
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.http_port}"
+        return f"{self.scheme}://{self.host}:{self.http_port}"
 
     def manage(self, *arguments: str) -> str:
         """Run ``manage.py`` with the arguments and give what it printed. Raises CalledProcessError."""

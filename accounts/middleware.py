@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import resolve_url
 from django.utils.functional import SimpleLazyObject
 
+from accounts.gates import problem
 from accounts.models import ApiToken
 from accounts.principals import Principal, principal_of_user, stranger
 from accounts.services import token_digest
@@ -63,6 +65,26 @@ class PrincipalMiddleware:
             request.user = token.user
         request.principal = SimpleLazyObject(lambda: _principal(request, token))  # type: ignore[attr-defined]
         return self.get_response(request)
+
+
+class SignedOutMiddleware:
+    """Answers 401 where a part of a page, or a script, would be led to the sign-in: it would show that in its place."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        is_led_away = isinstance(response, HttpResponseRedirect) and response.url.startswith(
+            resolve_url(settings.LOGIN_URL)
+        )
+        if is_led_away and not request.user.is_authenticated and _is_part(request):
+            return problem(401, "Sign in again.")
+        return response
+
+
+def _is_part(request: HttpRequest) -> bool:
+    return "HX-Request" in request.headers or request.headers.get("Accept") == "application/json"
 
 
 def _principal(request: HttpRequest, token: ApiToken | None) -> Principal:

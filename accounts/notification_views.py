@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts.models import User
 from accounts.notifications import mark_read, notifications_of, unread_of
@@ -42,7 +42,7 @@ def read(request: HttpRequest) -> HttpResponse:
     return redirect("notifications")
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @login_required
 def follow(request: HttpRequest, pk: int) -> HttpResponse:
     """Mark a notice as seen and go to what it's about."""

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.mail import EmailMessage
 from django.db import transaction
 from django.db.models import F, QuerySet
+from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import Notification, User
@@ -77,7 +78,8 @@ def send_due_emails() -> int:
     for notice in _lease():
         message = EmailMessage(
             subject=f"Atrium: {notice.text}",
-            body=f"{notice.text}\n\n{settings.ATRIUM.public_url}{notice.url}\n\n"
+            # By way of the notice: where it leads may name a study, and a study's UID its patient.
+            body=f"{notice.text}\n\n{settings.ATRIUM.public_url}{reverse('notification', args=[notice.pk])}\n\n"
             "Sign in to see what it's about. This message names no patient on purpose.\n",
             to=[notice.user.email],
         )

@@ -25,8 +25,20 @@
   // From a response: HX-Trigger: {"atrium:message": {"level": "success", "text": "..."}}
   document.addEventListener("atrium:message", (event) => show(event.detail.level || "info", event.detail.text));
   document.addEventListener("htmx:sendError", () => show("error", region()?.dataset.offline || ""));
+  // Said once, however many parts of the page hear it; it stays until the person is signed in again.
+  const signedOut = () => {
+    if (!region() || document.getElementById("signed-out")) return;
+    show("warning", region().dataset.signedOut);
+    const message = region().lastElementChild;
+    message.id = "signed-out";
+    const link = Object.assign(document.createElement("a"), { href: region().dataset.signIn, target: "_blank", rel: "noopener", textContent: region().dataset.signInLabel });
+    message.querySelector("span").append(" ", link);
+  };
+  document.addEventListener("atrium:signed-out", signedOut);
+  document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) document.getElementById("signed-out")?.remove(); });
   document.addEventListener("htmx:responseError", (event) => {
     const status = event.detail.xhr.status;
+    if (status === 401) { signedOut(); return; }
     show("error", status === 403 || status === 404 ? region()?.dataset.refused || "" : region()?.dataset.failed || "");
   });
   for (const begun of ["DOMContentLoaded", "atrium:case"]) document.addEventListener(begun, () => region()?.querySelectorAll(".message").forEach(arm));

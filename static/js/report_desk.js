@@ -154,7 +154,8 @@
         const answer = await response.json().catch(() => ({}));
         if (response.status === 403) await renewToken();
         if (response.status === 409) { gone(answer.error); return false; }
-        if (!response.ok) throw new Error(response.status);
+        if (response.status === 401) signedOut();
+        if (!response.ok || !answer.part) throw new Error(response.status);
         const before = draft.dataset.offlineName;
         delete draft.dataset.beginUrl;
         draft.dataset.offlineKey = answer.offline_key;
@@ -171,8 +172,14 @@
       .finally(() => { beginning = null; });
     return beginning;
   };
+  let isSignedOut = false;
+  const signedOut = () => {
+    isSignedOut = true;
+    document.dispatchEvent(new CustomEvent("atrium:signed-out"));
+  };
   const tryAgain = () => {
-    state("failed", form().dataset.failed);
+    if (!form()) return;
+    state("failed", isSignedOut ? form().dataset.signedOut : form().dataset.failed);
     timer = setTimeout(save, wait);
     wait = Math.min(wait * 2, LONGEST_WAIT);
   };
@@ -208,6 +215,8 @@
           for (const [name, value] of Object.entries(answer.merged)) if (!dirty.has(name)) put(name, value);
           revision(answer.revision);
           wait = 1000;
+          isSignedOut = false;
+          document.getElementById("signed-out")?.remove();
           showChecks(answer.checks);
           if (dirty.size) timer = setTimeout(save, PAUSE);
           else state("saved", `${draft.dataset.saved} ${new Date(answer.saved_at).toLocaleTimeString()}`);
@@ -217,6 +226,7 @@
         } else if (response.status === 410 || response.status === 404) {
           gone();
         } else {
+          if (response.status === 401) signedOut();
           throw new Error(answer.error || response.status);
         }
       })
@@ -244,6 +254,8 @@
   document.addEventListener("visibilitychange", () => { if (document.visibilityState === "hidden" && dirty.size) { lockAway(); save(); } });
   window.addEventListener("pagehide", () => { if (dirty.size) save(); });
   window.addEventListener("online", () => save());
+  // Back from the window in which one signed in again.
+  window.addEventListener("focus", () => { if (isSignedOut) { wait = 1000; save(); } });
   window.addEventListener("beforeunload", (event) => { if (form() && (dirty.size || saving)) { lockAway(); save(); event.preventDefault(); } });
 
   // What changes the draft waits until what's typed is saved.

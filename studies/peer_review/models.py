@@ -41,6 +41,16 @@ class PeerReview(models.Model):
     comment = models.TextField(blank=True)
     completed_at = models.DateTimeField(null=True)
     seen_by_signer_at = models.DateTimeField(null=True)
+    answer = models.TextField(blank=True, help_text="What the signer says to the score.")
+    answered_at = models.DateTimeField(null=True)
+    agreed_score = models.CharField(
+        max_length=2, choices=Score.choices, blank=True, help_text="The score that stands, as the lead concluded."
+    )
+    conclusion = models.TextField(blank=True, help_text="What follows from it, in the lead's words.")
+    concluded_at = models.DateTimeField(null=True)
+    concluded_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="concluded_peer_reviews"
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["part", "reviewer"], name="peer_review_once")]
@@ -56,3 +66,15 @@ class PeerReview(models.Model):
     @property
     def is_done(self) -> bool:
         return self.completed_at is not None
+
+    @property
+    def is_discrepant(self) -> bool:
+        return self.is_done and self.score != self.Score.AGREE
+
+    @property
+    def awaits_conclusion(self) -> bool:
+        return self.concluded_at is None and self.score in CONCLUDED_BY_A_LEAD
+
+
+# What is likely significant, or should have been seen, isn't left between two people.
+CONCLUDED_BY_A_LEAD = (PeerReview.Score.MINOR_SIGNIFICANT, PeerReview.Score.MAJOR, PeerReview.Score.MAJOR_SIGNIFICANT)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Case, Count, F, Q, QuerySet, When
 
 from accounts.capabilities import Capability
 from accounts.models import Site
 from accounts.principals import Principal
 from studies.access import sites_where, studies_visible_to
-from studies.peer_review.models import PeerReview
+from studies.peer_review.models import CONCLUDED_BY_A_LEAD, PeerReview
 
 
 def reviews_for(principal: Principal) -> QuerySet[PeerReview]:
@@ -34,11 +34,35 @@ def results_of(principal: Principal) -> QuerySet[PeerReview]:
     )
 
 
+def result_of(principal: Principal, pk: int) -> PeerReview | None:
+    """Give a discrepancy to the signer whose report it is about, or to a lead of its site who may see the study."""
+    if principal.user is None:
+        return None
+    mine = Q(part__signed_by=principal.user) | Q(site__in=sites_led_by(principal))
+    given = PeerReview.objects.filter(mine, pk=pk, completed_at__isnull=False)
+    given = given.filter(part__report__study__in=studies_visible_to(principal))
+    return given.select_related("part__report__study__patient", "part__signed_by", "site", "concluded_by").first()
+
+
+def to_conclude(principal: Principal) -> QuerySet[PeerReview]:
+    """Give the discrepancies that wait for the principal's conclusion as a lead, the oldest first."""
+    waiting = PeerReview.objects.filter(
+        site__in=sites_led_by(principal),
+        part__report__study__in=studies_visible_to(principal),
+        score__in=CONCLUDED_BY_A_LEAD,
+        concluded_at=None,
+    ).exclude(part__signed_by=principal.user)
+    return waiting.select_related("part__report__study", "part__signed_by", "site").order_by("completed_at")
+
+
 def figures(principal: Principal) -> list[dict[str, Any]]:
-    """Give for each site that the principal leads and each modality how the scores are spread."""
-    counts = {f"score_{score.lower()}": Count("pk", filter=Q(score=score)) for score in PeerReview.Score.values}
-    rows = PeerReview.objects.filter(site__in=sites_led_by(principal)).values("site__name", "modality")
-    rows = rows.annotate(given=Count("pk"), done=Count("pk", filter=Q(completed_at__isnull=False)), **counts)
+    """Give for each site that the principal leads and each modality how the scores that stand are spread."""
+    counts = {f"score_{score.lower()}": Count("pk", filter=Q(standing=score)) for score in PeerReview.Score.values}
+    standing = Case(When(agreed_score="", then=F("score")), default=F("agreed_score"))
+    rows = PeerReview.objects.filter(site__in=sites_led_by(principal)).annotate(standing=standing)
+    rows = rows.values("site__name", "modality").annotate(
+        given=Count("pk"), done=Count("pk", filter=Q(completed_at__isnull=False)), **counts
+    )
     return [dict(row) for row in rows.order_by("site__name", "modality")]
 
 

@@ -6,16 +6,17 @@ import hashlib
 import hmac
 from datetime import timedelta
 
+from celery import current_app
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts.capabilities import Capability
 from accounts.models import Membership, Site, User
-from accounts.notifications import notify
+from accounts.notifications import mark_key_read, notify
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
@@ -23,7 +24,8 @@ from portal.templatetags.portal_tags import shown_modalities
 from studies.models import Study
 from studies.peer_review.errors import CommentMissing, NotYours
 from studies.peer_review.models import PeerReview, Programme
-from studies.reports.models import ReportPart
+from studies.reports.critical_policies import holders
+from studies.reports.models import ReportPart, ReportVersion
 from studies.trail import subject_of
 
 LOOK_BACK = timedelta(days=3)
@@ -42,6 +44,7 @@ def sample() -> int:
             report__study__site=programme.site,
             kind=ReportPart.Kind.REPORT,
             signed_at__gte=timezone.now() - LOOK_BACK,
+            retraction=None,
             peer_reviews=None,
         ).select_related("report__study")
         for part in parts:
@@ -67,26 +70,32 @@ def _give(part: ReportPart, site: Site) -> bool:
 
 
 def _reviewer_for(part: ReportPart, site: Site) -> User | None:
-    """Give the colleague with the fewest open reviews who had no hand in the report."""
-    capable = [
-        pk
-        for pk, capabilities in Membership.objects.values_list("role_id", "role__capabilities").distinct()
-        if Capability.PEER_REVIEW.value in capabilities
-    ]
-    members = Membership.objects.filter(Q(site=site) | Q(site=None), role__in=capable).values("user")
+    """Give the colleague with the fewest open reviews who had no hand in the report, not even in a version of it."""
     return (
-        User.objects.filter(pk__in=members, is_active=True)
+        reviewers_of(site)
         .exclude(pk__in=[pk for pk in (part.signed_by_id, part.author_id) if pk])
+        .exclude(pk__in=ReportVersion.objects.filter(report=part.report_id).values("author"))
         .annotate(waiting=Count("peer_reviews", filter=Q(peer_reviews__completed_at=None)))
         .order_by("waiting", "pk")
         .first()
     )
 
 
+def reviewers_of(site: Site) -> QuerySet[User]:
+    """Give the people who score reports of the site."""
+    capable = [
+        pk
+        for pk, capabilities in Membership.objects.values_list("role_id", "role__capabilities").distinct()
+        if Capability.PEER_REVIEW.value in capabilities
+    ]
+    members = Membership.objects.filter(Q(site=site) | Q(site=None), role__in=capable).values("user")
+    return User.objects.filter(pk__in=members, is_active=True)
+
+
 @transaction.atomic
 def complete_review(*, review: PeerReview, principal: Principal, score: str, comment: str) -> PeerReview:
     """Score a report. Raises NotYours, CommentMissing for a discrepancy without a word on it."""
-    review = PeerReview.objects.select_for_update().select_related("part__report__study").get(pk=review.pk)
+    review = _locked(review)
     if principal.user is None or review.reviewer_id != principal.user.pk or review.is_done:
         raise NotYours(_("This review isn't yours to give, or was given."))
     comment = comment.strip()[:LONGEST_COMMENT]
@@ -99,12 +108,71 @@ def complete_review(*, review: PeerReview, principal: Principal, score: str, com
     _record(principal, review.part.report.study, "peer review given", score=score)
     if score != PeerReview.Score.AGREE and review.part.signed_by is not None:
         text = _("A colleague sees one of your reports differently")
-        notify([review.part.signed_by], key=f"peer-review-result:{review.pk}", text=text, url=reverse("peer_reviews"))
+        notify([review.part.signed_by], key=f"peer-review-result:{review.pk}", text=text, url=_result_path(review))
+    if review.awaits_conclusion:
+        leads = [one for one in holders(review.site_id, Capability.CASE_ASSIGN) if one != review.part.signed_by]
+        text = _("A discrepancy between two readers waits for your conclusion")
+        notify(leads, key=f"peer-review-lead:{review.pk}", text=text, url=_result_path(review))
     return review
+
+
+@transaction.atomic
+def answer_review(*, review: PeerReview, principal: Principal, answer: str) -> PeerReview:
+    """Keep what the signer says to a score; until a lead has concluded they may say it better.
+
+    Raises NotYours, CommentMissing.
+    """
+    review = _locked(review)
+    is_signer = principal.user is not None and review.part.signed_by_id == principal.user.pk
+    if not is_signer or not review.is_discrepant or review.concluded_at is not None:
+        raise NotYours(_("This score isn't yours to answer, or was concluded."))
+    answer = answer.strip()[:LONGEST_COMMENT]
+    if not answer:
+        raise CommentMissing(_("Say in a word how you see it."))
+    review.answer, review.answered_at = answer, timezone.now()
+    review.save(update_fields=["answer", "answered_at"])
+    _record(principal, review.part.report.study, "peer review answered")
+    return review
+
+
+@transaction.atomic
+def conclude_review(*, review: PeerReview, principal: Principal, score: str, conclusion: str) -> PeerReview:
+    """Say as a lead of the site which score stands and what follows; the signer is told.
+
+    Raises NotYours, also for one's own report, CommentMissing.
+    """
+    review = _locked(review)
+    user = principal.user
+    is_lead = user is not None and principal.may(Capability.CASE_ASSIGN, review.site_id)
+    if user is None or not is_lead or review.part.signed_by_id == user.pk or not review.awaits_conclusion:
+        raise NotYours(_("This review isn't yours to conclude, or was concluded."))
+    conclusion = conclusion.strip()[:LONGEST_COMMENT]
+    if score not in PeerReview.Score.values:
+        raise CommentMissing(_("Choose the score that stands."))
+    if not conclusion:
+        raise CommentMissing(_("Say in a word what follows from it."))
+    review.agreed_score, review.conclusion = score, conclusion
+    review.concluded_at, review.concluded_by = timezone.now(), user
+    review.save(update_fields=["agreed_score", "conclusion", "concluded_at", "concluded_by"])
+    mark_key_read(key=f"peer-review-lead:{review.pk}")
+    if review.part.signed_by is not None:
+        text = _("A review of one of your reports is concluded")
+        notify([review.part.signed_by], key=f"peer-review-concluded:{review.pk}", text=text, url=_result_path(review))
+    _record(principal, review.part.report.study, "peer review concluded", score=score)
+    return review
+
+
+def _locked(review: PeerReview) -> PeerReview:
+    related = ("part__report__study", "part__signed_by")
+    return PeerReview.objects.select_for_update(of=("self",)).select_related(*related).get(pk=review.pk)
 
 
 def _path(review: PeerReview) -> str:
     return reverse("peer_review", args=[review.pk])
+
+
+def _result_path(review: PeerReview) -> str:
+    return reverse("peer_review_result", args=[review.pk])
 
 
 @transaction.atomic
@@ -125,6 +193,8 @@ def set_programme(*, site: Site, percent: int, principal: Principal) -> Programm
         site_id=site.pk,
         details={"what": "peer review programme", "percent": programme.percent},
     )
+    # The daily draw would leave whoever set the share in doubt for a day.
+    transaction.on_commit(lambda: current_app.send_task("studies.peer_review.tasks.sample"), robust=True)
     return programme
 
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.notifications import notify
+from accounts.notifications import mark_key_read, notify
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
@@ -43,6 +43,7 @@ def post_comment(*, study: Study, principal: Principal, text: str, is_consult: b
     comment = Comment.objects.create(study=study, author=principal.user, text=text, kind=kind)
     comment.mentions.set(mentioned)
     _tell([person for person in mentioned if person != principal.user], comment)
+    _tell_of_answer(comment, besides={principal.user.pk, *(person.pk for person in mentioned)})
     _record(study, principal, f"{kind.value} written", mentions=[person.username for person in mentioned])
     return comment
 
@@ -50,13 +51,21 @@ def post_comment(*, study: Study, principal: Principal, text: str, is_consult: b
 @transaction.atomic
 def close_consult(*, comment: Comment, principal: Principal) -> None:
     """Close a request for a second opinion. Raises NotAllowed for one who neither asked nor was asked."""
-    asked = {person.pk for person in comment.mentions.all()} | {comment.author_id}
-    if principal.user is None or principal.user.pk not in asked:
+    if principal.user is None or not may_close(comment, principal.user):
         raise NotAllowed(_("Only who asked or was asked can close a request."))
     if comment.is_open_consult:
         comment.closed_at, comment.closed_by = timezone.now(), principal.user
         comment.save(update_fields=["closed_at", "closed_by"])
+        mark_key_read(key=f"comment:{comment.pk}")
+        if comment.author != principal.user and may_be_told(comment.author, comment.study):
+            text = _("%(name)s closed your request for an opinion") % {"name": str(principal.user)}
+            notify([comment.author], key=f"consult-closed:{comment.pk}", text=text, url=_address(comment.study))
         _record(comment.study, principal, "consult closed")
+
+
+def may_close(consult: Comment, user: User) -> bool:
+    """Say whether the person asked for the opinion or was asked."""
+    return consult.author_id == user.pk or any(person.pk == user.pk for person in consult.mentions.all())
 
 
 def _mentioned(text: str, study: Study) -> list[User]:
@@ -75,9 +84,25 @@ def _tell(people: list[User], comment: Comment) -> None:
         people,
         key=f"comment:{comment.pk}",
         text=text % {"name": str(comment.author)},
-        url=f"{reverse('study', args=[comment.study.study_instance_uid])}#discussion",
+        url=_address(comment.study),
         by_email=asks,
     )
+
+
+def _tell_of_answer(comment: Comment, *, besides: set[int]) -> None:
+    """Tell those who wait for an opinion, or were asked for it, that another of them has written."""
+    consults = Comment.objects.filter(study=comment.study, kind=Comment.Kind.CONSULT, closed_at=None)
+    people: dict[int, User] = {}
+    for consult in consults.exclude(pk=comment.pk).select_related("author").prefetch_related("mentions"):
+        if may_close(consult, comment.author):
+            people |= {person.pk: person for person in (consult.author, *consult.mentions.all())}
+    text = _("%(name)s wrote on a study that you talk about") % {"name": str(comment.author)}
+    told = [one for one in people.values() if one.pk not in besides and may_be_told(one, comment.study)]
+    notify(told, key=f"comment:{comment.pk}", text=text, url=_address(comment.study), by_email=True)
+
+
+def _address(study: Study) -> str:
+    return f"{reverse('study', args=[study.study_instance_uid])}#discussion"
 
 
 def _record(study: Study, principal: Principal, step: str, **details: object) -> None:

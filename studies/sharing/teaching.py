@@ -13,13 +13,14 @@ from django.utils.translation import gettext as _
 from pydicom import dcmwrite
 
 from accounts.capabilities import Capability
-from accounts.models import Site
+from accounts.models import Site, User
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies import events
 from studies.archive import objects
 from studies.archive.deidentification import Deidentifier, NotDeidentifiable, Profile
+from studies.archive.deletion import delete_instances
 from studies.ingest.services import Source, WayIn, ingest, stage
 from studies.models import Instance, Study
 from studies.sharing.errors import NotAllowed, NothingSaid
@@ -66,10 +67,20 @@ def change_teaching_case(*, case: TeachingCase, principal: Principal, words: dic
 
 @transaction.atomic
 def delete_teaching_case(*, case: TeachingCase, principal: Principal) -> None:
-    """Forget a case; its copy stays at the teaching site. Raises NotAllowed for another's case."""
+    """Remove a case with its copy. Raises NotAllowed for another's case."""
     _require_author(case, principal)
     _record(principal, case.study, "teaching case removed", case)
+    copy = case.study
     case.delete()
+    if copy is not None:
+        _delete_copy(copy, principal.user)
+
+
+def _delete_copy(copy: Study, user: User | None) -> None:
+    # It was made final to wait on no worklist; no report rests on it.
+    Study.objects.filter(pk=copy.pk).update(status=Study.Status.ARRIVED)
+    keeper = Principal(grants=frozenset({(Capability.STUDY_DELETE.value, copy.site_id)}), user=user)
+    delete_instances(study=copy, instances=Instance.objects.filter(series__study=copy), principal=keeper)
 
 
 def _require_author(case: TeachingCase, principal: Principal) -> None:
@@ -88,7 +99,7 @@ def make_copy(payload: dict[str, Any]) -> None:
     left_out: Counter[str] = Counter()
     study_instance_uid = ""
     batch: list[bytes] = []
-    for content, uid in _copies(case.source_study, left_out):
+    for content, uid in _copies(case, left_out):
         study_instance_uid = uid
         batch.append(content)
         if len(batch) == BATCH:
@@ -96,10 +107,15 @@ def make_copy(payload: dict[str, Any]) -> None:
             batch = []
     _archive(batch, site, principal)
     copy = Study.objects.filter(site=site, study_instance_uid=study_instance_uid).first()
-    case.study = copy
     case.state = TeachingCase.State.READY if copy is not None else TeachingCase.State.FAILED
     case.state_reason = "; ".join(f"{count}: {reason}" for reason, count in left_out.items())[:300]
     with transaction.atomic():
+        if not TeachingCase.objects.select_for_update().filter(pk=case.pk).exists():
+            # Removed while it was being made.
+            if copy is not None:
+                _delete_copy(copy, case.author)
+            return
+        case.study = copy
         if copy is not None:
             # Nobody reads a teaching file: it waits on no worklist.
             Study.objects.filter(pk=copy.pk).update(status=Study.Status.FINAL)
@@ -107,11 +123,16 @@ def make_copy(payload: dict[str, Any]) -> None:
         _record(principal, case.source_study, "de-identified copy made", case)
 
 
-def _copies(study: Study, left_out: Counter[str]) -> Iterator[tuple[bytes, str]]:
-    """Give each instance's de-identified file with its Study Instance UID; count what can't be."""
-    deidentifier = Deidentifier(TEACHING_SLUG, PROFILE)
+def _copies(case: TeachingCase, left_out: Counter[str]) -> Iterator[tuple[bytes, str]]:
+    """Give each instance's de-identified file with its Study Instance UID; count what can't be.
+
+    Each case has a copy of its own: one can be removed, and two don't tell that their patient is the same.
+    """
+    deidentifier = Deidentifier(f"{TEACHING_SLUG} {case.pk}", PROFILE)
     for instance in (
-        Instance.objects.filter(series__study=study, is_current=True).order_by("pk").iterator(chunk_size=100)
+        Instance.objects.filter(series__study=case.source_study, is_current=True)
+        .order_by("pk")
+        .iterator(chunk_size=100)
     ):
         dataset = pydicom.dcmread(BytesIO(objects.read_instance(instance)))
         try:

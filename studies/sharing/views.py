@@ -58,10 +58,13 @@ def discussion(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 
 
 def _discussion(request: HttpRequest, study: Study, *, error: str = "", text: str = "") -> HttpResponse:
+    user = principal_of(request).user
+    comments = list(selectors.thread_of(study))
     context = {
         "study": study,
-        "comments": selectors.thread_of(study),
-        "colleagues": selectors.colleagues_of(study, beside=principal_of(request).user),
+        "comments": comments,
+        "closable": {one.pk for one in comments if user is not None and talk.may_close(one, user)},
+        "colleagues": selectors.colleagues_of(study, beside=user),
         "error": error,
         "text": text,
     }

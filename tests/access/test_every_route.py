@@ -187,6 +187,7 @@ ALLOWED: dict[str, set[str]] = {
     "peer_review_figures": {"radiologist", "admin"},
     "set_peer_review_programme": {"radiologist", "admin"},
     "peer_review": {"radiologist"},
+    "peer_review_result": {"radiologist", "admin"},
     "viewer": IMAGES,
     "viewer_config": IMAGES,
     "viewer_asset": IMAGES,
@@ -303,6 +304,14 @@ def one_of_everything(north: Site) -> dict[str, str]:
     case = TeachingCase.objects.create(source_site=north, author=author, title="A case", state="ready")
     review = PeerReview.objects.create(part=report.parts.get(ordinal=1), site=north, reviewer=author, modality="CT")
     now = timezone.now()
+    scored = PeerReview.objects.create(
+        part=review.part,
+        site=north,
+        reviewer=User.objects.get(username="southradiologist"),
+        score="3b",
+        comment=SECRET,
+        completed_at=now,
+    )
     version = ReportVersion.objects.create(
         report=report,
         ordinal=2,
@@ -372,6 +381,7 @@ def one_of_everything(north: Site) -> dict[str, str]:
         "patients/<int:pk>": f"patients/{instance.series.study.patient_id}",
         "discussion/<int:pk>": f"discussion/{consult.pk}",
         "teaching/<int:pk>": f"teaching/{case.pk}",
+        "peer-review/<int:pk>/result": f"peer-review/{scored.pk}/result",
         "peer-review/<int:pk>": f"peer-review/{review.pk}",
         "peer-review/programmes/<int:pk>": f"peer-review/programmes/{north.pk}",
         "findings/<int:pk>": f"findings/{finding.pk}",

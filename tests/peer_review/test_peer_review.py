@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts.models import Membership, Role, User
+from accounts.models import Membership, Notification, Role, User
 from studies.models import Study
-from studies.peer_review import services
+from studies.peer_review import selectors, services
 from studies.peer_review.models import PeerReview, Programme
-from studies.reports.models import Report, ReportPart
-from tests.factories import make_instance
+from studies.reports.models import Report, ReportPart, ReportVersion, Retraction
+from tests.factories import make_instance, principal_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -109,3 +109,90 @@ def test_the_lead_sees_how_scores_are_spread_and_sets_the_share(
     page = lead.get("/peer-review/figures/").content.decode()
     assert "North Hospital" in page
     assert client_of("resident").get("/peer-review/figures/").status_code == 403
+
+
+def scored(signed: Any, north: Any, client_of: Any, score: str = "3b") -> PeerReview:
+    """Give the review of a report that radiologist signed and a colleague scored."""
+    signed(1)
+    Programme.objects.create(site=north, percent=100)
+    services.sample()
+    review = PeerReview.objects.get()
+    answer = client_of("southradiologist").post(f"/peer-review/{review.pk}/", {"score": score, "comment": "A second."})
+    assert answer.status_code == 302
+    return review
+
+
+@pytest.fixture
+def other_lead(people: dict[str, User], north: Any) -> User:
+    """Make resident's account another lead radiologist of north."""
+    for slug in ("radiologist", "lead_radiologist"):
+        Membership.objects.create(user=people["resident"], role=Role.objects.get(slug=slug), site=north)
+    return people["resident"]
+
+
+def test_a_discrepancy_is_answered_by_its_signer_and_concluded_by_a_lead(
+    north: Any, colleague: User, other_lead: User, signed: Any, client_of: Any
+) -> None:
+    signed(1)
+    review = PeerReview.objects.create(part=ReportPart.objects.get(), site=north, reviewer=colleague, modality="CT")
+    client_of("southradiologist").post(f"/peer-review/{review.pk}/", {"score": "3b", "comment": "A second one."})
+    path = f"/peer-review/{review.pk}/result/"
+    told = dict(Notification.objects.values_list("user__username", "url"))
+    assert told == {"radiologist": path, "resident": path}
+    signer, lead = client_of("radiologist"), client_of("resident")
+    assert "Discrepancies" in lead.get("/peer-review/figures/").content.decode()
+    assert signer.post(path, {"answer": "It was hidden by the rib."}).status_code == 302
+    shown = lead.get(path).content.decode()
+    assert "It was hidden by the rib." in shown
+    assert "Brandt" not in shown
+    assert lead.post(path, {"score": "2b", "conclusion": ""}).status_code == 422
+    assert lead.post(path, {"score": "2b", "conclusion": "Shown at the next conference."}).status_code == 302
+    shown = signer.get(path).content.decode()
+    assert "Shown at the next conference." in shown
+    assert "review-answer" not in shown, "what is concluded is answered no more"
+    assert Notification.objects.filter(user__username="radiologist", key__startswith="peer-review-concluded").exists()
+    assert not Notification.objects.filter(user__username="resident", read_at=None).exists()
+    (row,) = selectors.figures(principal_of(other_lead))
+    assert (row["score_2b"], row["score_3b"]) == (1, 0), "the score that stands is counted"
+
+
+def test_nobody_concludes_on_their_own_report_and_strangers_see_no_result(
+    north: Any, colleague: User, signed: Any, client_of: Any
+) -> None:
+    review = scored(signed, north, client_of)
+    path = f"/peer-review/{review.pk}/result/"
+    assert client_of("radiologist").post(path, {"score": "1", "conclusion": "All is well."}).status_code == 422
+    for person, status in (("southradiologist", 404), ("resident", 403), ("referrer", 403)):
+        assert client_of(person).get(path).status_code == status, person
+    review.refresh_from_db()
+    assert review.concluded_at is None
+
+
+def test_who_had_a_hand_in_a_report_doesnt_score_it(north: Any, colleague: User, signed: Any) -> None:
+    (part,) = signed(1)
+    now = timezone.now()
+    ReportVersion.objects.create(
+        report=part.report,
+        ordinal=1,
+        part_kind="report",
+        kind="preliminary",
+        revision=1,
+        author=colleague,
+        began_at=now,
+        saved_at=now,
+    )
+    Programme.objects.create(site=north, percent=100)
+    assert services.sample() == 0
+
+
+def test_what_was_retracted_is_not_drawn(north: Any, people: Any, colleague: User, signed: Any) -> None:
+    (part,) = signed(1)
+    Retraction.objects.create(
+        part=part, reason="Another's.", retracted_at=timezone.now(), retracted_by=people["radiologist"]
+    )
+    Programme.objects.create(site=north, percent=100)
+    assert services.sample() == 0
+
+
+def test_a_site_where_nobody_can_score_says_so(north: Any, people: Any, client_of: Any) -> None:
+    assert "Nobody can score here yet" in client_of("radiologist").get("/peer-review/figures/").content.decode()

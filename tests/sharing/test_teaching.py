@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from io import BytesIO
 from typing import Any
+from unittest import mock
 
 import pydicom
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from studies.archive import objects
 from studies.events import deliver_due
 from studies.models import Instance, Study
+from studies.sharing import teaching
 from studies.sharing.models import TeachingCase
 from tests.factories import make_instance
 
@@ -76,3 +79,37 @@ def test_only_its_author_changes_it(case: TeachingCase, client_of: Any) -> None:
 
 def test_it_waits_on_no_worklist(case: TeachingCase, client_of: Any) -> None:
     assert "Teaching files" not in client_of("radiologist").get("/worklist/").content.decode().split("<table")[-1]
+
+
+def test_a_study_teaches_twice_and_each_case_has_its_own_copy(case: TeachingCase, client_of: Any) -> None:
+    client_of("resident").post("/studies/1.1/teach/", {**WORDS, "title": "Another view"})
+    deliver_due()
+    other = TeachingCase.objects.get(title="Another view")
+    assert other.state == "ready"
+    assert other.study is not None
+    assert case.study is not None
+    assert other.study.patient_id_value != case.study.patient_id_value, "nothing says that it's the same person"
+
+
+def test_a_removed_case_takes_its_copy_along_and_leaves_the_original(case: TeachingCase, client_of: Any) -> None:
+    assert case.study is not None
+    uid = case.study.study_instance_uid
+    client_of("radiologist").post(f"/teaching/{case.pk}/delete/")
+    assert not TeachingCase.objects.exists()
+    assert client_of("radiologist").get(f"/dicom-web/studies/{uid}/metadata").status_code == 404
+    assert list(Study.objects.values_list("study_instance_uid", flat=True)) == ["1.1"]
+
+
+def test_a_case_removed_while_its_copy_is_made_leaves_none(north: Any, ingest_files: Any, client_of: Any) -> None:
+    ingest_files(north, make_instance(StudyInstanceUID="1.1", Modality="CT"))
+    client_of("radiologist").post("/studies/1.1/teach/", WORDS)
+    case = TeachingCase.objects.get()
+
+    def removed_meanwhile(*_: Any) -> Any:
+        yield from copies(case, Counter())
+        TeachingCase.objects.all().delete()
+
+    copies = teaching._copies
+    with mock.patch.object(teaching, "_copies", removed_meanwhile):
+        teaching.make_copy({"case": case.pk})
+    assert list(Study.objects.values_list("study_instance_uid", flat=True)) == ["1.1"]

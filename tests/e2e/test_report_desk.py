@@ -134,6 +134,33 @@ def test_words_typed_while_the_server_is_dead_survive_a_closed_page(
         assert again.input_value("#section-findings") == "nobody listens"
 
 
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_words_typed_after_the_session_ended_are_saved_once_signed_in_again(
+    installation: Atrium, browser: Browser, desk: str, is_begun: bool
+) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        page.goto(desk)
+        if is_begun:
+            page.fill("#section-findings", "before")
+            page.wait_for_selector(SAVED)
+        page.context.clear_cookies(name="atrium_session")
+        page.fill("#section-impression", "typed while signed out")
+        expect(page.locator("#save-state[data-state=failed]")).to_contain_text("you were signed out")
+        expect(page.locator("#signed-out a")).to_be_visible()
+        with page.expect_popup() as opened:
+            page.click("#signed-out a")
+        again = opened.value
+        again.fill("input[name=login]", "radiologist")
+        again.fill("input[name=password]", PASSWORD)
+        again.press("input[name=password]", "Enter")
+        again.wait_for_url(lambda url: "/accounts/" not in url)
+        again.close()
+        page.wait_for_selector(SAVED, timeout=20_000)
+        expect(page.locator("#signed-out")).to_have_count(0)
+        page.reload()
+        assert page.input_value("#section-impression") == "typed while signed out"
+
+
 def test_two_tabs_merge_what_they_can_and_show_what_they_cannot(
     installation: Atrium, browser: Browser, desk: str
 ) -> None:

@@ -59,8 +59,8 @@ def figures(principal: Principal) -> list[dict[str, Any]]:
     """Give for each site that the principal leads and each modality how the scores that stand are spread."""
     counts = {f"score_{score.lower()}": Count("pk", filter=Q(standing=score)) for score in PeerReview.Score.values}
     standing = Case(When(agreed_score="", then=F("score")), default=F("agreed_score"))
-    rows = PeerReview.objects.filter(site__in=sites_led_by(principal)).annotate(standing=standing)
-    rows = rows.values("site__name", "modality").annotate(
+    reviews = PeerReview.objects.filter(site__in=sites_led_by(principal)).annotate(standing=standing)
+    rows = reviews.values("site__name", "modality").annotate(
         given=Count("pk"), done=Count("pk", filter=Q(completed_at__isnull=False)), **counts
     )
     return [dict(row) for row in rows.order_by("site__name", "modality")]

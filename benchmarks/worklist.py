@@ -64,11 +64,13 @@ WHERE status IN ('arrived', 'in_reading', 'preliminary')
 
 # Ten thousand orders whose images aren't there yet among those that studies answered.
 ORDERS = """
-INSERT INTO orders_order (site_id, patient_id, study_id, accession_number, placer_order_number, filler_order_number,
+INSERT INTO orders_order (site_id, patient_id, patient_name_search, study_id,
+    accession_number, placer_order_number, filler_order_number,
     study_instance_uid, requested_procedure_id, requested_procedure_description, requested_procedure_code, priority,
     indication, referring_physician_id, referring_physician_name, patient_class, patient_location, admission_id, status,
     status_at, scheduled_at, modality, placed_at)
-SELECT site_id, patient_id, CASE WHEN n <= %(open)s THEN NULL ELSE id END, 'O' || n, '', '', '2.25.' || n, 'R' || n,
+SELECT site_id, patient_id, patient_name_search, CASE WHEN n <= %(open)s THEN NULL ELSE id END,
+    'O' || n, '', '', '2.25.' || n, 'R' || n,
     study_description, '{}', priority, '', referring_physician_id, referring_physician_name, 'O', '', '',
     CASE WHEN n <= %(open)s THEN (ARRAY['scheduled','scheduled','arrived','in_progress'])[1 + n %% 4]
     ELSE 'completed' END, now(), now() + (n %% 20000) * INTERVAL '2 minutes', left(modalities_in_study, 16), now()

@@ -7,10 +7,12 @@ from typing import Any
 
 from studies.archive import tiers
 from studies.events import handle
+from studies.models import Patient
 from studies.orders.acquisition import follow_steps
 from studies.orders.identity import follow_merge
 from studies.orders.matching import match_study, rematch_open_studies
 from studies.orders.models import Order
+from studies.orders.patients import name_orders
 
 OPEN = (Order.Status.SCHEDULED, Order.Status.ARRIVED, Order.Status.IN_PROGRESS)
 
@@ -27,6 +29,13 @@ def meet_order(payload: dict[str, Any]) -> None:
 def see_what_became_of_it(payload: dict[str, Any]) -> None:
     """Take up again a study that was called off and has images now."""
     follow_steps(study_id=payload["study"])
+
+
+@handle("study.corrected")
+def follow_name(payload: dict[str, Any]) -> None:
+    """Let orders be found by the name that a correction gave their patient."""
+    for patient in Patient.objects.filter(studies=payload["study"]):
+        name_orders(patient)
 
 
 @handle("order.placed")

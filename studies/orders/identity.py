@@ -18,7 +18,7 @@ from studies.archive.corrections import correct_study
 from studies.models import Patient, Study
 from studies.orders.errors import NotAllowed, NotTheSameSite, OrderHasStudy
 from studies.orders.models import Order, Reconciliation
-from studies.orders.patients import surviving
+from studies.orders.patients import name_orders, surviving
 from studies.orders.reconciliation import (
     locked,
     require_corrector,
@@ -132,6 +132,7 @@ def merge_patients(*, surviving_patient: Patient, merged: Patient, principal: Pr
         _move(study, surviving_patient, Reconciliation.Kind.MERGED, principal, reason, orders) for study in studies
     ]
     Order.objects.filter(pk__in=orders).update(patient=surviving_patient)
+    name_orders(surviving_patient)
     for pk in orders:
         events.emit("order.changed", order=pk)
     record(

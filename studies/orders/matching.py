@@ -100,14 +100,13 @@ def candidates_for(study: Study, text: str = "") -> QuerySet[Order]:
         wanted = (
             Q(accession_number__iexact=text)
             | Q(patient__patient_id__iexact=text)
-            | Q(patient__patient_name__icontains=text.replace(", ", "^").replace(",", "^"))
-            | Q(patient__studies__patient_name_search__prefix=searchable(text.replace(", ", "^").replace(",", "^")))
+            | Q(patient_name_search__contains=searchable(text.replace(", ", "^").replace(",", "^")))
         )
     else:
         wanted = Q(patient_id=study.patient_id) | Q(study_instance_uid=study.study_instance_uid)
         if study.accession_number:
             wanted |= Q(accession_number=study.accession_number)
-    return free.filter(wanted).distinct().order_by("-placed_at")[:20]
+    return free.filter(wanted).order_by("-placed_at")[:20]
 
 
 def rematch_open_studies(*, order_id: int) -> None:

@@ -30,6 +30,8 @@ class Order(models.Model):
 
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="orders")
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="orders")
+    # The patient's, beside the order: a list by name looks no patient up.
+    patient_name_search = models.CharField(max_length=PN_LENGTH, blank=True)
     study = models.ForeignKey(Study, null=True, on_delete=models.SET_NULL, related_name="orders")
     accession_number = models.CharField(max_length=64)
     placer_order_number = models.CharField(max_length=64, blank=True)
@@ -67,6 +69,7 @@ class Order(models.Model):
         indexes = [
             models.Index(fields=["accession_number"], name="order_by_accession"),
             models.Index(fields=["site", "status", "-placed_at"], name="order_by_status"),
+            models.Index(fields=["patient_name_search"], name="order_by_name", opclasses=["varchar_pattern_ops"]),
             # Few orders wait for their images at a time: whatever a worklist asks of them is found among these.
             models.Index(
                 fields=["site", "scheduled_at", "id"],

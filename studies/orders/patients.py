@@ -7,6 +7,7 @@ from datetime import date
 
 from accounts.models import Site
 from studies.models import Patient, ReferringPhysician
+from studies.orders.models import Order
 from studies.person_names import searchable
 
 
@@ -46,7 +47,13 @@ def find_or_make_patient(*, site: Site, identity: PatientIdentity) -> Patient:
         for name, value in missing.items():
             setattr(patient, name, value)
         patient.save(update_fields=list(missing))
+        name_orders(patient)
     return patient
+
+
+def name_orders(patient: Patient) -> None:
+    """Let the patient's orders be found by the name that the record has now."""
+    Order.objects.filter(patient=patient).update(patient_name_search=searchable(patient.patient_name))
 
 
 def surviving(patient: Patient) -> Patient:

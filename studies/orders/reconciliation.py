@@ -17,6 +17,7 @@ from studies.archive.corrections import restate
 from studies.models import Patient, Study
 from studies.orders.errors import CannotUndo, NotAllowed, NotTheSameSite, OrderHasStudy
 from studies.orders.models import Mismatch, Order, PerformedProcedureStep, Reconciliation, ScheduledProcedureStep
+from studies.orders.patients import name_orders
 from studies.orders.services import STEPS_OVER, set_order_status
 from studies.trail import subject_of
 
@@ -135,6 +136,7 @@ def _restore_patient(step: Reconciliation) -> None:
         for order in Order.objects.filter(pk__in=step.before.get("orders", []), patient=after["id"]):
             Order.objects.filter(pk=order.pk).update(patient=before["id"])
             events.emit("order.changed", order=order.pk)
+    name_orders(Patient.objects.get(pk=before["id"]))
 
 
 def snapshot(study: Study, order: Order | None) -> dict[str, Any]:

@@ -32,10 +32,8 @@ def orders_matching(principal: Principal, criteria: dict[str, Any]) -> QuerySet[
     orders = orders_visible_to(principal)
     if text := str(criteria.get("q") or "").strip():
         wanted = Q(accession_number__iexact=text) | Q(patient__patient_id__iexact=text)
-        name = text.replace(", ", "^").replace(",", "^")
-        named = Study.objects.filter(patient_name_search__prefix=searchable(name)).values("patient")
-        wanted |= Q(patient__patient_name__istartswith=name) | Q(patient__in=named)
-        orders = orders.filter(wanted)
+        name = searchable(text.replace(", ", "^").replace(",", "^"))
+        orders = orders.filter(wanted | Q(patient_name_search__prefix=name))
     for name in ("status", "priority", "site__slug"):
         if criteria.get(name):
             orders = orders.filter(**{name: criteria[name]})

@@ -27,6 +27,7 @@ from studies.orders.errors import (
 )
 from studies.orders.models import AccessionSeries, Order, ScheduledProcedureStep
 from studies.orders.patients import PatientIdentity, find_or_make_patient, find_or_make_physician
+from studies.person_names import searchable
 
 OVER = (Order.Status.COMPLETED, Order.Status.DISCONTINUED, Order.Status.CANCELLED)
 STEPS_OVER = (ScheduledProcedureStep.Status.COMPLETED, ScheduledProcedureStep.Status.DISCONTINUED)
@@ -91,6 +92,7 @@ def place_order(
     order = Order.objects.create(
         site=site,
         patient=patient,
+        patient_name_search=searchable(patient.patient_name),
         accession_number=accession_number,
         study_instance_uid=details.study_instance_uid or generate_uid(),
         requested_procedure_id=procedure_id,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from django.db.models import Case, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
-from django.db.models.functions import Cast, Upper
+from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
+from django.db.models.functions import Cast
 
 from accounts.principals import Principal
 from studies.models import Patient, Priority, Study
@@ -22,7 +22,6 @@ from studies.worklists.sorting import Sorting
 AWAITING = (Order.Status.SCHEDULED, Order.Status.ARRIVED, Order.Status.IN_PROGRESS)
 # A cursor among the orders, which come after the studies.
 AMONG_ORDERS = "o."
-MOST_KNOWN = 1000
 
 
 @dataclass(frozen=True)
@@ -84,24 +83,15 @@ def _matching(orders: QuerySet[Order], criteria: dict[str, Any]) -> QuerySet[Ord
 
 def _of_patient(orders: QuerySet[Order], text: str) -> QuerySet[Order]:
     """Give the orders of patients with the ID, or whose name begins so."""
-    name = text.replace(",", "^").replace("^ ", "^")
-    # Few orders wait, patients are many: each order's is looked up, instead of all patients joined.
-    own = Patient.objects.filter(pk=OuterRef("patient")).values_list(Upper("patient_name"))
-    # Without the marks a name is known only from a patient's studies; more letters find more of them.
-    known = Study.objects.filter(patient_name_search__prefix=searchable(name)).values("patient")[:MOST_KNOWN]
-    return orders.alias(own_name=Subquery(own[:1])).filter(
-        Q(own_name__startswith=name.upper())
-        | Q(patient__in=Patient.objects.filter(patient_id=text).values("pk"))
-        | Q(patient__in=known)
-    )
+    name = searchable(text.replace(",", "^").replace("^ ", "^"))
+    theirs = Patient.objects.filter(patient_id=text).values("pk")
+    return orders.filter(Q(patient_name_search__prefix=name) | Q(patient__in=theirs))
 
 
 def named_as_studies(orders: QuerySet[Order]) -> QuerySet[Order]:
     """Give the orders with their columns called as those of studies are, so that one sorting orders both."""
     return _own_named_as_studies(orders).annotate(
-        patient_name=F("patient__patient_name"),
-        patient_name_search=F("patient__patient_name"),
-        patient_id_value=F("patient__patient_id"),
+        patient_name=F("patient__patient_name"), patient_id_value=F("patient__patient_id")
     )
 
 
@@ -156,7 +146,7 @@ def window_of(
 
 
 def _sortable(orders: QuerySet[Order], order: Sorting) -> QuerySet[Order]:
-    """Name what the list is sorted by; a patient's columns cost a join."""
-    if any(step.name in {"name", "patient_id"} for step in order.steps):
+    """Name what the list is sorted by; the patient's ID costs a join."""
+    if any(step.name == "patient_id" for step in order.steps):
         return named_as_studies(orders)
     return _own_named_as_studies(orders)

@@ -22,11 +22,13 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 NOW = datetime(2026, 9, 1, 10, tzinfo=UTC)
 
 
-def place(people: Any, site: Any, *, patient_id: str = "P1", by: str = "technologist", **values: Any) -> Order:
+def place(
+    people: Any, site: Any, *, patient_id: str = "P1", name: str = "Doe^Jane", by: str = "technologist", **values: Any
+) -> Order:
     details = {"description": "CT thorax", "modality": "CT", "scheduled_at": NOW, **values}
     return services.place_order(
         site=site,
-        patient=PatientIdentity(patient_id, "Doe^Jane"),
+        patient=PatientIdentity(patient_id, name),
         details=OrderDetails(**details),
         principal=principal_of(people[by]),
     )

@@ -12,6 +12,7 @@ import pytest
 from portal.audit.models import AuditEvent
 from studies import events
 from studies.archive import objects
+from studies.archive.corrections import correct_study
 from studies.models import Instance, Patient, Study
 from studies.orders.identity import merge_patients, move_study
 from studies.orders.models import Order, Reconciliation
@@ -135,3 +136,27 @@ def test_a_study_that_needs_no_order_leaves_the_list(north: Any, ingest_files: A
     ingest_files(north, make_instance(StudyInstanceUID=study.study_instance_uid))
     events.deliver_due()
     assert b"Every study met its order" in desk.get("/reconciliation/").content
+
+
+def test_an_order_is_found_by_the_name_that_its_patient_has_now(north: Any, people: Any, ingest_files: Any) -> None:
+    study = arrive(ingest_files, north, PatientID="P1")
+    order = place(people, north, patient_id="P1", accession_number="X9", modality="MR")
+
+    def names() -> list[str]:
+        return list(Order.objects.filter(pk=order.pk).values_list("patient_name_search", flat=True))
+
+    technologist = principal_of(people["technologist"])
+    assert names() == ["DOE^JANE"]
+    correct_study(study=study, attributes={"PatientName": "Müller^Jane"}, reason="Married", principal=technologist)
+    events.deliver_due()
+    assert names() == ["MULLER^JANE"]
+    married = Patient.objects.create(site=north, identity="|NEW", patient_id="NEW", patient_name="Roe^Ann")
+    study.refresh_from_db()
+    (step,) = merge_patients(surviving_patient=married, merged=study.patient, principal=technologist)
+    assert names() == ["ROE^ANN"]
+    undo(reconciliation=step, principal=technologist)
+    assert names() == ["MULLER^JANE"]
+    nameless = place(people, north, patient_id="P3", accession_number="X10", name="")
+    place(people, north, patient_id="P3", accession_number="X11", name="Poe^Eve")
+    nameless.refresh_from_db()
+    assert nameless.patient_name_search == "POE^EVE"

@@ -72,7 +72,7 @@ def link_and_correct(*, study: Study, order: Order, principal: Principal) -> Rec
         raise OrderHasStudy
     before = snapshot(study, order)
     wanted = _differing(study, wanted_by(order))
-    take_over_from_order(study, order)
+    take_over_from_order(study, order, user=principal.user)
     if wanted:
         correct_study(
             study=study,

@@ -82,6 +82,23 @@ class Order(models.Model):
         return self.accession_number
 
 
+class OrderStatusChange(models.Model):
+    """An order's step to another status: when, and which person or station took it there; empty: by rule."""
+
+    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="status_changes")
+    status = models.CharField(max_length=12, choices=Order.Status.choices)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    station_ae_title = models.CharField(max_length=16, blank=True)
+    reason = models.CharField(max_length=200, blank=True)
+    changed_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.order_id} {self.status}"
+
+
 class ScheduledProcedureStep(models.Model):
     """When and on which station a part of the order is to be done; a modality worklist item."""
 
@@ -173,6 +190,7 @@ class Mismatch(models.Model):
         PATIENT_DIFFERS = "patient", "The order is another patient's"
         SEVERAL = "several", "Several orders fit"
         NO_ORDER = "none", "No order fits"
+        TAKEN_BACK = "undone", "Its link was taken back"
 
     study = models.OneToOneField(Study, on_delete=models.CASCADE, related_name="mismatch")
     reason = models.CharField(max_length=8, choices=Reason.choices)

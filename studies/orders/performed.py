@@ -205,7 +205,7 @@ def _move(performed: PerformedProcedureStep) -> None:
         else:
             status = Order.Status.DISCONTINUED
         if order.status not in OVER or order.status != status:
-            set_order_status(order=order, status=status)
+            set_order_status(order=order, status=status, station_ae_title=performed.performed_station_ae_title)
         events.emit("order.changed", order=order.pk)
 
 

@@ -54,7 +54,7 @@ def _link(study: Study, order: Order, *, user: User | None) -> Reconciliation:
     if order.study_id is not None or study.orders.exists():
         raise OrderHasStudy
     before = snapshot(study, order)
-    take_over_from_order(study, order)
+    take_over_from_order(study, order, user=user)
     settle(study, user)
     return Reconciliation.objects.create(
         study=study,
@@ -66,7 +66,7 @@ def _link(study: Study, order: Order, *, user: User | None) -> Reconciliation:
     )
 
 
-def take_over_from_order(study: Study, order: Order) -> None:
+def take_over_from_order(study: Study, order: Order, *, user: User | None) -> None:
     """Give the study its order's priority and referring physician, and let the order's state follow."""
     study.priority = order.priority
     if order.referring_physician_id is not None:
@@ -78,7 +78,8 @@ def take_over_from_order(study: Study, order: Order) -> None:
     is_running = PerformedProcedureStep.objects.filter(
         scheduled_steps__order=order, status=PerformedProcedureStep.Status.IN_PROGRESS
     ).exists()
-    set_order_status(order=order, status=Order.Status.IN_PROGRESS if is_running else Order.Status.COMPLETED)
+    status = Order.Status.IN_PROGRESS if is_running else Order.Status.COMPLETED
+    set_order_status(order=order, status=status, user=user)
     if not is_running:
         order.scheduled_steps.exclude(status__in=STEPS_OVER).update(status=ScheduledProcedureStep.Status.COMPLETED)
     events.emit("order.changed", order=order.pk)
@@ -91,6 +92,16 @@ def settle_without_order(*, study: Study, principal: Principal) -> None:
     require_corrector(principal, study)
     settle(study, principal.user)
     trace(study, principal, {"what": "study needs no order"})
+
+
+@transaction.atomic
+def list_again(*, study: Study, principal: Principal) -> None:
+    """Put a study that was said to need no order on the technologists' list again. Raises NotAllowed."""
+    require_corrector(principal, study)
+    settled = Mismatch.objects.filter(study=study, settled_at__isnull=False)
+    if study.orders.exists() or not settled.update(settled_at=None, settled_by=None, found_at=timezone.now()):
+        return
+    trace(study, principal, {"what": "study waits for its order again"})
 
 
 @transaction.atomic
@@ -115,11 +126,11 @@ def undo(*, reconciliation: Reconciliation, principal: Principal) -> None:
     if step.order is not None:
         step.order.study = None
         step.order.save(update_fields=["study"])
-        set_order_status(order=step.order, status=before["order"]["status"])
+        set_order_status(order=step.order, status=before["order"]["status"], user=principal.user)
         if before["order"]["status"] in {Order.Status.SCHEDULED, Order.Status.ARRIVED}:
             step.order.scheduled_steps.update(status=before["order"]["status"].upper())
         events.emit("order.changed", order=step.order.pk)
-        reopen(study, Mismatch.Reason.NO_ORDER)
+        reopen(study, Mismatch.Reason.TAKEN_BACK)
     step.undone_at, step.undone_by = timezone.now(), principal.user
     step.save(update_fields=["undone_at", "undone_by"])
     events.emit("study.changed", study=study.pk)

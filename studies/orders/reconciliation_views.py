@@ -81,16 +81,32 @@ def reconcile(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     text = request.GET.get("q", "").strip()[:120]
     linked = selectors.order_of(study)
     found = [] if linked else candidates_for(study, text)
+    mismatch = Mismatch.objects.select_related("settled_by").filter(study=study).first()
     context = {
         "study": study,
-        "linked": linked,
-        "mismatch": Mismatch.objects.filter(study=study, settled_at__isnull=True).first(),
-        "candidates": [{"order": order, "fields": compared(study, order)} for order in found],
+        "linked": _candidate(study, linked) if linked else None,
+        "mismatch": mismatch if mismatch and mismatch.settled_at is None else None,
+        "settled": mismatch if mismatch and mismatch.settled_at and not linked else None,
+        "candidates": [_candidate(study, order) for order in found],
         "patients": _patients(principal, study, text),
         "text": text,
         "steps": _history(study),
     }
     return private(render(request, "orders/reconcile.html", context))
+
+
+def _candidate(study: Study, order: Order) -> dict[str, Any]:
+    return {
+        "order": order,
+        "fields": compared(study, order),
+        "is_anothers": order.patient_id != study.patient_id,
+        "patient": _identity(order.patient.patient_name, order.patient.patient_id),
+        "present": _identity(study.patient_name, study.patient_id_value),
+    }
+
+
+def _identity(name: str, patient_id: str) -> str:
+    return f"{displayed(name)} ({patient_id})" if name else patient_id
 
 
 def compared(study: Study, order: Order) -> list[Compared]:
@@ -212,6 +228,20 @@ def needs_no_order(request: HttpRequest, study_instance_uid: str) -> HttpRespons
         study,
         lambda: reconciliation.settle_without_order(study=study, principal=principal),
         _("The study needs no order."),
+    )
+
+
+@require_POST
+@may_correct
+def list_again(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """Put the study on the list again: it needs an order after all."""
+    principal = principal_of(request)
+    study = _study(principal, study_instance_uid)
+    return _done(
+        request,
+        study,
+        lambda: reconciliation.list_again(study=study, principal=principal),
+        _("The study is on the list again."),
     )
 
 

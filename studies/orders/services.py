@@ -12,7 +12,7 @@ from django.utils import timezone
 from pydicom.uid import generate_uid
 
 from accounts.capabilities import Capability
-from accounts.models import Site
+from accounts.models import Site, User
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
@@ -25,7 +25,7 @@ from studies.orders.errors import (
     OrderHasStudy,
     OrderIsOver,
 )
-from studies.orders.models import AccessionSeries, Order, ScheduledProcedureStep
+from studies.orders.models import AccessionSeries, Order, OrderStatusChange, ScheduledProcedureStep
 from studies.orders.patients import PatientIdentity, find_or_make_patient, find_or_make_physician
 from studies.person_names import searchable
 
@@ -191,7 +191,7 @@ def arrive_order(*, order: Order, principal: Principal) -> Order:
     """Say that the patient is here. Raises NotAllowed, OrderIsOver."""
     held = _open_order(order, principal)
     if held.status == Order.Status.SCHEDULED:
-        set_order_status(order=held, status=Order.Status.ARRIVED)
+        set_order_status(order=held, status=Order.Status.ARRIVED, user=principal.user)
         held.scheduled_steps.filter(status=ScheduledProcedureStep.Status.SCHEDULED).update(
             status=ScheduledProcedureStep.Status.ARRIVED
         )
@@ -206,18 +206,26 @@ def cancel_order(*, order: Order, principal: Principal, reason: str = "") -> Ord
     held = _open_order(order, principal)
     if held.study_id is not None:
         raise OrderHasStudy
-    set_order_status(order=held, status=Order.Status.CANCELLED)
+    set_order_status(order=held, status=Order.Status.CANCELLED, user=principal.user, reason=reason)
     held.scheduled_steps.exclude(status__in=STEPS_OVER).update(status=ScheduledProcedureStep.Status.DISCONTINUED)
     events.emit("order.cancelled", order=held.pk)
     _record(held, principal, {"what": "order cancelled", "reason": reason})
     return held
 
 
-def set_order_status(*, order: Order, status: str) -> None:
-    """Take the order to another status, in the caller's transaction; the same status changes nothing."""
+def set_order_status(
+    *, order: Order, status: str, user: User | None = None, station_ae_title: str = "", reason: str = ""
+) -> None:
+    """Take the order to another status, in the caller's transaction, and remember who did that and when.
+
+    The same status changes nothing.
+    """
     if order.status != status:
         order.status, order.status_at = status, timezone.now()
         order.save(update_fields=["status", "status_at"])
+        OrderStatusChange.objects.create(
+            order=order, status=status, user=user, station_ae_title=station_ae_title, reason=reason[:200]
+        )
 
 
 def _open_order(order: Order, principal: Principal) -> Order:

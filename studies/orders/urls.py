@@ -17,6 +17,7 @@ urlpatterns = [
     path(
         "reconciliation/<uid:study_instance_uid>/no-order/", reconciliation_views.needs_no_order, name="needs_no_order"
     ),
+    path("reconciliation/<uid:study_instance_uid>/list-again/", reconciliation_views.list_again, name="list_again"),
     path(
         "reconciliation/<uid:study_instance_uid>/undo/<int:pk>/", reconciliation_views.undo, name="undo_reconciliation"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -106,7 +107,13 @@ def order(request: HttpRequest, pk: int) -> HttpResponse:
         study_instance_uid=shown.study_instance_uid,
         details={"page": "order"},
     )
-    context = {"form": form, "order": shown, "may_change": may_change, **_suggestions(principal)}
+    context = {
+        "form": form,
+        "order": shown,
+        "may_change": may_change,
+        "history": shown.status_changes.select_related("user"),
+        **_suggestions(principal),
+    }
     return private(render(request, "orders/order.html", context, status=422 if form.errors else 200))
 
 
@@ -121,7 +128,8 @@ def arrive(request: HttpRequest, pk: int) -> HttpResponse:
 @may_manage_orders
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Cancel the order."""
-    return _done(request, pk, services.cancel_order, _("The order is cancelled."))
+    reason = " ".join(request.POST.get("reason", "").split())
+    return _done(request, pk, partial(services.cancel_order, reason=reason), _("The order is cancelled."))
 
 
 def _done(request: HttpRequest, pk: int, service: Any, text: str) -> HttpResponse:

@@ -21,6 +21,7 @@ from studies.worklists import selectors
 from studies.worklists.models import AssignmentRule, CaseClock, ReadingGroup
 from studies.worklists.sorting import sorting
 from tests.factories import make_instance, principal_of
+from tests.orders.test_orders import place
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 UID = "1.2.840.1"
@@ -184,3 +185,10 @@ def test_another_sites_step_changes_nothing_here(south: Any, people: Any, image:
     events.deliver_due()
     assert study().status == Study.Status.ARRIVED
     assert offered(people) == [UID]
+
+
+def test_an_order_tells_which_station_took_it_along(north: Any, modality: Modality, people: Any) -> None:
+    order = place(people, north, study_instance_uid=UID)
+    modality.end(modality.begin(), "COMPLETED")
+    steps = order.status_changes.values_list("status", "user", "station_ae_title")
+    assert list(steps) == [("in_progress", None, "CT1"), ("completed", None, "CT1")]

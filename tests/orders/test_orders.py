@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from portal.audit.models import AuditEvent
+from studies import events
 from studies.models import DomainEvent, Patient
 from studies.orders import services
 from studies.orders.errors import AccessionNumberTaken, NotAllowed, OrderIsOver
@@ -15,7 +16,7 @@ from studies.orders.forms import dicom_name
 from studies.orders.models import Order
 from studies.orders.patients import PatientIdentity
 from studies.orders.services import OrderDetails
-from tests.factories import principal_of
+from tests.factories import make_instance, principal_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -117,6 +118,27 @@ def test_the_desk_places_finds_changes_and_cancels(north: Any, client_of: Any) -
     desk.post(f"/orders/{order.pk}/cancel/")
     order.refresh_from_db()
     assert order.status == "cancelled"
+
+
+def test_an_order_tells_who_took_it_to_which_status_and_when(
+    north: Any, people: Any, client_of: Any, ingest_files: Any
+) -> None:
+    desk = client_of("technologist")
+    order = place(people, north, by="admin")
+    page = desk.get(f"/orders/{order.pk}/").content.decode()
+    assert f"{order.placed_at:%Y-%m-%d %H:%M}" in page
+    assert 'Placed <span class="soft">admin' in page
+    desk.post(f"/orders/{order.pk}/arrive/")
+    desk.post(f"/orders/{order.pk}/cancel/", {"reason": "The patient left."})
+    steps = order.status_changes.values_list("status", "user__username", "reason")
+    assert list(steps) == [("arrived", "technologist", ""), ("cancelled", "technologist", "The patient left.")]
+    page = desk.get(f"/orders/{order.pk}/").content.decode()
+    assert page.index("Arrived <span") < page.index("Cancelled <span") < page.index("The patient left.")
+    answered = place(people, north, accession_number="A7")
+    ingest_files(north, make_instance(PatientID="P1", AccessionNumber="A7"))
+    events.deliver_due()
+    assert [(step.status, step.user) for step in answered.status_changes.all()] == [("completed", None)]
+    assert "by rule" in desk.get(f"/orders/{answered.pk}/").content.decode()
 
 
 def test_what_is_wrong_is_said_and_nothing_typed_is_lost(north: Any, client_of: Any) -> None:

@@ -136,6 +136,39 @@ def test_a_study_that_needs_no_order_leaves_the_list(north: Any, ingest_files: A
     ingest_files(north, make_instance(StudyInstanceUID=study.study_instance_uid))
     events.deliver_due()
     assert b"Every study met its order" in desk.get("/reconciliation/").content
+    address = f"/reconciliation/{study.study_instance_uid}/"
+    page = desk.get(address).content.decode()
+    assert "Needs no order, said technologist" in page
+    desk.post(f"{address}list-again/")
+    assert study.patient_id_value.encode() in desk.get("/reconciliation/").content
+    assert AuditEvent.objects.filter(details__what="study waits for its order again").count() == 1
+    assert "Needs no order, said" not in desk.get(address).content.decode()
+
+
+def test_another_patients_order_is_not_linked_unawares(
+    north: Any, people: Any, ingest_files: Any, client_of: Any
+) -> None:
+    order = place(people, north, accession_number="A1", patient_id="RIGHT")
+    study = arrive(ingest_files, north)
+    desk = client_of("technologist")
+    address = f"/reconciliation/{study.study_instance_uid}/"
+    page = desk.get(address).content.decode()
+    assert f"The order is for Doe, Jane (RIGHT), the study says Doe, Jane ({study.patient_id_value})." in page
+    desk.post(f"{address}link/", {"order": order.pk})
+    page = desk.get(address).content.decode()
+    assert "The order is Doe, Jane (RIGHT)" in page, "what was linked as it is says so"
+    assert 'class="differs"><bdi>RIGHT' in page
+    desk.post(f"{address}undo/{Reconciliation.objects.get().pk}/")
+    assert "Its link was taken back" in desk.get("/reconciliation/").content.decode()
+
+
+def test_the_same_patients_order_asks_no_question(north: Any, people: Any, ingest_files: Any, client_of: Any) -> None:
+    study = arrive(ingest_files, north, AccessionNumber="")
+    for number in ("A1", "A2"):
+        place(people, north, accession_number=number, patient_id=study.patient_id_value)
+    page = client_of("technologist").get(f"/reconciliation/{study.study_instance_uid}/").content.decode()
+    assert "A2" in page
+    assert "The order is for" not in page
 
 
 def test_an_order_is_found_by_the_name_that_its_patient_has_now(north: Any, people: Any, ingest_files: Any) -> None:

@@ -77,7 +77,10 @@
 
   const follow = async (pks) => {
     if (!list()) return;
-    const answer = await fetch(`${list().dataset.rowsUrl}?ids=${pks.join(",")}&${list().dataset.query}`, { headers: { "HX-Request": "true" } });
+    // What isn't loaded yet of a long list isn't new.
+    const more = rows()?.querySelector(".more-rows")?.getAttribute("hx-get");
+    const end = more ? `&after=${encodeURIComponent(new URLSearchParams(more.split("?")[1]).get("after"))}` : "";
+    const answer = await fetch(`${list().dataset.rowsUrl}?ids=${pks.join(",")}&${list().dataset.query}${end}`, { headers: { "HX-Request": "true" } });
     if (!answer.ok) return;
     const holder = document.createElement("template");
     holder.innerHTML = `<table>${await answer.text()}</table>`;
@@ -96,7 +99,7 @@
       } else if (old) {
         old.classList.add("is-gone");
         fresh.delete(pk);
-      } else if (row) {
+      } else if (row && row.dataset.further === undefined) {
         fresh.add(pk);
       }
     }

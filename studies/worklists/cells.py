@@ -250,4 +250,5 @@ def _row(row: Row, view: View, cells: Sequence[Callable[[Row, View], str]]) -> s
             label = f"{view.words.choose} {escape(person_name(row.patient_name))}"
             box = f'<input type="checkbox" class="form-check-input" name="study" value="{row.pk}" aria-label="{label}">'
         box = f'<td class="row-check">{box}</td>'
-    return f'<tr data-row="{row.key}" class="{css}">{box}{"".join([cell(row, view) for cell in cells])}</tr>'
+    further = " data-further" if row.is_further else ""
+    return f'<tr data-row="{row.key}" class="{css}"{further}>{box}{"".join([cell(row, view) for cell in cells])}</tr>'

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 from django.http import QueryDict
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from accounts.capabilities import Capability
@@ -16,8 +17,14 @@ from portal.templatetags.portal_tags import body_part
 from studies.access import sites_where
 from studies.models import Priority, Study
 from studies.orders.forms import MODALITIES
-from studies.worklists.models import AssignmentRule, ReadingGroup, Shift, TurnaroundTarget
-from studies.worklists.selectors import SCHEDULED, groups_seen_by, readers_at
+from studies.worklists.models import AssignmentRule, ReadingGroup, SavedFilter, Shift, TurnaroundTarget
+from studies.worklists.selectors import (
+    SCHEDULED,
+    groups_seen_by,
+    groups_shared_with,
+    readers_at,
+    roles_shared_with,
+)
 
 BODY_PARTS = (
     *("HEAD", "BRAIN", "NECK", "CSPINE", "TSPINE", "LSPINE", "CHEST", "HEART", "BREAST", "ABDOMEN", "PELVIS"),
@@ -70,8 +77,9 @@ class WorklistFilterForm(forms.Form):
         is_everywhere = any(site_id is None for _capability, site_id in principal.grants)
         sites = Site.objects.filter(is_teaching=False) if is_everywhere else Site.objects.filter(pk__in=site_ids)
         self.fields["site"].queryset = sites  # type: ignore[attr-defined]
+        # A shared filter may name a site that isn't the reader's; one's only site needs no menu.
         if (sites.count() if is_everywhere else len(site_ids)) < 2:
-            del self.fields["site"]
+            self.fields["site"].widget = forms.MultipleHiddenInput()
         self.fields["q"].widget.attrs |= {
             "placeholder": _("Name or ID"),
             "autocomplete": "off",
@@ -102,6 +110,51 @@ class WorklistFilterForm(forms.Form):
                 values = self.data.getlist(name) if hasattr(self.data, "getlist") else [self.data[name]]
                 asked.setlist(name, [value for value in values if value])
         return asked
+
+
+class SavedFilterForm(forms.Form):
+    """A saved filter's name, and who sees it."""
+
+    name = forms.CharField(max_length=60, label=_("Name"))
+    share = forms.ChoiceField(required=False, label=_("For"))
+
+    def __init__(self, data: Any = None, *, principal: Principal, kept: SavedFilter | None = None) -> None:
+        super().__init__(data, initial={"name": kept.name, "share": _share(kept)} if kept else None)
+        self.principal, self.kept = principal, kept
+        self.groups = {f"group:{group.pk}": group for group in groups_shared_with(principal)}
+        self.roles = {f"role:{role.pk}": role for role in roles_shared_with(principal)}
+        if kept is not None and kept.group is not None:
+            self.groups.setdefault(_share(kept), kept.group)
+        if kept is not None and kept.role is not None:
+            self.roles.setdefault(_share(kept), kept.role)
+        self.fields["share"].choices = [  # type: ignore[attr-defined]
+            ("", _("Only me")),
+            *((key, f"{group} ({group.site})") for key, group in self.groups.items()),
+            *((key, format_lazy("{} {}", _("Every"), role)) for key, role in self.roles.items()),
+        ]
+
+    def clean_name(self) -> str:
+        """Refuse the name of another filter of one's own."""
+        name: str = self.cleaned_data["name"]
+        others = SavedFilter.objects.filter(user=self.principal.user, name=name)
+        if self.kept is not None and others.exclude(pk=self.kept.pk).exists():
+            raise forms.ValidationError(_("You have a filter of that name already."))
+        return name
+
+    def clean(self) -> dict[str, Any]:
+        """Give the name and the group or role."""
+        share = self.cleaned_data.get("share", "")
+        return {
+            "name": self.cleaned_data.get("name", ""),
+            "group": self.groups.get(share),
+            "role": self.roles.get(share),
+        }
+
+
+def _share(kept: SavedFilter) -> str:
+    if kept.group_id is not None:
+        return f"group:{kept.group_id}"
+    return f"role:{kept.role_id}" if kept.role_id is not None else ""
 
 
 class WordsField(forms.CharField):

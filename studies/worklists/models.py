@@ -115,10 +115,11 @@ class SavedFilter(models.Model):
 
 
 class WorklistPreference(models.Model):
-    """The columns that a person chose, in their order, and the sort they used last."""
+    """The columns and saved filters that a person chose, in their order, and the sort they used last."""
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="worklist_preference")
     columns = models.JSONField(default=list)
+    filters = models.JSONField(default=list, help_text="Row ids of saved filters; others come after these, by name.")
     sort = models.CharField(max_length=120, blank=True)
 
     def __str__(self) -> str:

@@ -48,6 +48,8 @@ class Row:
     due_at: datetime | None = None
     tier: str = Study.Tier.HOT
     is_order: bool = False
+    # Behind what the page has loaded of its list.
+    is_further: bool = False
 
     @property
     def key(self) -> str:

@@ -145,6 +145,18 @@ def window_of(
     return Window([*rows, *of_orders], following, found + len(pks) if counts else None)
 
 
+def further(studies: QuerySet[Study], orders: QuerySet[Order] | None, order: Sorting, after: str) -> set[str]:
+    """Give the keys of those that lie behind a cursor: in the list, but not in the part of it before the cursor."""
+    is_among_orders = after.startswith(AMONG_ORDERS)
+    keys = set()
+    if not is_among_orders:
+        keys = {str(pk) for pk in order.after(studies, after).values_list("pk", flat=True)}
+    if orders is not None:
+        behind = order.after(_sortable(orders, order), after.removeprefix(AMONG_ORDERS)) if is_among_orders else orders
+        keys |= {f"o{pk}" for pk in behind.values_list("pk", flat=True)}
+    return keys
+
+
 def _sortable(orders: QuerySet[Order], order: Sorting) -> QuerySet[Order]:
     """Name what the list is sorted by; the patient's ID costs a join."""
     if any(step.name == "patient_id" for step in order.steps):

@@ -26,6 +26,8 @@ PAGE = 30
 NEXT_PAGE = 60
 # The status of the filter that no study has: orders whose images aren't there yet; see worklists.scheduled.
 SCHEDULED = "scheduled"
+# The criteria of a filter that can't be applied: to show all would be another filter.
+NOTHING = {"nothing": True}
 # A count that goes on costs time and tells nobody more.
 MOST_COUNTED = 1000
 
@@ -44,7 +46,7 @@ class Page:
 def worklist(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Study]:
     """Give the principal's studies that match the filter form's cleaned values; empty ones are left out."""
     studies = studies_visible_to(principal)
-    if criteria.get("status") == [SCHEDULED]:
+    if criteria.get("status") == [SCHEDULED] or "nothing" in criteria:
         return studies.none()
     # Copies for teaching wait for nobody.
     if principal.teaching_site_ids:
@@ -209,12 +211,14 @@ def waiting(
     yield from in_order(unread.filter(pk__in=pks).select_related("site", "patient"), pks)
 
 
-def filters_of(user: User) -> QuerySet[SavedFilter]:
-    """Give the user's own filters, and those shared with their groups and roles."""
+def filters_of(user: User, preference: WorklistPreference) -> list[SavedFilter]:
+    """Give the user's own filters, and those shared with their groups and roles, in the order that the user chose."""
     roles = Membership.objects.filter(user=user).values("role")
     groups = ReadingGroup.objects.filter(members=user)
     found = SavedFilter.objects.filter(Q(user=user) | Q(role__in=roles) | Q(group__in=groups.values("pk")))
-    return found.select_related("group", "role", "user").distinct()
+    place = {pk: number for number, pk in enumerate(preference.filters)}
+    named = found.select_related("group", "role", "user").distinct()
+    return sorted(named, key=lambda kept: place.get(kept.pk, len(place)))
 
 
 def preference_of(user: User | None) -> WorklistPreference:
@@ -239,6 +243,19 @@ def holders_at(site_ids: Iterable[int], capability: Capability) -> QuerySet[User
     roles = [pk for pk, held in Role.objects.values_list("pk", "capabilities") if capability in held]
     there = Membership.objects.filter(Q(site__in=list(site_ids)) | Q(site__isnull=True), role__in=roles)
     return User.objects.filter(is_active=True, pk__in=there.values("user")).order_by("last_name", "username")
+
+
+def groups_shared_with(principal: Principal) -> QuerySet[ReadingGroup]:
+    """Give the reading groups with which the principal may share a filter: their own, all of the sites for a lead."""
+    groups = groups_seen_by(principal)
+    return groups if principal.may(Capability.CASE_ASSIGN) else groups.filter(members=principal.user)
+
+
+def roles_shared_with(principal: Principal) -> QuerySet[Role]:
+    """Give the roles with which the principal may share a filter: their own, every one for a lead."""
+    if principal.may(Capability.CASE_ASSIGN):
+        return Role.objects.all()
+    return Role.objects.filter(pk__in=Membership.objects.filter(user=principal.user).values("role"))
 
 
 def groups_seen_by(principal: Principal) -> QuerySet[ReadingGroup]:

@@ -12,6 +12,7 @@ from accounts.principals import Principal
 from studies.errors import NotAllowed
 from studies.worklists.columns import COLUMNS
 from studies.worklists.models import ReadingGroup, SavedFilter, WorklistPreference
+from studies.worklists.selectors import filters_of, preference_of
 
 
 @transaction.atomic
@@ -23,17 +24,60 @@ def save_filter(
     Raises NotAllowed for a group or role that the person isn't in, unless they assign cases.
     """
     user = principal.user
-    if user is None:
+    if user is None or not _may_share(principal, user, group, role):
         raise NotAllowed
-    if not principal.may(Capability.CASE_ASSIGN):
-        is_member = group is None or group.members.filter(pk=user.pk).exists()
-        holds = role is None or Membership.objects.filter(user=user, role=role).exists()
-        if not (is_member and holds):
-            raise NotAllowed
     kept, _ = SavedFilter.objects.update_or_create(
-        user=user, name=name[:60], defaults={"query": query[:1000], "group": group, "role": role}
+        user=user, name=name[:60], defaults={"query": query, "group": group, "role": role}
     )
     return kept
+
+
+def _may_share(principal: Principal, user: User, group: ReadingGroup | None, role: Role | None) -> bool:
+    if principal.may(Capability.CASE_ASSIGN):
+        return True
+    is_member = group is None or group.members.filter(pk=user.pk).exists()
+    return is_member and (role is None or Membership.objects.filter(user=user, role=role).exists())
+
+
+@transaction.atomic
+def change_filter(
+    *,
+    kept: SavedFilter,
+    principal: Principal,
+    name: str,
+    group: ReadingGroup | None = None,
+    role: Role | None = None,
+) -> None:
+    """Give one of one's own filters another name or other readers.
+
+    Raises NotAllowed for another's filter, and for a group or role that the person isn't in, unless they assign cases
+    or the filter is shared with it already.
+    """
+    user = principal.user
+    is_as_before = (kept.group, kept.role) == (group, role)
+    if user is None or kept.user_id != user.pk or not (is_as_before or _may_share(principal, user, group, role)):
+        raise NotAllowed
+    kept.name, kept.group, kept.role = name[:60], group, role
+    kept.save(update_fields=["name", "group", "role"])
+
+
+@transaction.atomic
+def replace_filter(*, kept: SavedFilter, query: str) -> None:
+    """Give a filter other conditions."""
+    kept.query = query
+    kept.save(update_fields=["query"])
+
+
+@transaction.atomic
+def move_filter(*, user: User, pk: int, step: int) -> None:
+    """Move a filter so many places in the user's own order; one that the user doesn't see stays out of it."""
+    preference = preference_of(user)
+    pks = [kept.pk for kept in filters_of(user, preference)]
+    if pk not in pks:
+        return
+    place = pks.index(pk)
+    pks.insert(max(place + step, 0), pks.pop(place))
+    WorklistPreference.objects.update_or_create(user=user, defaults={"filters": pks})
 
 
 @transaction.atomic

@@ -51,6 +51,8 @@ def set_clock(*, study_id: int) -> None:
     clock, is_new = CaseClock.objects.get_or_create(study=study, defaults={"due_at": due_at})
     if not is_new and clock.due_at != due_at:
         CaseClock.objects.filter(pk=clock.pk).update(due_at=due_at, escalated_at=None)
+        # Lists followed the other priority before the clock did.
+        events.emit("study.changed", study=study_id)
 
 
 def escalate_overdue() -> int:

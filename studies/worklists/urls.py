@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from studies.worklists import api, cases, dashboard, rejections, sharing, uploads, views
+from studies.worklists import api, cases, dashboard, filters, rejections, sharing, uploads, views
 
 urlpatterns = [
     path("api/v1/studies/", api.studies, name="api_studies"),
@@ -13,8 +13,11 @@ urlpatterns = [
     path("worklist/columns/", views.save_columns, name="save_columns"),
     path("worklist/next/", cases.next_case, name="next_case"),
     path("worklist/upcoming/", cases.upcoming, name="upcoming_cases"),
-    path("worklist/filters/", views.save_filter, name="save_filter"),
-    path("worklist/filters/<int:pk>/delete/", views.delete_filter, name="delete_filter"),
+    path("worklist/filters/", filters.saved_filters, name="saved_filters"),
+    path("worklist/filters/<int:pk>/", filters.saved_filter, name="saved_filter"),
+    path("worklist/filters/<int:pk>/replace/", filters.replace_filter, name="replace_filter"),
+    path("worklist/filters/<int:pk>/move/", filters.move_filter, name="move_filter"),
+    path("worklist/filters/<int:pk>/delete/", filters.delete_filter, name="delete_filter"),
     path("studies/<uid:study_instance_uid>/", cases.study, name="study"),
     path("studies/<uid:study_instance_uid>/claim/", cases.claim, name="claim_case"),
     path("studies/<uid:study_instance_uid>/release/", cases.release, name="release_case"),

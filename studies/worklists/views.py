@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import date
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import get_language, gettext, ngettext
@@ -15,7 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from accounts.capabilities import Capability
 from accounts.gates import capability_required
-from accounts.models import Role, User
+from accounts.models import User
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
@@ -24,7 +23,8 @@ from studies.errors import NotAllowed
 from studies.models import Priority
 from studies.worklists import assignment, columns, scheduled, selectors, services
 from studies.worklists.cells import View, rows_as_html, words_in
-from studies.worklists.forms import WorklistFilterForm
+from studies.worklists.filters import quick_lists, shown_filters
+from studies.worklists.forms import SavedFilterForm, WorklistFilterForm
 from studies.worklists.models import WorklistPreference
 from studies.worklists.rows import rows_of_orders, rows_of_studies
 from studies.worklists.sorting import COLUMNS, Sorting, bounded, sorting, toggled
@@ -80,16 +80,24 @@ def worklist(request: HttpRequest) -> HttpResponse:
         details = {"way": "worklist", "keys": keys, "results": len(window.rows)}
         record(AuditEvent.Action.SEARCH, principal=principal, details=details)
     shown = columns_of(principal, preference)
+    own_filters = shown_filters(principal, preference, query, order, request.GET.get("saved", ""))
+    opened = next((one for one in own_filters if one.is_current), None)
+    saved = str(opened.filter.pk) if opened else ""
     context = {
         **_rows_context(principal, window, preference, query, order),
-        **_list_context(principal, query, order, shown, is_short=is_short),
+        **_list_context(principal, query, order, shown, saved, is_short=is_short),
+        "quick_lists": quick_lists(principal, query, order),
+        "saved_filters": own_filters,
+        "opened_filter": opened,
+        "saved": saved,
+        "refusals": _refusals(form),
         "has_usual_columns": not preference.columns,
         "count": count,
         "count_shown": selectors.number(count),
     }
     if request.htmx:  # type: ignore[attr-defined]
         response = private(render(request, "worklists/_list.html", context))
-        response["HX-Replace-Url"] = _url(query, sort=request.GET.get("sort", ""))
+        response["HX-Replace-Url"] = _url(query, sort=request.GET.get("sort", ""), saved=saved)
         return response
     # A filter's own order belongs to the filter: «Scheduled» with the next first doesn't turn the whole list around.
     if request.GET.get("sort") and not query and principal.user is not None:
@@ -103,24 +111,33 @@ def asked(
 ) -> tuple[WorklistFilterForm, dict[str, Any], Sorting]:
     """Give the filter's form, its cleaned values, and the sort: the one asked for, else the one used last."""
     form = WorklistFilterForm(data, principal=principal)
-    criteria = form.cleaned_data if form.is_valid() else {}
+    criteria = form.cleaned_data if form.is_valid() else selectors.NOTHING
     return form, criteria, sorting(data.get("sort") or preference.sort)
 
 
 @require_GET
 @may_see_studies
 def rows(request: HttpRequest) -> HttpResponse:
-    """Give the rows of those in ``?ids=`` that the list holds now, orders with an ``o``; lists follow changes by it."""
+    """Give the rows of those in ``?ids=`` that the list holds now, orders with an ``o``; lists follow changes by it.
+
+    ``?after=`` is where the page's part of the list ends: what lies behind it is marked.
+    """
     principal = principal_of(request)
     preference = selectors.preference_of(principal.user)
     _form, criteria, order = asked(request.GET, principal, preference)
     ids = request.GET.get("ids", "").split(",")[:MOST_CHANGED]
     pks = [int(word) for word in ids if word.isdigit() and len(word) < 19]
     order_pks = [int(word[1:]) for word in ids if word[:1] == "o" and word[1:].isdigit() and len(word) < 19]
-    found = rows_of_studies(selectors.worklist(principal, criteria).filter(pk__in=pks))
+    studies = selectors.worklist(principal, criteria).filter(pk__in=pks)
+    found = rows_of_studies(studies)
     orders = scheduled.orders_asked_for(principal, criteria) if order_pks else None
     if orders is not None:
-        found += rows_of_orders(scheduled.named_as_studies(orders.filter(pk__in=order_pks)))
+        orders = orders.filter(pk__in=order_pks)
+        found += rows_of_orders(scheduled.named_as_studies(orders))
+    if after := request.GET.get("after", ""):
+        behind = scheduled.further(studies, orders, order, after)
+        for row in found:
+            row.is_further = row.key in behind
     window = scheduled.Window(found, "")
     return private(
         render(request, "worklists/_rows.html", _rows_context(principal, window, preference, QueryDict(), order))
@@ -162,19 +179,23 @@ def _may_select(principal: Principal) -> bool:
 
 
 def _list_context(
-    principal: Principal, query: QueryDict, order: Sorting, shown: list[columns.Column], *, is_short: bool
+    principal: Principal,
+    query: QueryDict,
+    order: Sorting,
+    shown: list[columns.Column],
+    saved: str,
+    *,
+    is_short: bool,
 ) -> dict[str, Any]:
     return {
         "order": order,
-        "heads": _heads(shown, order, query, is_short=is_short),
-        "list_query": _url(query, sort=str(order)).partition("?")[2],
+        "heads": _heads(shown, order, query, saved, is_short=is_short),
+        "list_query": _url(query, sort=str(order), saved=saved).partition("?")[2],
         "is_filtered": bool(query),
         "is_referrer": not principal.may(Capability.STUDY_VIEW),
         "may_select": _may_select(principal),
         "may_write": principal.may(Capability.REPORT_WRITE),
         "may_upload": principal.may(Capability.STUDY_UPLOAD),
-        "saved_filters": _saved_filters(principal, query),
-        "today": date.today().isoformat(),
     }
 
 
@@ -188,14 +209,20 @@ def _page_context(principal: Principal, form: WorklistFilterForm, shown: list[co
         "may_prioritise": may_assign or principal.may(Capability.ORDER_MANAGE),
         "readers": selectors.readers_at(sites) if may_assign else [],
         "priorities": Priority.choices,
-        "groups": selectors.groups_seen_by(principal) if "group" in form.fields else [],
-        "roles": Role.objects.all() if may_assign else [],
+        "saving": SavedFilterForm(principal=principal),
         "all_columns": [*shown, *(c for c in columns.COLUMNS.values() if c.name not in names)],
         "shown_names": names,
     }
 
 
-def _heads(shown: list[columns.Column], order: Sorting, query: QueryDict, *, is_short: bool) -> list[dict[str, Any]]:
+def _refusals(form: WorklistFilterForm) -> list[str]:
+    """Say what of the filter can't be applied: a shared one may name a site or group that isn't the reader's."""
+    return [f"{form.fields[name].label}: {' '.join(map(str, errors))}" for name, errors in form.errors.items()]
+
+
+def _heads(
+    shown: list[columns.Column], order: Sorting, query: QueryDict, saved: str, *, is_short: bool
+) -> list[dict[str, Any]]:
     heads: list[dict[str, Any]] = []
     for column in shown:
         place = next((n for n, step in enumerate(order.steps) if step.name == column.sort), None)
@@ -204,27 +231,14 @@ def _heads(shown: list[columns.Column], order: Sorting, query: QueryDict, *, is_
         heads.append(
             {
                 "column": column,
-                "url": _url(query, sort=toggled(order, column.sort, add=False)) if may_sort else "",
+                "url": _url(query, sort=toggled(order, column.sort, add=False), saved=saved) if may_sort else "",
                 "is_too_long": bool(column.sort) and not may_sort,
-                "add_url": _url(query, sort=toggled(order, column.sort, add=True)) if may_sort else "",
+                "add_url": _url(query, sort=toggled(order, column.sort, add=True), saved=saved) if may_sort else "",
                 "direction": ("descending" if step.is_descending else "ascending") if step else "",
                 "place": place + 1 if place is not None and len(order.steps) > 1 else "",
             }
         )
     return heads
-
-
-def _saved_filters(principal: Principal, query: QueryDict) -> list[dict[str, Any]]:
-    if principal.user is None:
-        return []
-    return [
-        {
-            "filter": kept,
-            "is_own": kept.user_id == principal.user.pk,
-            "is_current": QueryDict(kept.query).urlencode() == query.urlencode() and bool(query),
-        }
-        for kept in selectors.filters_of(principal.user)
-    ]
 
 
 def _url(query: QueryDict, **more: str) -> str:
@@ -233,32 +247,6 @@ def _url(query: QueryDict, **more: str) -> str:
         if value:
             full[name] = value
     return f"{reverse('worklist')}{'?' if full else ''}{full.urlencode()}"
-
-
-@require_POST
-@may_see_studies
-def save_filter(request: HttpRequest) -> HttpResponse:
-    """Keep the current filter under a name, for oneself, a group or a role."""
-    principal = principal_of(request)
-    name, query = request.POST.get("name", "").strip(), request.POST.get("query", "")
-    kind, _colon, key = request.POST.get("share", "").partition(":")
-    group = (
-        get_object_or_404(selectors.groups_seen_by(principal), pk=key) if kind == "group" and key.isdigit() else None
-    )
-    role = get_object_or_404(Role, pk=key) if kind == "role" and key.isdigit() else None
-    if name and query:
-        services.save_filter(principal=principal, name=name, query=query, group=group, role=role)
-    return redirect(f"{reverse('worklist')}?{query}")
-
-
-@require_POST
-@may_see_studies
-def delete_filter(request: HttpRequest, pk: int) -> HttpResponse:
-    """Forget a saved filter."""
-    user = principal_of(request).user
-    if user is not None:
-        services.delete_filter(user=user, pk=pk)
-    return redirect("worklist")
 
 
 @require_POST

@@ -24,7 +24,7 @@ from studies.reports.certificates import certificate_of
 from studies.reports.models import CriticalResult, Macro, Report, ReportPart, ReportTemplate, ReportVersion
 from studies.sharing.models import Comment, TeachingCase
 from studies.workitems.services import create_workitem
-from studies.worklists.models import ReadingGroup
+from studies.worklists.models import ReadingGroup, SavedFilter
 from tests.factories import PEOPLE, ingest_as, make_instance, principal_of
 from tests.workitems.workitem_data import scheduled
 
@@ -74,7 +74,10 @@ ALLOWED: dict[str, set[str]] = {
     "release_case": WRITERS,
     "assign_case": {*WRITERS, "admin"},
     "case_priority": ORDERERS - {"southradiologist"},
-    "save_filter": IMAGES,
+    "saved_filters": IMAGES,
+    "saved_filter": {"radiologist"},
+    "replace_filter": {"radiologist"},
+    "move_filter": IMAGES,
     "delete_filter": IMAGES,
     "study": OF_NORTH,
     "upload": UPLOADERS,
@@ -98,6 +101,7 @@ ALLOWED: dict[str, set[str]] = {
     "correct_patient": {"technologist", "admin"},
     "needs_no_order": {"technologist", "admin"},
     "undo_reconciliation": {"technologist", "admin"},
+    "list_again": {"technologist", "admin"},
     "report_passkey": WRITERS | {"southradiologist"},
     "report_verify": EVERYONE,
     "critical_results": {*READERS, "southradiologist"},
@@ -386,6 +390,7 @@ def one_of_everything(north: Site) -> dict[str, str]:
         "peer-review/programmes/<int:pk>": f"peer-review/programmes/{north.pk}",
         "findings/<int:pk>": f"findings/{finding.pk}",
         "orders/<int:pk>": f"orders/{order.pk}",
+        "filters/<int:pk>": f"filters/{SavedFilter.objects.create(user=author, name=SECRET, query='status=final').pk}",
         "<slug:kind>/<int:pk>/delete": f"group/{doomed.pk}/delete",
         "<slug:kind>/<int:pk>": f"group/{group.pk}",
         "<slug:kind>": "group",

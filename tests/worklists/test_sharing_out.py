@@ -13,7 +13,7 @@ from django.utils import timezone
 from accounts.models import Notification
 from studies import events, reading
 from studies.models import DomainEvent, Priority, StatusChange, Study
-from studies.worklists import figures, turnaround
+from studies.worklists import figures, selectors, turnaround
 from studies.worklists.models import (
     AssignmentRule,
     CaseClock,
@@ -24,6 +24,7 @@ from studies.worklists.models import (
     WorklistPreference,
 )
 from tests.factories import make_instance, principal_of
+from tests.orders.test_orders import place
 from tests.worklists.test_worklist import make_study
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -158,7 +159,7 @@ def test_a_shared_filter_is_seen_by_its_group_only(people: Any, neuro: ReadingGr
     assert b"Heads of ours" in client_of("resident").get("/worklist/").content
     assert b"Heads of ours" not in client_of("technologist").get("/worklist/").content
     outsider = client_of("southradiologist").post("/worklist/filters/", {**body, "name": "x"})
-    assert outsider.status_code == 404
+    assert (outsider.status_code, SavedFilter.objects.count()) == (302, 1), "and is told so"
     assert SavedFilter.objects.count() == 1
 
 
@@ -181,6 +182,38 @@ def test_rows_follow_what_the_list_holds(north: Any, client_of: Any) -> None:
     rows = client_of("radiologist").get(f"/worklist/rows/?ids={shown.pk},{left.pk}&status=arrived").content
     assert f'data-row="{shown.pk}"'.encode() in rows
     assert f'data-row="{left.pk}"'.encode() not in rows
+
+
+def test_what_lies_behind_the_loaded_part_of_a_list_is_not_new(
+    north: Any, people: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selectors, "PAGE", 2)
+    cases = [
+        make_study(north, number, patient_name=f"N{number}", patient_name_search=f"N{number}") for number in range(1, 6)
+    ]
+    orders = [place(people, north), place(people, north, patient_id="P9")]
+    ids = ",".join([*(str(one.pk) for one in cases), *(f"o{one.pk}" for one in orders)])
+    reader = client_of("radiologist")
+
+    def behind(list_query: str) -> tuple[int, int]:
+        """Give how many rows of the list there are, and how many lie behind its first window."""
+        page = unescape(reader.get(f"/worklist/?{list_query}", HTTP_HX_REQUEST="true").content.decode())
+        (end,) = re.findall(r'hx-get="[^"]*after=([^"&]+)"', page)
+        rows = reader.get(f"/worklist/rows/?ids={ids}&{list_query}&after={end}").content.decode()
+        return rows.count("data-row"), rows.count("data-further")
+
+    assert behind("status=arrived&sort=name") == (5, 3)
+    assert behind("status=arrived&status=scheduled&sort=name") == (7, 5)
+    Study.objects.filter(pk__in=[one.pk for one in cases[2:]]).delete()
+    assert behind("status=arrived&status=scheduled&sort=name") == (4, 2)
+
+
+def test_a_list_hears_of_the_clock_that_follows_another_priority(north: Any, people: Any, ingest_files: Any) -> None:
+    study = arrived(ingest_files, north)
+    reading.set_priority(study=study, priority=Priority.STAT, principal=principal_of(people["radiologist"]))
+    events.deliver_due()
+    changes = DomainEvent.objects.filter(name="study.changed", payload__study=study.pk).order_by("pk")
+    assert len(changes) == 2, "the second one once the clock is right"
 
 
 def test_the_figures_are_what_happened(north: Any, people: Any, client_of: Any) -> None:

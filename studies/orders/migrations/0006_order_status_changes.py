@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("orders", "0004_under_way"),
+        ("orders", "0005_patient_name"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -63,6 +63,7 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
         "critical_results": critical.critical_results_of(principal).filter(study=study),
     }
     if may_write and principal.user is not None:
+        context["cosigned"] = cosigned_parts(parts)
         context["recipients"] = critical.recipients_for(study)
         context["deadlines"] = critical.deadlines_of(study)
         context["ways"] = ways_of(principal.user)
@@ -85,6 +86,19 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
     if draft is not None and preliminary is not None:
         context["tracked"] = [section for section in tracked_changes(preliminary, draft) if section.is_changed]
     return context
+
+
+def cosigned_parts(parts: Sequence[ReportPart]) -> list[dict[str, Any]]:
+    """Give, for each part that was signed as preliminary before, what was changed until it was signed as final."""
+    return [
+        {
+            "part": part,
+            "preliminary": preliminary,
+            "changes": [one for one in tracked_changes(preliminary, part) if one.is_changed],
+        }
+        for part in parts
+        if (preliminary := part.preliminary) is not None
+    ]
 
 
 def tracked_changes(preliminary: PreliminarySignature, part: ReportPart) -> list[Any]:

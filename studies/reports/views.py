@@ -24,7 +24,7 @@ from studies.models import Study
 from studies.reading import claim_study
 from studies.reports import critical, drafts, selectors, signing
 from studies.reports.checks import checks_of
-from studies.reports.desk import offline_names, panel_context, tracked_changes
+from studies.reports.desk import cosigned_parts, offline_names, panel_context, tracked_changes
 from studies.reports.desk import panel as render_panel
 from studies.reports.distribution import current_pdf
 from studies.reports.errors import (
@@ -259,9 +259,16 @@ def preview(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
 @require_GET
 @may_write_reports
 def checks(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
-    """Show what was found in the draft, to be seen before signing."""
+    """Show what was found in the draft, and changed since it was preliminary, to be seen before signing."""
     draft = draft_of(request, study_instance_uid)
-    return render(request, "reports/_checks.html", {"checks": checks_of(draft), "is_signing": True})
+    preliminary = draft.preliminary
+    context = {
+        "checks": checks_of(draft),
+        "is_signing": True,
+        "preliminary": preliminary,
+        "tracked": [one for one in tracked_changes(preliminary, draft) if one.is_changed] if preliminary else [],
+    }
+    return render(request, "reports/_checks.html", context)
 
 
 def _credential(request: HttpRequest) -> Credential:
@@ -402,11 +409,7 @@ def history(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
     context = {
         "study": study,
         "versions": selectors.versions_of(study)[:MOST_VERSIONS],
-        "cosigned": [
-            {"part": part, "preliminary": part.preliminary, "changes": tracked_changes(part.preliminary, part)}
-            for part in selectors.signed_parts(study)
-            if part.preliminary is not None
-        ],
+        "cosigned": cosigned_parts(selectors.signed_parts(study)),
     }
     return render(request, "reports/_history.html", context)
 

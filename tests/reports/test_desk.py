@@ -132,12 +132,17 @@ def test_the_resident_signs_as_preliminary_and_the_attending_as_final(radiologis
     radiologist.post(f"{DESK}/take-over/")
     write(radiologist, revision=3, impression="Malignant.")
     assert b"<del>Benign</del>" in radiologist.get(f"{DESK}/panel/").content
+    assert b"<del>Benign</del>" in radiologist.get(f"{DESK}/checks/").content, "seen once more on signing"
     sign(radiologist, revision=4)
     part = ReportPart.objects.get()
     assert signing.verify_part(part)
     assert PreliminarySignature.objects.get().sha256 in part.canonical_text
     assert Study.objects.get().status == "final"
     assert b"<ins>Malignant</ins>" in resident.get(f"{DESK}/history/").content
+    panel = resident.get(f"{DESK}/panel/").content
+    assert b"<ins>Malignant</ins>" in panel, "who wrote it learns without looking for it"
+    assert b'id="show-history"' in panel
+    assert b"<ins>" not in referrer.get(f"{DESK}/panel/").content
     with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("DELETE FROM reports_preliminarysignature")
 

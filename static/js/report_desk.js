@@ -381,7 +381,7 @@
   };
   document.addEventListener("htmx:afterSwap", (event) => {
     // History and preview open below the fields, where they're asked for from above.
-    if (event.detail.target.id === "preview") event.detail.target.scrollIntoView({ block: "start" });
+    if (["preview", "signed-history"].includes(event.detail.target.id)) event.detail.target.scrollIntoView({ block: "start" });
     if (event.detail.target.id !== "report-panel") return;
     arrive();
     document.getElementById("desk-error")?.scrollIntoView({ block: "center" });

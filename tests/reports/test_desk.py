@@ -141,7 +141,7 @@ def test_the_resident_signs_as_preliminary_and_the_attending_as_final(radiologis
     assert b"<ins>Malignant</ins>" in resident.get(f"{DESK}/history/").content
     panel = resident.get(f"{DESK}/panel/").content
     assert b"<ins>Malignant</ins>" in panel, "who wrote it learns without looking for it"
-    assert b'id="show-history"' in panel
+    assert b'id="show-signed-history"' in panel
     assert b"<ins>" not in referrer.get(f"{DESK}/panel/").content
     with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("DELETE FROM reports_preliminarysignature")

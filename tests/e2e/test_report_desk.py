@@ -289,6 +289,34 @@ def test_the_resident_writes_and_the_attending_confirms(installation: Atrium, br
         assert page.text_content("del") == "6"
 
 
+def test_a_colleague_is_asked_by_buttons_and_the_notice_leads_to_the_words(
+    installation: Atrium, browser: Browser, desk: str
+) -> None:
+    study = f"{installation.url}/studies/{desk.split('/')[-3]}/"
+    with signed_in(browser, installation, "resident") as one, signed_in(browser, installation, "radiologist") as two:
+        for page in (one, two):
+            page.context.route("**/viewer/**", lambda route: route.abort())
+        one.goto(study)
+        one.wait_for_selector("#draft")
+        one.click("#discussion-box > summary")
+        one.click(".colleagues summary")
+        one.click("[data-mention=radiologist]")
+        one.keyboard.type("is this a fracture?")
+        one.click("text=Ask for an opinion")
+        expect(one.locator(".comment-text")).to_have_text("@radiologist is this a fracture?")
+        two.goto(f"{installation.url}/notifications/")
+        two.click("button:has-text('asks for your opinion')")
+        two.wait_for_selector("#draft")
+        expect(two.locator(".comment-text")).to_be_in_viewport()
+        two.fill("#comment-text", "No, an old one.")
+        two.click(".comment-actions button >> nth=0")
+        expect(two.locator(".comment")).to_have_count(2)
+        two.click("text=Close the request")
+        expect(two.locator(".comment.is-open")).to_have_count(0)
+        one.goto(f"{installation.url}/notifications/")
+        expect(one.locator("button:has-text('closed your request')")).to_have_count(1)
+
+
 def test_a_critical_result_reaches_the_referrers_phone(installation: Atrium, browser: Browser, desk: str) -> None:
     with signed_in(browser, installation, "radiologist") as page:
         begin(page, desk)

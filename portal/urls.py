@@ -29,3 +29,4 @@ urlpatterns = [
     path("health/", views.health_page, name="health"),
     path("metrics", views.metrics, name="metrics"),
 ]
+handler500 = views.server_error

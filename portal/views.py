@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -55,6 +58,24 @@ def theme(request: HttpRequest) -> HttpResponse:
     if not url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}):
         back = reverse("home")
     return redirect(back)
+
+
+# Seconds after which a program may try again.
+RETRY_AFTER = 5
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer what nobody caught: 503 where the database couldn't be used, so that programs try again, otherwise 500."""
+    status = 503 if isinstance(sys.exception(), OperationalError) else 500
+    if request.accepts("text/html"):
+        # Without the request: who it is, and what their page shows, is asked of the database.
+        response = HttpResponse(render_to_string(f"{status}.html"), status=status)
+    else:
+        text = "The database isn't available; try again later." if status == 503 else "Something broke on our side."
+        response = HttpResponse(f"{text}\n", content_type="text/plain", status=status)
+    if status == 503:
+        response["Retry-After"] = str(RETRY_AFTER)
+    return response
 
 
 @require_GET

@@ -43,7 +43,7 @@ A_SHEET = {"desk": 6, "phone": 12}
 # Addresses that nothing links to.
 ALWAYS = ("/no-such-page/", "/audit/", "/accounts/2fa/", "/accounts/password/change/", "/accounts/reauthenticate/")
 STRANGERS = ("/accounts/login/", "/accounts/logout/", "/no-such-page/", "/reports/verify/0123/")
-ERRORS = ("400.html", "403.html", "403_csrf.html", "404.html", "429.html", "500.html")
+ERRORS = ("400.html", "403.html", "403_csrf.html", "404.html", "429.html", "500.html", "503.html")
 READERS = ("radiologist", "resident")
 STAGES = "import json; from tests.e2e.stages import install; print(json.dumps(install()))"
 NO_PAGES = re.compile(r"^/(viewer|dicom-web|fhir|static|api/v1/schema)|\.(pdf|dcm|csv|zip)$|/logout/$")

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from django.conf import LazySettings
+from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
 
@@ -42,3 +43,16 @@ def test_jobs_that_nobody_takes_are_warned_of(client_of: ClientOf) -> None:
     assert "Is the worker started" not in admin.get("/health/").content.decode()
     DomainEvent.objects.update(due_at=timezone.now() - timedelta(minutes=6))
     assert "Is the worker started" in admin.get("/health/").content.decode()
+
+
+@pytest.mark.parametrize(("accept", "words"), [("text/html", b"<h1>"), ("application/dicom+json", b"try again later")])
+def test_who_meets_a_locked_database_is_told_to_come_again(client_of: ClientOf, accept: str, words: bytes) -> None:
+    def locked(*_arguments: object) -> None:
+        raise OperationalError("database is locked")
+
+    reader = client_of("radiologist")
+    reader.raise_request_exception = False
+    with connection.execute_wrapper(locked):
+        answer = reader.get("/dicom-web/studies", HTTP_ACCEPT=accept)
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert words in answer.content

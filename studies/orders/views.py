@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -11,6 +12,7 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -43,7 +45,11 @@ def orders(request: HttpRequest) -> HttpResponse:
     criteria = dict(form.cleaned_data) if form.is_valid() else {}
     criteria["site__slug"] = criteria.pop("site", "")
     used = {name: str(value) for name, value in criteria.items() if value}
-    page = Paginator(selectors.orders_matching(principal, criteria), selectors.PAGE).get_page(request.GET.get("page"))
+    found = selectors.orders_matching(principal, criteria)
+    if criteria.get("since"):
+        # A schedule is read from its beginning; of all orders the newest come first.
+        found = found.order_by("scheduled_at", "pk")
+    page = Paginator(found, selectors.PAGE).get_page(request.GET.get("page"))
     if used:
         details = {"way": "orders", "keys": used, "results": len(page.object_list)}
         record(AuditEvent.Action.SEARCH, principal=principal, details=details)
@@ -52,12 +58,28 @@ def orders(request: HttpRequest) -> HttpResponse:
         "form": form,
         "page": page,
         "is_filtered": bool(used),
+        "quick_lists": _quick_lists(used),
         "may_manage": principal.may(Capability.ORDER_MANAGE),
         "next_url": f"?{urlencode({**query, 'page': page.next_page_number()})}" if page.has_next() else "",
         "previous_url": f"?{urlencode({**query, 'page': page.previous_page_number()})}" if page.has_previous() else "",
     }
     template = "orders/_table.html" if request.htmx else "orders/orders.html"  # type: ignore[attr-defined]
     return private(render(request, template, context))
+
+
+def _quick_lists(used: dict[str, str]) -> list[dict[str, Any]]:
+    """Give the days that a desk asks for most, and say which of them is shown."""
+    today = timezone.now().date()
+    tomorrow = today + timedelta(days=1)
+    lists = (
+        (_("Today"), _("Today’s schedule"), {"since": str(today), "until": str(today)}),
+        (_("Tomorrow"), _("Tomorrow’s schedule"), {"since": str(tomorrow), "until": str(tomorrow)}),
+        (_("From today on"), _("What is scheduled from today on"), {"since": str(today)}),
+    )
+    return [
+        {"label": label, "help": told, "query": urlencode(query), "is_current": used == query}
+        for label, told, query in lists
+    ]
 
 
 @require_http_methods(["GET", "POST"])

@@ -14,10 +14,19 @@ from django.views.decorators.http import require_GET
 from accounts.capabilities import Capability
 from accounts.gates import capability_required
 from studies.access import sites_where
+from studies.models import Priority
 from studies.worklists import figures, selectors
 from studies.worklists.views import principal_of, private
 
 PERIODS = (7, 30, 90)
+# The more urgent, the warmer; the names are the style sheet's.
+COLOURS = {
+    Priority.STAT.label: "--at-critical",
+    Priority.HIGH.label: "--at-preliminary",
+    Priority.MEDIUM.label: "--at-accent",
+    Priority.ROUTINE.label: "--at-ink-soft",
+    Priority.LOW.label: "--at-line-strong",
+}
 
 
 @require_GET
@@ -38,7 +47,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     load = figures.load(selectors.readers_at([site.pk for site in chosen]), studies, days)
     charts: dict[str, Any] = {
         "volume": {"labels": [f"{day:%m-%d}" for day in dates], "series": volume},
-        "backlog": {"labels": ages, "series": backlog},
+        "backlog": {"labels": ages, "series": backlog, "tokens": [COLOURS[label] for label in backlog]},
         "priority": _bars(by_priority),
         "modality": _bars(by_modality),
         "load": {

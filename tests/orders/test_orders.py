@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from portal.audit.models import AuditEvent
 from studies import events
@@ -139,6 +142,24 @@ def test_an_order_tells_who_took_it_to_which_status_and_when(
     events.deliver_due()
     assert [(step.status, step.user) for step in answered.status_changes.all()] == [("completed", None)]
     assert "by rule" in desk.get(f"/orders/{answered.pk}/").content.decode()
+
+
+def test_a_days_schedule_is_read_from_its_beginning(north: Any, people: Any, client_of: Any) -> None:
+    noon = timezone.now().replace(hour=12)
+    for number, moment in ((1, noon), (2, noon.replace(hour=9)), (3, noon + timedelta(days=1)), (4, NOW)):
+        place(people, north, accession_number=f"DAY{number}", patient_id=f"D{number}", scheduled_at=moment)
+    desk = client_of("technologist")
+
+    def shown(query: str = "") -> list[str]:
+        return re.findall(r">(DAY\d)<", desk.get(f"/orders/?{query}").content.decode())
+
+    page = desk.get("/orders/").content.decode()
+    today, tomorrow, from_today = (unescape(one) for one in re.findall(r'filter-chip" href="/orders/\?([^"]+)"', page))
+    assert shown(today) == ["DAY2", "DAY1"]
+    assert shown(tomorrow) == ["DAY3"]
+    assert shown(from_today) == ["DAY2", "DAY1", "DAY3"]
+    assert shown()[0] == "DAY3", "of all orders the newest come first"
+    assert 'aria-current="true" data-key="1"' in desk.get(f"/orders/?{today}").content.decode()
 
 
 def test_what_is_wrong_is_said_and_nothing_typed_is_lost(north: Any, client_of: Any) -> None:

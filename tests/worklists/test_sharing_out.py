@@ -23,6 +23,7 @@ from studies.worklists.models import (
     TurnaroundTarget,
     WorklistPreference,
 )
+from studies.worklists.templatetags.worklist_tags import duration
 from tests.factories import make_instance, principal_of
 from tests.orders.test_orders import place
 from tests.worklists.test_worklist import make_study
@@ -268,6 +269,14 @@ def test_percentiles_are_those_computed_by_hand(north: Any, people: Any) -> None
         "US": (2, 150, 190, 195),
         "XA": (1, 30, 30, 30),
     }
+
+
+@pytest.mark.parametrize(
+    ("minutes", "written"),
+    [(0, "0 min"), (59, "59 min"), (60, "1 h 00"), (185, "3 h 05"), (2879, "47 h 59"), (3600, "2.5 d")],
+)
+def test_times_are_written_as_people_say_them(minutes: int, written: str) -> None:
+    assert duration(minutes) == written
 
 
 def test_the_dashboard_of_an_empty_department_says_so(north: Any, client_of: Any) -> None:

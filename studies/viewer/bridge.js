@@ -198,12 +198,15 @@ const atriumBridge = (csrfToken, edition) => {
       .filter((set) => set.SOPClassHandlerId?.includes("cornerstone-dicom-sr") && set.StudyInstanceUID === study)
       .sort((a, b) => when(b).localeCompare(when(a)));
     for (const set of saved) {
-      if (!set.isLoaded) await set.load?.();
-      if (opened !== mine) return;
-      if (!set.isRehydratable || set.isHydrated) continue;
-      isRestoring = true;
       try {
+        if (!set.isLoaded) await set.load?.();
+        if (opened !== mine) return;
+        if (!set.isRehydratable || set.isHydrated) continue;
+        isRestoring = true;
         await commands.runCommand("hydrateStructuredReport", { displaySetInstanceUID: set.displaySetInstanceUID });
+      } catch {
+        // A document that can't be read doesn't keep an older one from being restored.
+        continue;
       } finally {
         isRestoring = false;
       }
@@ -278,6 +281,7 @@ const atriumBridge = (csrfToken, edition) => {
       return metadata(wanted);
     };
     const { displaySetService } = services;
+    window.atriumHearAll(displaySetService);
     const { makeDisplaySets } = displaySetService;
     displaySetService.makeDisplaySets = (instances, ...rest) => {
       const study = [instances].flat()[0]?.StudyInstanceUID;
@@ -464,6 +468,7 @@ const atriumBridge = (csrfToken, edition) => {
     },
     onModeEnter() {
       window.atriumClaimImages(extensions);
+      window.atriumGuard(extensions, { onShown: onFirstRendered });
       prepare();
       preferStudy();
       forget();

@@ -82,9 +82,18 @@ window.atriumClaimImages = (extensions) => {
   if (stack.isForAll) return;
   stack.isForAll = true;
   const build = stack.getDisplaySetsFromSeries;
-  // Pixels of no size would be drawn as nothing.
+  // Pixels of no size, and planes that lie nowhere, would be drawn as nothing.
+  const numbers = (value, count) => (Array.isArray(value) && value.length === count ? value.map(Number) : []);
+  const isVector = (parts) => parts.length === 3 && parts.every(Number.isFinite) && parts.some(Boolean);
   const mend = (instance) => {
-    for (const name of ["PixelSpacing", "ImagerPixelSpacing"]) if (instance[name] && !instance[name].every((side) => side > 0)) delete instance[name];
+    for (const name of ["PixelSpacing", "ImagerPixelSpacing"]) {
+      const sides = numbers(instance[name], 2);
+      if (instance[name] && !(sides.length && sides.every((side) => side > 0))) delete instance[name];
+    }
+    const [position, turned] = [numbers(instance.ImagePositionPatient, 3), numbers(instance.ImageOrientationPatient, 6)];
+    const isPlaced = position.length && position.every(Number.isFinite);
+    const isTurned = isVector(turned.slice(0, 3)) && isVector(turned.slice(3));
+    if ((instance.ImagePositionPatient && !isPlaced) || (instance.ImageOrientationPatient && !isTurned)) for (const name of ["ImagePositionPatient", "ImageOrientationPatient"]) delete instance[name];
   };
   stack.sopClassUids = { includes: (uid) => uid !== SLIDES };
   stack.getDisplaySetsFromSeries = (instances) => {

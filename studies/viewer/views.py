@@ -28,7 +28,7 @@ from studies.viewer.files import POLICY, file_at
 from studies.viewer.hanging import FUSION, hanging_of, remember_protocol
 from studies.viewer.objects import BESIDE, is_for_ohif
 
-SCRIPTS = [Path(__file__).with_name(name) for name in ("rendered.js", "bridge.js", "app_config.js")]
+SCRIPTS = [Path(__file__).with_name(name) for name in ("rendered.js", "guard.js", "bridge.js", "app_config.js")]
 may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 

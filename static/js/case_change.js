@@ -2,13 +2,17 @@
 // fetched, and all of it but the viewer's frame is put in place. Whatever isn't as expected is a full load.
 // "atrium:leave" asks every script for what it still has to keep, "atrium:case" tells it to begin afresh.
 (() => {
-  const STUDY = /^\/studies\/[\d.]+\/$/;
+  const STUDY = /^\/studies\/([\d.]+)\/$/;
   const PARTS = [".patient-strip", ".focus-words"];
   const FIELDS = ".focus-words :is(textarea, input:not([type=hidden], [type=password], [type=checkbox], [type=radio]))";
   const LONGEST_WAIT = 10_000;
   const images = document.getElementById("study-images");
   const frame = document.getElementById("viewer");
   const here = () => window.location.pathname + window.location.search;
+  // What a page asks for as soon as it's there, the report for one, is asked for along with it.
+  const LOADS = ".focus-words [id][hx-get][hx-trigger=load]";
+  const loadsOf = (page) => [...page.querySelectorAll(LOADS)].map((one) => [one.id, one.getAttribute("hx-get")]);
+  let loads = loadsOf(document);
   let shown = here();
   let isGoing = false;
   let warnedOf = null;
@@ -60,7 +64,27 @@
     return makeup(page) === made ? page : null;
   };
 
-  const put = (page, address, isBack) => {
+  const partsOf = (study) => {
+    const ask = async (address, id) => {
+      const answer = await fetch(address, { headers: { "HX-Request": "true", "HX-Target": id } });
+      return answer.ok && !answer.redirected ? answer.text() : null;
+    };
+    const addresses = loads.map(([id, address]) => [id, address.replace(images.dataset.study, study)]);
+    return new Map(addresses.map(([id, address]) => [address, { id, text: ask(address, id).catch(() => null) }]));
+  };
+  const place = async ({ id, text }, address) => {
+    const element = document.getElementById(id);
+    const html = await text;
+    if (!element.isConnected) return;
+    const eventInfo = { target: element, requestConfig: { verb: "get", path: address } };
+    if (html === null) htmx.ajax("GET", address, { target: element, swap: "innerHTML" });
+    else htmx.swap(element, html, { swapStyle: "innerHTML", swapDelay: 0, settleDelay: 0 }, { eventInfo, contextElement: element });
+  };
+
+  const put = (page, address, isBack, parts) => {
+    loads = loadsOf(page);
+    const coming = loads.filter(([, from]) => parts.has(from));
+    for (const [id] of coming) page.getElementById(id).setAttribute("hx-trigger", "none");
     const fresh = PARTS.map((part) => document.adoptNode(page.querySelector(part)));
     const next = page.getElementById("study-images");
     for (const running of document.querySelectorAll(".focus-main .htmx-request")) htmx.trigger(running, "htmx:abort");
@@ -76,7 +100,8 @@
     document.getElementById("messages").append(...page.getElementById("messages").children);
     if (!isBack) window.history.pushState(null, "", address);
     shown = address;
-    document.dispatchEvent(new CustomEvent("atrium:case"));
+    const placed = Promise.all(coming.map(([, from]) => place(parts.get(from), from)));
+    document.dispatchEvent(new CustomEvent("atrium:case", { detail: { placed } }));
     for (const part of fresh) htmx.process(part);
     document.getElementById("main").focus({ preventScroll: true });
     document.getElementById("case-announced").textContent = fresh[0].innerText;
@@ -90,8 +115,10 @@
     try {
       if (!(await isKept())) { load(); return; }
       const address = await find();
-      const page = STUDY.test(address.split("?")[0]) && (await pageAt(address));
-      if (page && (await isKept())) put(page, address, isBack);
+      const [, study] = STUDY.exec(address.split("?")[0]) || [];
+      const parts = study && partsOf(study);
+      const page = study && (await pageAt(address));
+      if (page && (await isKept())) put(page, address, isBack, parts);
       else if (isBack) window.location.reload();
       else window.location.assign(address);
     } catch (error) {

@@ -16,6 +16,8 @@
   const LONGEST_SILENCE = 2000;
   // So long a viewport may take to draw after the first one has.
   const LONGEST_LOOK = 5000;
+  // So long OHIF, which takes the whole thread, gives way to the first look and to the words.
+  const LONGEST_WAY = 500;
   const caseOf = () => {
     const asked = new URLSearchParams(window.location.search);
     const { study } = page.dataset;
@@ -55,20 +57,40 @@
     page.classList.toggle("is-changing", isConcealed);
     frame.inert = isConcealed;
   };
-  const change = () => {
+  const pause = (time) => new Promise((done) => { setTimeout(done, time); });
+  const painted = () => new Promise((done) => { requestAnimationFrame(() => requestAnimationFrame(done)); });
+  const lookSeen = async () => {
+    await Promise.all([...(look()?.querySelectorAll("img") || [])].map((picture) => picture.decode().catch(() => {})));
+    await painted();
+  };
+  const whereTo = async () => (await fetch(address(), { headers: { Accept: "application/json" } })).json();
+  const change = async (placed) => {
     const mine = opened;
     conceal(true);
-    say("open", { address: address(), wait: wait.textContent });
+    const answer = whereTo().catch(() => null);
+    await Promise.race([Promise.all([answer, placed, lookSeen()]), pause(LONGEST_WAY)]);
+    if (opened !== mine) return;
+    say("open", { address: address(), wait: wait.textContent, answer: await Promise.race([answer, null]) });
     setTimeout(() => { if (opened === mine && !mine.isHeard && !isInWindow) frame.contentWindow.location.replace(address()); }, LONGEST_SILENCE);
+  };
+  // The browser's own page of an address that couldn't be loaded is none of ours to read.
+  const framed = () => {
+    try {
+      const { pathname, search } = frame.contentWindow.location;
+      return { pathname, search };
+    } catch {
+      return { pathname: "", search: "" };
+    }
   };
   // What was loaded anew, be it a refusal, is of this case.
   frame.addEventListener("load", () => {
-    const { pathname, search } = frame.contentWindow.location;
+    const { pathname, search } = framed();
+    const isOhif = pathname.startsWith("/viewer/");
     const studies = new URLSearchParams(search).get("StudyInstanceUIDs") || "";
-    // What OHIF doesn't show comes as a page of ours.
-    if (pathname.startsWith("/studies/")) wait.hidden = true;
-    if (!pathname.startsWith("/viewer/")) look()?.remove();
-    if (!pathname.startsWith("/viewer/") || studies.split(",")[0] === opened.study) conceal(false);
+    // What OHIF doesn't show comes as a page of ours, what can't be loaded as one of the browser.
+    if (pathname.startsWith("/studies/") || !pathname) wait.hidden = true;
+    if (!isOhif) look()?.remove();
+    if (!isOhif || studies.split(",")[0] === opened.study) conceal(false);
   });
   const openWindow = () => {
     isInWindow = true;
@@ -171,12 +193,17 @@
     keep(image, (kept) => write(image.uid, `${page.dataset.keyImage} (${kept.place}).`));
   };
 
-  // The next case's images, once this one's are on screen.
+  // The next case's images, once this one's are on screen, and what will be seen of it at first.
+  let ahead = [];
   const fetchAhead = async () => {
     const address = document.getElementById("next-case")?.dataset.upcoming;
     if (!address) return;
-    const { studies } = await (await fetch(address)).json();
-    if (studies.length) say("prefetch", { studies: studies.slice(0, 1) });
+    const { studies: [next] } = await (await fetch(address)).json();
+    if (!next) return;
+    say("prefetch", { studies: [next] });
+    if (isInWindow) return;
+    const { pictures } = await (await fetch(page.dataset.lookUrl.replace(page.dataset.study, next))).json();
+    ahead = pictures.map((source) => Object.assign(new Image(), { fetchPriority: "low", src: source }));
   };
 
   const jump = (where) => {
@@ -256,10 +283,10 @@
     }
     detail.waits.push(...opened.keeping);
   });
-  document.addEventListener("atrium:case", () => {
+  document.addEventListener("atrium:case", ({ detail: { placed } }) => {
     opened = caseOf();
     place();
-    change();
+    change(placed);
   });
 
   place();

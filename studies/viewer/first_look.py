@@ -29,7 +29,7 @@ from pydicom.uid import (
 from accounts.principals import Principal
 from studies.archive.models import SeriesMetadata
 from studies.models import Instance, Series, Study
-from studies.viewer.hanging import COMPARE, FOUR_UP, SINGLE, hanging_of
+from studies.viewer.hanging import COMPARE, FOUR_UP, SINGLE, Hanging, hanging_of
 
 # OHIF shows each image of these by itself; of others it makes a stack.
 _EACH = {ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation}
@@ -72,9 +72,9 @@ class _DisplaySet:
     place: int
 
 
-def first_look_of(principal: Principal, study: Study) -> FirstLook | None:
+def first_look_of(principal: Principal, study: Study, *, hanging: Hanging | None = None) -> FirstLook | None:
     """Give what is seen at first of a study that passed the gate, or None where that isn't certain."""
-    hanging = hanging_of(principal, study)
+    hanging = hanging or hanging_of(principal, study)
     try:
         sets = _display_sets(study)
         if hanging.protocol == COMPARE:

@@ -7,6 +7,7 @@ from studies.viewer import findings, objects, views
 urlpatterns = [
     path("viewer/app-config.js", views.app_config, name="viewer_config"),
     path("viewer/open/<uid:study_instance_uid>/", views.open_study, name="viewer_open"),
+    path("viewer/looks/<uid:study_instance_uid>/", views.first_look, name="viewer_first_look"),
     path("viewer/preferences/", views.remember_preference, name="viewer_preferences"),
     path("studies/<uid:study_instance_uid>/findings/", findings.findings, name="findings"),
     path("studies/<uid:study_instance_uid>/findings/<int:pk>/picture.jpg", findings.picture, name="finding_picture"),

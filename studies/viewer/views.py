@@ -25,6 +25,7 @@ from studies.access import visible_study
 from studies.models import Study
 from studies.viewer.build import STAMP
 from studies.viewer.files import POLICY, file_at
+from studies.viewer.first_look import first_look_of
 from studies.viewer.hanging import FUSION, hanging_of, remember_protocol
 from studies.viewer.objects import BESIDE, is_for_ohif
 
@@ -73,6 +74,16 @@ def _edition(request: HttpRequest) -> str:
     user = principal_of(request).user
     parts = [stamp.read_bytes() if stamp.exists() else b"", *(path.read_bytes() for path in SCRIPTS)]
     return hashlib.sha256(b"".join([*parts, str(user and user.pk).encode()])).hexdigest()[:16]
+
+
+@require_GET
+@may_see_images
+def first_look(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
+    """Give the addresses of the pictures that a study begins with, so that a page can fetch them ahead."""
+    look = first_look_of(principal_of(request), _visible(request, study_instance_uid))
+    answer = JsonResponse({"pictures": [picture for picture in look.pictures if picture] if look else []})
+    answer["Cache-Control"] = "no-store"
+    return answer
 
 
 @require_POST

@@ -174,6 +174,7 @@ ALLOWED: dict[str, set[str]] = {
     "remove_finding": WRITERS,
     "finding_picture": WRITERS,  # of an unsigned report
     "viewer_open": OF_NORTH,
+    "viewer_first_look": OF_NORTH,
     "viewer_preferences": set(),  # without a study it's 404 for everyone
     "results": {*READERS, "southradiologist"},
     "patient": OF_NORTH,

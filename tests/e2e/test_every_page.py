@@ -56,7 +56,7 @@ OPENS = {
     "orders": {"help": ":?"},
 }
 # OHIF's own page, and a redirect to it.
-NOT_PAGES = ("viewer", "viewer_open", "viewer_asset")
+NOT_PAGES = ("viewer", "viewer_open", "viewer_first_look", "viewer_asset")
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1440, "height": 900}
 SEED = (

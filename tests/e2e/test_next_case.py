@@ -137,6 +137,12 @@ def opened(page: Page, room: Atrium, study: str, query: str = "") -> Frame:
     return frame
 
 
+def each_frame(look: str) -> str:
+    """Give a script that keeps in ``window.seen`` what the function gives in each frame that is drawn."""
+    again = "{ const found = look(); if (found) seen.push(found); requestAnimationFrame(again); }"
+    return f"() => {{ window.seen = []; const look = {look}; const again = () => {again}; again(); }}"
+
+
 def go_on(page: Page) -> None:
     """Press the key of the next case, outside of the words, where it's a letter."""
     page.evaluate("document.activeElement.blur()")
@@ -181,6 +187,67 @@ def test_the_next_case_comes_into_the_same_viewer_and_words_are_kept(room: Atriu
         page.go_back()
         viewer(page, ADA)
     assert outside == []
+
+
+def test_the_next_case_comes_by_its_key_from_within_the_images(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        frame = opened(page, room, ADA, "?list=sort%3Dname")
+        frame.evaluate("window.focus()")
+        page.keyboard.press("Alt+n")
+        assert viewer(page, BO).evaluate(IS_SAME) is True
+
+
+def test_what_is_seen_first_of_the_next_case_is_fetched_ahead(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        opened(page, room, ADA, "?list=sort%3Dname")
+        ahead = lambda: [url for url in asked if "/rendered" in url and f"/studies/{BO}/" in url]  # noqa: E731
+        deadline = time.monotonic() + 30
+        while not ahead():
+            assert time.monotonic() < deadline, asked
+            page.wait_for_timeout(50)
+        page.evaluate(each_frame("() => document.querySelector('#first-look img')?.currentSrc"))
+        panels = len([url for url in asked if url.endswith("/panel/")])
+        go_on(page)
+        viewer(page, BO)
+        page.wait_for_selector(FINDINGS)
+        assert set(page.evaluate("window.seen")) == set(ahead()), "it's the same picture"
+        assert len([url for url in asked if url.endswith("/panel/")]) == panels + 1, "the report is asked for once"
+
+
+def test_after_many_cases_the_viewer_is_loaded_anew(room: Atrium, browser: Browser) -> None:
+    """What OHIF never lets go of goes so; here after two cases."""
+    with signed_in(browser, room, "radiologist") as page:
+
+        def two(route: Route) -> None:
+            answer = route.fetch()
+            assert "const MOST_CASES = 30;" in answer.text()
+            route.fulfill(
+                response=answer, body=answer.text().replace("const MOST_CASES = 30;", "const MOST_CASES = 2;")
+            )
+
+        page.route("**/viewer/app-config.js", two)
+        opened(page, room, ADA)
+        page.click(f".prior-list a[href*='{ADA_BEFORE}']")
+        assert viewer(page, ADA_BEFORE).evaluate(IS_SAME) is True
+        page.click(f".prior-list a[href*='{ADA}']")
+        frame = viewer(page, ADA)
+        assert not frame.evaluate(IS_SAME)
+        assert frame.evaluate(HELD) == [ADA]
+
+
+def test_a_viewer_that_cannot_be_loaded_breaks_nothing_of_the_page(room: Atrium, browser: Browser) -> None:
+    with signed_in(browser, room, "radiologist") as page:
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.route("**/viewer/open/**", lambda route: route.abort())
+        page.goto(f"{room.url}/studies/{ADA}/")
+        expect(page.locator("#viewer-wait")).to_be_hidden(timeout=30_000)
+        expect(page.locator("#first-look")).to_have_count(0)
+        page.fill(FINDINGS, "Words all the same.")
+        page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
+        assert errors == []
 
 
 def test_an_earlier_study_opened_from_the_page_is_read_in_the_same_viewer(room: Atrium, browser: Browser) -> None:
@@ -229,20 +296,15 @@ def test_what_is_measured_belongs_to_its_own_case(room: Atrium, browser: Browser
 
 
 def test_the_images_are_hidden_from_the_change_until_the_next_ones_are_drawn(room: Atrium, browser: Browser) -> None:
-    seen = """() => {
-      window.seen = [];
-      const look = () => {
-        const name = document.querySelector(".patient-strip .person-name").textContent;
-        const frame = document.getElementById("viewer");
-        const box = frame.getBoundingClientRect();
-        const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 3);
-        const study = new URLSearchParams(frame.contentWindow.location.search).get("StudyInstanceUIDs");
-        const canvas = frame.contentDocument.querySelector("canvas.cornerstone-canvas");
-        window.seen.push([name.trim(), top === frame, study, Boolean(canvas)]);
-        requestAnimationFrame(look);
-      };
-      look();
-    }"""
+    seen = each_frame("""() => {
+      const name = document.querySelector(".patient-strip .person-name").textContent;
+      const frame = document.getElementById("viewer");
+      const box = frame.getBoundingClientRect();
+      const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 3);
+      const study = new URLSearchParams(frame.contentWindow.location.search).get("StudyInstanceUIDs");
+      const canvas = frame.contentDocument.querySelector("canvas.cornerstone-canvas");
+      return [name.trim(), top === frame, study, Boolean(canvas)];
+    }""")
     with signed_in(browser, room, "radiologist") as page:
         opened(page, room, ADA, "?list=sort%3Dname")
         page.evaluate(seen)
@@ -427,17 +489,12 @@ def test_a_phone_fetches_no_first_look(room: Atrium, browser: Browser) -> None:
 
 
 def test_no_case_begins_with_another_s_first_look(room: Atrium, browser: Browser) -> None:
-    looks = """() => {
-      window.looks = [];
-      const look = () => {
-        const { study } = document.getElementById("study-images").dataset;
-        const shown = document.getElementById("first-look");
-        const pictures = [...document.querySelectorAll("#first-look img")].map((one) => one.currentSrc);
-        if (shown) window.looks.push([study, shown.dataset.study, ...pictures]);
-        requestAnimationFrame(look);
-      };
-      look();
-    }"""
+    looks = each_frame("""() => {
+      const { study } = document.getElementById("study-images").dataset;
+      const shown = document.getElementById("first-look");
+      const pictures = [...document.querySelectorAll("#first-look img")].map((one) => one.currentSrc);
+      return shown && [study, shown.dataset.study, ...pictures];
+    }""")
     with signed_in(browser, room, "radiologist") as page:
         opened(page, room, ADA, "?list=sort%3Dname")
         page.evaluate(looks)
@@ -446,7 +503,7 @@ def test_no_case_begins_with_another_s_first_look(room: Atrium, browser: Browser
         expect(page.locator("#first-look")).to_have_count(0)
         page.go_back()
         viewer(page, ADA)
-        seen = page.evaluate("window.looks")
+        seen = page.evaluate("window.seen")
         assert {study for study, *_ in seen} == {ADA, BO}
         for study, of, *pictures in seen:
             assert of == study
@@ -464,6 +521,11 @@ def test_a_case_of_documents_is_gone_on_to_and_from(room: Atrium, browser: Brows
         expect(document).to_be_visible(timeout=30_000)
         expect(page.locator("#viewer-wait")).to_be_hidden()
         assert f"/studies/{LETTER}/" in next(one.url for one in page.frames if one.parent_frame)
+        # The keys of the case work from within the page that stands where the images would.
+        next(one for one in page.frames if one.parent_frame).locator("h1").click()
+        page.keyboard.press("?")
+        page.wait_for_selector("#key-help[open]")
+        page.keyboard.press("Escape")
         page.fill(FINDINGS, "Of the letter.")
         page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
         page.go_back()

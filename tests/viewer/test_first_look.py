@@ -19,7 +19,7 @@ from portal.audit.models import AuditEvent
 from studies.archive.metadata import series_metadata
 from studies.models import Series, Study
 from studies.viewer.first_look import FirstLook, first_look_of
-from studies.viewer.hanging import COMPARE, FOUR_UP, MAMMO, SINGLE, remember_protocol
+from studies.viewer.hanging import COMPARE, FOUR_UP, MAMMO, MPR, SINGLE, remember_protocol
 from tests.factories import make_instance, principal_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -188,3 +188,19 @@ def test_the_page_shows_it_and_the_picture_is_gated_and_left_in_the_trail(look: 
     assert picture["Content-Type"] == "image/png"
     assert AuditEvent.objects.filter(action=AuditEvent.Action.RETRIEVE).count() == before + 1
     assert client_of("southradiologist").get(found.pictures[0]).status_code == 404
+
+
+def test_a_page_may_ask_for_it_ahead_and_only_for_what_it_may_see(look: Any, client_of: Any) -> None:
+    found = look(*slices([1, 2, 3]))
+    answer = client_of("radiologist").get("/viewer/looks/1.1/")
+    assert answer.json() == {"pictures": found.pictures}
+    assert answer["Cache-Control"] == "no-store"
+    assert client_of("southradiologist").get("/viewer/looks/1.1/").status_code == 404
+
+
+def test_the_layout_that_is_offered_as_chosen_is_the_one_that_is_shown(look: Any, client_of: Any) -> None:
+    look(image(1), protocol=MPR)
+    page = client_of("radiologist").get("/studies/1.1/").content.decode()
+    assert re.findall(r'<option value="([^"]+)" selected>', page.split('id="hanging"')[1].split("</select>")[0]) == [
+        MPR
+    ]

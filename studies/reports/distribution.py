@@ -108,15 +108,16 @@ def tell_earlier_readers(payload: dict[str, Any]) -> None:
     """Tell those who read the report before that there's an addendum."""
     part = _part(payload["part"])
     if part.kind == ReportPart.Kind.ADDENDUM:
-        _tell_readers(part, part.signed_by, "addendum", "A report that you read has an addendum.")
+        _tell_readers(part, part.signed_by, f"addendum:{part.pk}", "A report that you read has an addendum.")
 
 
 @events.handle("report.retracted")
 def tell_readers_of_retraction(payload: dict[str, Any]) -> None:
-    """Tell those who read the report that it no longer holds."""
+    """Tell those who read the report that it no longer holds; once, also where its addenda went with it."""
     retraction = Retraction.objects.select_related("retracted_by").get(pk=payload["retraction"])
     part = _part(retraction.part_id)
-    _tell_readers(part, retraction.retracted_by, "retraction", "A report that you read was retracted.", is_urgent=True)
+    key = f"retraction:{part.report_id}:{retraction.retracted_at.timestamp():.6f}"
+    _tell_readers(part, retraction.retracted_by, key, "A report that you read was retracted.", is_urgent=True)
 
 
 def current_pdf(study: Study) -> bytes | None:
@@ -172,7 +173,7 @@ def _archive(study: Study, signer: User | None, sop_instance_uid: str, content: 
         raise DocumentNotArchived(outcome.reason)
 
 
-def _tell_readers(part: ReportPart, doer: User | None, what: str, text: str, *, is_urgent: bool = False) -> None:
+def _tell_readers(part: ReportPart, doer: User | None, key: str, text: str, *, is_urgent: bool = False) -> None:
     study = part.report.study
     readers = AuditEvent.objects.filter(
         study_instance_uid=study.study_instance_uid,
@@ -185,7 +186,7 @@ def _tell_readers(part: ReportPart, doer: User | None, what: str, text: str, *, 
         people = people.exclude(pk=doer.pk)
     notify(
         people,
-        key=f"{what}:{part.pk}",
+        key=key,
         text=text,
         url=reverse("report", args=[study.study_instance_uid]),
         is_urgent=is_urgent,

@@ -266,3 +266,7 @@ def test_an_addendum_is_told_to_those_who_read_the_report(signed: Client, client
     events.deliver_due()
     assert b"has an addendum" in referrer.get("/notifications/").content
     assert b"has an addendum" not in signed.get("/notifications/").content
+    signed.post(f"{DESK}/retract/", {"ordinal": 1, "password": PASSWORD, "reason_for": "wrong patient"})
+    events.deliver_due()
+    assert ReportPart.objects.exclude(retraction=None).count() == 2, "its addendum goes with the report"
+    assert referrer.get("/notifications/").content.count(b"was retracted") == 1

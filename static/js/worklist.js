@@ -242,27 +242,29 @@
     tick();
   }, near);
 
-  // Columns may grow with what comes, but don't shrink with what goes.
+  const isTooWide = (table) => table.parentElement.scrollWidth > table.parentElement.clientWidth + 1;
+  // Columns may grow with what comes, but don't shrink with what goes, unless one of them would find no room then.
   const holdWidths = () => {
     const heads = [...(rows()?.querySelectorAll("thead th") ?? [])];
+    if (!rows().classList.contains("is-wide") && isTooWide(rows())) for (const head of heads) head.style.minWidth = "";
     const widths = heads.map((head) => head.getBoundingClientRect().width);
     heads.forEach((head, place) => { head.style.minWidth = `${widths[place]}px`; });
   };
   // A table that is wider than its place scrolls under the patient's name, which then covers no longer the whole row.
   const fit = () => {
     const table = rows();
-    if (table && table.parentElement.scrollWidth > table.parentElement.clientWidth + 1) table.classList.add("is-wide");
+    if (table && isTooWide(table)) table.classList.add("is-wide");
   };
   document.addEventListener("click", (event) => {
     const row = event.target.closest("table.is-wide tr[data-row]");
     if (row && !event.target.closest("a, input, td.row-check")) row.querySelector(".row-link").click();
   });
   const goOn = () => {
+    if (rows()?.querySelectorAll("tbody.window").length > 1) holdWidths();
     fit();
     for (const place of rows()?.querySelectorAll("tbody.window") ?? []) windows.observe(place);
     const more = rows()?.querySelector(".more-rows");
     if (more) ahead.observe(more);
-    if (rows()?.querySelectorAll("tbody.window").length > 1) holdWidths();
   };
   window.addEventListener("resize", () => {
     for (const head of rows()?.querySelectorAll("thead th") ?? []) head.style.minWidth = "";

@@ -69,7 +69,6 @@ def study(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         "priors": selectors.priors(principal, shown),
         "reads_reports": reads_reports,
         "order": order_of(shown) if principal.may(Capability.STUDY_VIEW, shown.site_id) else None,
-        "acquisition": acquisition_of(shown),
         "timeline": shown.status_changes.select_related("user"),
         "list_query": list_query,
         "may_teach": principal.may(Capability.TEACHING_MANAGE, shown.site_id),
@@ -98,6 +97,7 @@ def _claim_context(principal: Principal, study: Study) -> dict[str, Any]:
     claim = reading.claim_of(study)
     return {
         "study": study,
+        "acquisition": acquisition_of(study),
         "may_write": may_write,
         "may_assign": may_assign,
         "may_prioritise": may_assign or principal.may(Capability.ORDER_MANAGE, study.site_id),

@@ -25,8 +25,9 @@ site = Site.objects.get(slug="north")
 patient = Patient.objects.create(site=site, identity="|MANY", patient_id="MANY", patient_name="Many")
 Study.objects.bulk_create(
     Study(
-        site=site, patient=patient, study_instance_uid=f"1.2.99.{n}", patient_id_value="MANY", status="final",
-        patient_name=f"MANY{n:04}", patient_name_search=f"MANY{n:04}", study_description="manyfold",
+        site=site, patient=patient, study_instance_uid=f"1.2.99.{n}", patient_id_value="MANY",
+        patient_name=f"MANY{n:04}", patient_name_search=f"MANY{n:04}", status="final" if n < 150 else "preliminary",
+        study_description="manyfold " + "bits " * 10,
     )
     for n in range(400)
 )
@@ -299,6 +300,7 @@ def test_a_long_list_goes_on_by_itself_and_stays_light(room: Atrium, browser: Br
                 break
             page.wait_for_timeout(50)
         expect(row(page, "MANY0399")).to_be_visible()
+        assert page.locator("#rows.is-wide").count() == 0, "later rows, which need more room, have found it"
         assert page.locator("#rows tr[data-row]").count() < 300, "what is far from the eye isn't in the page"
         assert page.locator("#rows tr", has_text="MANY0000").count() == 0
         for _ in range(100):

@@ -129,6 +129,9 @@ def test_what_was_discontinued_is_read_with_the_images_it_has_and_says_so(
     assert "still making" not in page
     assert "broken off at CT1" in page
     assert "Equipment failure" in page
+    beside = client_of("radiologist").get(f"/studies/{UID}/claim/", HTTP_HX_REQUEST="true").content.decode()
+    assert 'id="acquisition" hx-swap-oob="true"' in beside, "an open page hears of it, too"
+    assert "broken off at CT1" in beside
 
 
 def test_a_discontinued_study_without_images_is_called_off_until_some_come(modality: Modality, image: Any) -> None:

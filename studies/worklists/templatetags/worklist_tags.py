@@ -16,3 +16,9 @@ def duration(minutes: int) -> str:
     if minutes < 2 * DAY:
         return f"{minutes // 60} h {minutes % 60:02}"
     return f"{minutes / DAY:.1f} d"
+
+
+@register.filter
+def grouped(count: int) -> str:
+    """Give a count as ``10,018``, as the worklist writes its own."""
+    return f"{count:,}"

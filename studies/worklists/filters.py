@@ -26,6 +26,7 @@ from studies.worklists.sorting import Sorting, sorting
 may_see_studies = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 # What a list's address holds beside the filter.
 NOT_KEPT = ("saved", "after", "ids")
+LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def saved_filters(request: HttpRequest) -> HttpResponse:
 def _keep(request: HttpRequest, principal: Principal) -> HttpResponse:
     query = _query(request)
     form = SavedFilterForm(request.POST, principal=principal)
-    if not form.is_valid() or not query:
-        messages.error(request, _("Not saved: %(why)s") % {"why": _why(form)})
+    if not form.is_valid() or not 0 < len(query) <= LONGEST:
+        messages.error(request, _("Not saved: %(why)s") % {"why": _why(form, query)})
         return redirect(f"{reverse('worklist')}?{query}")
     kept = services.save_filter(principal=principal, query=query, **form.cleaned_data)
     messages.success(request, _("The filter “%(name)s” is saved.") % {"name": kept.name})
@@ -158,9 +159,9 @@ def _query(request: HttpRequest) -> str:
     return query.urlencode()
 
 
-def _why(form: SavedFilterForm) -> str:
+def _why(form: SavedFilterForm, query: str) -> str:
     told = [str(error) for errors in form.errors.values() for error in errors]
-    return " ".join(told) or _("the list has no filter.")
+    return " ".join(told) or (_("the filter is too long.") if query else _("the list has no filter."))
 
 
 def _own(request: HttpRequest, pk: int) -> SavedFilter:
@@ -188,7 +189,9 @@ def saved_filter(request: HttpRequest, pk: int) -> HttpResponse:
 def replace_filter(request: HttpRequest, pk: int) -> HttpResponse:
     """Give one of one's filters the conditions and the order that the list has now."""
     kept, query = _own(request, pk), _query(request)
-    if query:
+    if len(query) > LONGEST:
+        messages.error(request, _("Not saved: %(why)s") % {"why": _("the filter is too long.")})
+    elif query:
         services.replace_filter(kept=kept, query=query)
         messages.success(request, _("The filter “%(name)s” is saved.") % {"name": kept.name})
     return redirect(f"{reverse('worklist')}?{query}&saved={kept.pk}")

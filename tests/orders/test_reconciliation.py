@@ -156,7 +156,7 @@ def test_another_patients_order_is_not_linked_unawares(
     assert f"The order is for Doe, Jane (RIGHT), the study says Doe, Jane ({study.patient_id_value})." in page
     desk.post(f"{address}link/", {"order": order.pk})
     page = desk.get(address).content.decode()
-    assert "The order is Doe, Jane (RIGHT)" in page, "what was linked as it is says so"
+    assert "The order is for Doe, Jane (RIGHT): if" in page, "what was linked as it is says so"
     assert 'class="differs"><bdi>RIGHT' in page
     desk.post(f"{address}undo/{Reconciliation.objects.get().pk}/")
     assert "Its link was taken back" in desk.get("/reconciliation/").content.decode()

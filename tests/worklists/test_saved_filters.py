@@ -125,3 +125,15 @@ def test_the_list_says_which_of_the_quick_ones_it_is(people: Any, client_of: Any
     assert 'aria-current="true"' not in listed(reader, "status=arrived&modality=CT&sort=priority,date")
     assert 'data-key="2"' not in listed(client_of("technologist"), ""), "who reads nothing has no cases"
     assert listed(client_of("referrer"), "").count("filter-chip") == 2, "the row itself, and today's studies"
+
+
+def test_a_filter_that_is_too_long_is_refused_not_cut(people: Any, client_of: Any) -> None:
+    reader = client_of("radiologist")
+    endless = CT_HEAD + "&description=" + "x" * 1000
+    reader.post("/worklist/filters/", {"name": "Endless", "query": endless})
+    assert not SavedFilter.objects.exists()
+    assert b"the filter is too long" in reader.get("/worklist/").content
+    kept = keep(reader, "CT head")
+    reader.post(f"/worklist/filters/{kept.pk}/replace/", {"query": endless})
+    kept.refresh_from_db()
+    assert kept.query == CT_HEAD

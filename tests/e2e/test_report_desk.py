@@ -144,7 +144,9 @@ def test_words_typed_after_the_session_ended_are_saved_once_signed_in_again(
             page.fill("#section-findings", "before")
             page.wait_for_selector(SAVED)
         page.context.clear_cookies(name="atrium_session")
+        page.set_viewport_size({"width": 390, "height": 420})
         page.fill("#section-impression", "typed while signed out")
+        expect(page.locator("#save-state")).to_be_in_viewport()
         expect(page.locator("#save-state[data-state=failed]")).to_contain_text("you were signed out")
         expect(page.locator("#signed-out a")).to_be_visible()
         with page.expect_popup() as opened:
@@ -173,8 +175,12 @@ def test_two_tabs_merge_what_they_can_and_show_what_they_cannot(
         two.fill("#section-impression", "from the second tab")
         two.wait_for_selector(SAVED)
         expect(two.locator("#section-findings")).to_have_value("from the first tab")
+        one.set_viewport_size({"width": 1440, "height": 420})
         one.fill("#section-impression", "another impression")
         one.wait_for_selector("#conflict:not([hidden])")
+        expect(one.locator("#section-impression")).to_be_in_viewport()
+        expect(one.locator("#keep-mine")).to_be_in_viewport()
+        one.set_viewport_size({"width": 1440, "height": 900})
         assert one.inner_text("#field-impression .other-version") == "from the second tab"
         assert one.input_value("#section-impression") == "another impression"
         picture(one, "conflict")

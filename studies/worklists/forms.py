@@ -172,6 +172,13 @@ class WordsField(forms.CharField):
         return [word.upper() for word in words] if self.upper else words
 
 
+def _offer(field: Any, choices: Any) -> None:
+    """Offer what there is to choose, and choose the only one."""
+    field.queryset = choices
+    if len(choices) == 1:
+        field.empty_label = None
+
+
 class ReadingGroupForm(forms.ModelForm):
     """A reading group, its members and what is theirs to read."""
 
@@ -189,8 +196,11 @@ class ReadingGroupForm(forms.ModelForm):
     def __init__(self, *arguments: Any, principal: Principal, **options: Any) -> None:
         super().__init__(*arguments, **options)
         sites = sites_where(principal, Capability.CASE_ASSIGN)
-        self.fields["site"].queryset = sites  # type: ignore[attr-defined]
-        self.fields["members"].queryset = readers_at(sites.values_list("pk", flat=True))  # type: ignore[attr-defined]
+        _offer(self.fields["site"], sites)
+        readers = readers_at(sites.values_list("pk", flat=True))
+        self.fields["members"].queryset = readers  # type: ignore[attr-defined]
+        if not readers:
+            self.fields["members"].help_text = _("Nobody may write reports here yet: give people a role that does.")
 
 
 class AssignmentRuleForm(forms.ModelForm):
@@ -204,7 +214,7 @@ class AssignmentRuleForm(forms.ModelForm):
     def __init__(self, *arguments: Any, principal: Principal, **options: Any) -> None:
         super().__init__(*arguments, **options)
         sites = sites_where(principal, Capability.CASE_ASSIGN)
-        self.fields["group"].queryset = ReadingGroup.objects.filter(site__in=sites)  # type: ignore[attr-defined]
+        _offer(self.fields["group"], ReadingGroup.objects.filter(site__in=sites))
 
 
 class ShiftForm(forms.ModelForm):
@@ -222,7 +232,7 @@ class ShiftForm(forms.ModelForm):
     def __init__(self, *arguments: Any, principal: Principal, **options: Any) -> None:
         super().__init__(*arguments, **options)
         sites = sites_where(principal, Capability.CASE_ASSIGN)
-        self.fields["site"].queryset = sites  # type: ignore[attr-defined]
+        _offer(self.fields["site"], sites)
         self.fields["user"].queryset = readers_at(sites.values_list("pk", flat=True))  # type: ignore[attr-defined]
 
 
@@ -238,4 +248,4 @@ class TurnaroundTargetForm(forms.ModelForm):
     def __init__(self, *arguments: Any, principal: Principal, **options: Any) -> None:
         super().__init__(*arguments, **options)
         sites = sites_where(principal, Capability.CASE_ASSIGN)
-        self.fields["site"].queryset = sites  # type: ignore[attr-defined]
+        _offer(self.fields["site"], sites)

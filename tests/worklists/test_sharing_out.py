@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts.models import Notification
+from accounts.models import Membership, Notification, Site
 from studies import events, reading
 from studies.models import DomainEvent, Priority, StatusChange, Study
 from studies.worklists import figures, selectors, turnaround
@@ -284,6 +284,16 @@ def test_the_dashboard_of_an_empty_department_says_so(north: Any, client_of: Any
     assert page.count("No report became final in this period.") == 2
     assert "No case is waiting." in page
     assert "No study arrived in this period." in page
+
+
+def test_the_only_site_needs_no_choosing_and_no_readers_are_said(north: Any, client_of: Any) -> None:
+    lead = client_of("admin")
+    assert "Nobody may write reports here yet" not in lead.get("/worklist/sharing/group/new/").content.decode()
+    Membership.objects.exclude(user__username="admin").delete()
+    Site.objects.exclude(pk=north.pk).delete()
+    page = lead.get("/worklist/sharing/group/new/").content.decode()
+    assert "Nobody may write reports here yet" in page
+    assert "Choose" not in page[page.index('name="site"') :][:300]
 
 
 def test_the_lead_sets_up_groups_rules_shifts_and_targets(north: Any, people: Any, client_of: Any) -> None:

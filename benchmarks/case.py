@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import CDPSession, Frame, Page, Playwright, sync_playwright
+from playwright.sync_api import CDPSession, Frame, Page, Playwright, TimeoutError, sync_playwright
 
 from benchmarks.peers import Peer, nginx, orthanc
 from benchmarks.plane import ct_series, store
@@ -149,12 +149,21 @@ def at_atrium(playwright: Playwright, atrium: Atrium, number: int) -> Openings:
             # A word isn't typed into the case that is left.
             def go_on(study: str = study) -> None:
                 page.keyboard.press("n")
-                page.wait_for_selector(f"#study-images[data-study='{study}']", state="attached")
+                try:
+                    page.wait_for_selector(f"#study-images[data-study='{study}']", state="attached")
+                except TimeoutError as error:
+                    raise RuntimeError(f"{study} didn't come: {_told(page)}") from error
 
             found[GOES_ON].append(one.opened(study, go_on, shows(study), word, goes_on=True))
             assert page.locator(WORDS).first.input_value() == word, "the word is gone"
             time.sleep(LOOK)
     return found
+
+
+def _told(page: Page) -> list[str]:
+    """Give what a page says that didn't go on: its address, messages, and whether its words are saved."""
+    places = ("#messages", "#save-state", "#case-announced", "#claim")
+    return [page.url, *(text for place in places for text in page.locator(place).all_inner_texts())]
 
 
 def at_orthanc(playwright: Playwright, root: str) -> Openings:

@@ -128,9 +128,17 @@ window.atriumGuard = (extensions, { onShown }) => {
 window.atriumHearAll = (service) => {
   const { _broadcastEvent: tell } = service;
   service._broadcastEvent = (name, detail) => {
+    const safely = (one) => ({
+      ...one,
+      callback: (given) => {
+        try {
+          one.callback(given);
+        } catch (error) {
+          console.warn("Atrium: a listener in OHIF failed", error);
+        }
+      },
+    });
     const { listeners } = service;
-    const safely = Object.fromEntries(Object.entries(listeners).map(([event, all]) => [event, all]));
-    safely[name] = listeners[name]?.map((one) => ({ ...one, callback: (given) => { try { one.callback(given); } catch (error) { console.warn("Atrium: a listener in OHIF failed", error); } } }));
-    tell.call({ listeners: safely }, name, detail);
+    tell.call({ listeners: { ...listeners, [name]: listeners[name]?.map(safely) } }, name, detail);
   };
 };

@@ -187,7 +187,7 @@ def _referrer(row: Row, view: View) -> str:
 
 
 def _site(row: Row, view: View) -> str:
-    return _cell(view, "site", _clipped(row.site, "clip-sm"), "col-site")
+    return _cell(view, "site", _clipped(row.site, "clip-sm"), "col-site full")
 
 
 def _status(row: Row, view: View) -> str:

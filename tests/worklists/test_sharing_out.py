@@ -286,6 +286,13 @@ def test_the_dashboard_of_an_empty_department_says_so(north: Any, client_of: Any
     assert "No study arrived in this period." in page
 
 
+def test_a_group_without_rules_is_said_to_take_every_case(north: Any, neuro: ReadingGroup, client_of: Any) -> None:
+    lead = client_of("radiologist")
+    assert b"Every case of the site" not in lead.get("/worklist/sharing/").content
+    ReadingGroup.objects.create(site=north, name="All")
+    assert b"Every case of the site" in lead.get("/worklist/sharing/").content
+
+
 def test_the_only_site_needs_no_choosing_and_no_readers_are_said(north: Any, client_of: Any) -> None:
     lead = client_of("admin")
     assert "Nobody may write reports here yet" not in lead.get("/worklist/sharing/group/new/").content.decode()

@@ -25,6 +25,7 @@ from studies.models import Study
 from studies.peer_review.errors import CommentMissing, NotYours
 from studies.peer_review.models import PeerReview, Programme
 from studies.reports.critical_policies import holders
+from studies.reports.drafts import cleaned_text
 from studies.reports.models import ReportPart, ReportVersion
 from studies.trail import subject_of
 
@@ -98,7 +99,7 @@ def complete_review(*, review: PeerReview, principal: Principal, score: str, com
     review = _locked(review)
     if principal.user is None or review.reviewer_id != principal.user.pk or review.is_done:
         raise NotYours(_("This review isn't yours to give, or was given."))
-    comment = comment.strip()[:LONGEST_COMMENT]
+    comment = cleaned_text(comment[:LONGEST_COMMENT]).strip()
     if score not in PeerReview.Score.values:
         raise CommentMissing(_("Choose a score."))
     if score != PeerReview.Score.AGREE and not comment:
@@ -126,7 +127,7 @@ def answer_review(*, review: PeerReview, principal: Principal, answer: str) -> P
     is_signer = principal.user is not None and review.part.signed_by_id == principal.user.pk
     if not is_signer or not review.is_discrepant or review.concluded_at is not None:
         raise NotYours(_("This score isn't yours to answer, or was concluded."))
-    answer = answer.strip()[:LONGEST_COMMENT]
+    answer = cleaned_text(answer[:LONGEST_COMMENT]).strip()
     if not answer:
         raise CommentMissing(_("Say in a word how you see it."))
     review.answer, review.answered_at = answer, timezone.now()
@@ -146,7 +147,7 @@ def conclude_review(*, review: PeerReview, principal: Principal, score: str, con
     is_lead = user is not None and principal.may(Capability.CASE_ASSIGN, review.site_id)
     if user is None or not is_lead or review.part.signed_by_id == user.pk or not review.awaits_conclusion:
         raise NotYours(_("This review isn't yours to conclude, or was concluded."))
-    conclusion = conclusion.strip()[:LONGEST_COMMENT]
+    conclusion = cleaned_text(conclusion[:LONGEST_COMMENT]).strip()
     if score not in PeerReview.Score.values:
         raise CommentMissing(_("Choose the score that stands."))
     if not conclusion:

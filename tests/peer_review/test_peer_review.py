@@ -141,7 +141,7 @@ def test_a_discrepancy_is_answered_by_its_signer_and_concluded_by_a_lead(
     assert told == {"radiologist": path, "resident": path}
     signer, lead = client_of("radiologist"), client_of("resident")
     assert "Discrepancies" in lead.get("/peer-review/figures/").content.decode()
-    assert signer.post(path, {"answer": "It was hidden by the rib."}).status_code == 302
+    assert signer.post(path, {"answer": "It was hidden\x00 by the rib."}).status_code == 302
     shown = lead.get(path).content.decode()
     assert "It was hidden by the rib." in shown
     assert "Brandt" not in shown

@@ -9,6 +9,7 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -36,6 +37,10 @@ may_write_reports = capability_required(Capability.REPORT_WRITE)
 # Without a sort of one's own the most urgent comes first, then the one that waits longest.
 BY_URGENCY = "priority,date"
 UPCOMING = 3
+# Cases that «Next case» left untouched, in the session: row ids and when. They would be found first again.
+PASSED_OVER = "passed_over"
+PASSED_OVER_SECONDS = 1800
+MOST_PASSED_OVER = 100
 
 
 def visible(principal: Principal, study_instance_uid: str) -> Study:
@@ -121,13 +126,15 @@ def next_case(request: HttpRequest) -> HttpResponse:
     principal = principal_of(request)
     query = QueryDict(request.POST.get("query", "")[:1000])
     beside = visible(principal, request.POST["beside"][:64]) if request.POST.get("beside") else None
-    for candidate in _waiting(principal, query, beside):
+    for candidate in _waiting(request, query, beside):
         try:
             reading.claim_study(study=candidate, principal=principal)
         except ClaimHeldByOther:
             continue
         if beside is not None and beside.status not in {Study.Status.IN_READING, Study.Status.PRELIMINARY}:
             _release(beside, principal)
+        if beside is not None and beside.status == Study.Status.ARRIVED:
+            _pass_over(request, beside)
         return _go_on(request, _case_url(candidate, query))
     messages.info(request, _("No unread case is left in this list."))
     return _go_on(request, f"{reverse('worklist')}?{query.urlencode()}")
@@ -146,11 +153,21 @@ def _release(study: Study, principal: Principal) -> None:
         return
 
 
-def _waiting(principal: Principal, query: QueryDict, beside: Study | None) -> list[Study]:
+def _pass_over(request: HttpRequest, study: Study) -> None:
+    """Keep in the session that the case was left untouched: the next key asks for others first."""
+    kept = [one for one in request.session.get(PASSED_OVER, []) if one[0] != study.pk]
+    request.session[PASSED_OVER] = [*kept, [study.pk, timezone.now().timestamp()]][-MOST_PASSED_OVER:]
+
+
+def _waiting(request: HttpRequest, query: QueryDict, beside: Study | None) -> list[Study]:
+    """Give the list's cases that may be taken next, those lately passed over after all others."""
+    principal = principal_of(request)
+    earliest = timezone.now().timestamp() - PASSED_OVER_SECONDS
+    passed_over = [pk for pk, at in request.session.get(PASSED_OVER, []) if at > earliest]
     preference = selectors.preference_of(principal.user)
     _form, criteria, _order = asked(query, principal, preference)
     order = sorting(query.get("sort") or preference.sort or BY_URGENCY)
-    return list(selectors.waiting(principal, criteria, order, beside=beside))
+    return list(selectors.waiting(principal, criteria, order, beside=beside, passed_over=passed_over))
 
 
 def _case_url(study: Study, query: QueryDict) -> str:
@@ -166,7 +183,7 @@ def upcoming(request: HttpRequest) -> HttpResponse:
     principal = principal_of(request)
     query = QueryDict(request.GET.get("list", "")[:1000])
     beside = visible(principal, request.GET["beside"][:64]) if request.GET.get("beside") else None
-    found = _waiting(principal, query, beside)[:UPCOMING]
+    found = _waiting(request, query, beside)[:UPCOMING]
     return private(JsonResponse({"studies": [one.study_instance_uid for one in found]}))
 
 

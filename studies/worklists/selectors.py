@@ -187,12 +187,18 @@ def priors(principal: Principal, study: Study) -> QuerySet[Study]:
 
 
 def waiting(
-    principal: Principal, criteria: dict[str, Any], order: Sorting, *, beside: Study | None = None
+    principal: Principal,
+    criteria: dict[str, Any],
+    order: Sorting,
+    *,
+    beside: Study | None = None,
+    passed_over: Sequence[int] = (),
 ) -> Iterator[Study]:
     """Give the cases of the list that the principal may take next, in the list's own order.
 
     Those are unread, have all their images, aren't another's by assignment unless the list asks for it, and nobody else
-    holds them. Without a filter of its own the list is taken by urgency, the oldest first.
+    holds them. Without a filter of its own the list is taken by urgency, the oldest first. Those that were passed over,
+    by their row ids, come after all others, in the order in which they were.
     """
     unread = worklist(principal, {**criteria, "status": [Study.Status.ARRIVED]})
     sites = principal.sites_with(Capability.REPORT_WRITE)
@@ -207,7 +213,8 @@ def waiting(
     unread = unread.exclude(is_under_way(sites))
     if beside is not None:
         unread = unread.exclude(pk=beside.pk)
-    pks = pks_of(unread, order, after="", most=20)
+    pks = pks_of(unread.exclude(pk__in=passed_over), order, after="", most=20)
+    pks += passed_over[: 20 - len(pks)]
     yield from in_order(unread.filter(pk__in=pks).select_related("site", "patient"), pks)
 
 

@@ -129,6 +129,22 @@ def test_going_on_gives_an_untouched_case_back(north: Any, people: Any, client_o
     assert reading.claim_of(first) is None
 
 
+def test_going_on_from_untouched_cases_comes_round_to_each_and_first_to_a_new_urgent_one(
+    north: Any, client_of: Any
+) -> None:
+    cases = [make_study(north, n, study_date=datetime(2026, 1, n, tzinfo=UTC)) for n in (1, 2, 3)]
+    reader = client_of("radiologist")
+    seen: list[str] = []
+    for _ in range(5):
+        beside = {"beside": seen[-1]} if seen else {}
+        seen.append(reader.post("/worklist/next/", beside)["Location"].split("/")[2])
+    first, second, third = (one.study_instance_uid for one in cases)
+    assert seen == [first, second, third, first, second]
+    urgent = make_study(north, 4, study_date=datetime(2026, 1, 9, tzinfo=UTC), priority="STAT")
+    ahead = reader.get("/worklist/upcoming/", {"beside": second}).json()["studies"]
+    assert ahead == [urgent.study_instance_uid, third, first]
+
+
 def test_a_colleague_is_told_and_may_take_over(north: Any, people: Any, client_of: Any) -> None:
     study = make_study(north, 1)
     client_of("radiologist").post(f"/studies/{study.study_instance_uid}/claim/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from urllib.parse import urlencode
 
 from django.db import transaction
 from django.urls import reverse
@@ -72,16 +73,27 @@ def escalate_overdue() -> int:
 
 
 def tell_of_late_case(*, study_id: int) -> None:
-    """Tell the case's reader that it's late; of an urgent one, and of one that is nobody's, the site's leads too."""
-    study = Study.objects.select_related("assigned_to").filter(pk=study_id, status__in=OPEN_STATUSES).first()
+    """Tell the case's reader that it's late, and of an urgent one the site's leads, too.
+
+    Of others that are nobody's the leads are told once an hour, however many there are: a bell that rings for each is
+    heard no more.
+    """
+    study = Study.objects.select_related("assigned_to", "site").filter(pk=study_id, status__in=OPEN_STATUSES).first()
     if study is None:
         return
     is_urgent = study.priority in {Priority.STAT, Priority.HIGH}
+    leads = holders_at([study.site_id], Capability.CASE_ASSIGN)
+    if not is_urgent and study.assigned_to is None:
+        notify(
+            leads,
+            key=f"overdue:site{study.site_id}:{timezone.now():%Y%m%d%H}",
+            text=gettext("Cases that nobody has are overdue at %(site)s") % {"site": study.site.name},
+            url=f"{reverse('worklist')}?{urlencode({'late': 'on', 'assigned': 'nobody', 'site': study.site.slug})}",
+        )
+        return
     people = {study.assigned_to} if study.assigned_to is not None else set()
-    if is_urgent or not people:
-        people |= set(holders_at([study.site_id], Capability.CASE_ASSIGN))
     notify(
-        people,
+        people | set(leads) if is_urgent else people,
         key=f"overdue:{study.pk}:{study.priority}",
         text=gettext("A case is overdue: %(modality)s, %(priority)s")
         % {"modality": ", ".join(study.modalities) or "—", "priority": study.get_priority_display()},

@@ -95,6 +95,24 @@ def test_a_late_case_is_told_once(north: Any, ingest_files: Any) -> None:
     assert all(late.patient_name not in n.text and late.patient_id_value not in n.text for n in told)
 
 
+def test_leads_hear_once_of_many_late_cases_that_nobody_has_and_of_each_urgent_one(
+    north: Any, people: Any, client_of: Any, ingest_files: Any
+) -> None:
+    studies = [arrived(ingest_files, north) for _ in range(4)]
+    for urgent in studies[:2]:
+        reading.set_priority(study=urgent, priority="STAT", principal=principal_of(people["admin"]))
+    events.deliver_due()
+    long_ago = timezone.now() - timedelta(days=2)
+    Study.objects.update(received_at=long_ago)
+    CaseClock.objects.update(due_at=long_ago)
+    turnaround.escalate_overdue()
+    events.deliver_due()
+    told = Notification.objects.filter(user=people["radiologist"])
+    assert sorted(n.is_urgent for n in told) == [False, True, True]
+    page = client_of("radiologist").get(told.get(is_urgent=False).url).content
+    assert all(study.study_instance_uid.encode() in page for study in studies)
+
+
 def test_the_lead_finds_the_late_cases(north: Any, people: Any, client_of: Any, ingest_files: Any) -> None:
     late, in_time, read = (arrived(ingest_files, north) for _ in range(3))
     reading.set_status(read, Study.Status.FINAL, None)

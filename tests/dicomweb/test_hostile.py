@@ -68,9 +68,13 @@ def technologist(client_of: Callable[[str], Client]) -> Client:
     ids=lambda text: text[:8],
 )
 def test_a_long_accept_header_is_read_at_once(accept: str) -> None:
-    begun = time.process_time()
-    ranges_of(accept)
-    assert time.process_time() - begun < 0.5
+    def seconds() -> float:
+        begun = time.process_time()
+        ranges_of(accept)
+        return time.process_time() - begun
+
+    # The collector's rounds, which fall into some, aside.
+    assert min(seconds() for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize(

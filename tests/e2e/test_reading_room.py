@@ -11,7 +11,7 @@ from typing import Any
 import pydicom
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.e2e.browser import chromium, needs_chromium, outside, signed_in
 from tests.factories import PASSWORD, make_instance
@@ -195,6 +195,28 @@ def test_what_is_scheduled_comes_and_goes_in_the_list(
         expect(row(page, "TOCOME")).to_have_class(re.compile("is-gone"), timeout=20_000)
         page.reload()
         expect(row(page, "TOCOME")).to_have_count(0)
+
+
+def test_a_button_pressed_before_the_page_is_ready_does_what_it_says(
+    room: Atrium, technologist: requests.Session, browser: Browser
+) -> None:
+    send(
+        room,
+        technologist,
+        PatientName="Early^Eva",
+        PatientID="EARLY",
+        AccessionNumber="EARLY",
+        StudyInstanceUID="1.2.9",
+    )
+    with signed_in(browser, room, "resident") as page:
+        held: list[Route] = []
+        page.route("**/htmx.min*.js", lambda route: held.append(route))
+        page.goto(f"{room.url}/studies/1.2.9/", wait_until="commit")
+        page.click("#claim >> text=Claim", no_wait_after=True)
+        page.wait_for_timeout(300)
+        assert page.url.endswith("/studies/1.2.9/"), "and the browser sends it nowhere"
+        held[0].continue_()
+        expect(page.locator("#claim")).to_contain_text("You have this case open")
 
 
 def test_a_change_elsewhere_takes_neither_focus_nor_choice(

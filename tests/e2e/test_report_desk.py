@@ -288,7 +288,7 @@ def test_the_resident_writes_and_the_attending_confirms(installation: Atrium, br
         assert "written by resident" in page.inner_text(".report-signature")
     with signed_in(browser, installation, "resident") as page:
         page.goto(f"{installation.url}/reports/")
-        page.wait_for_selector("text=see in History what was changed")
+        page.wait_for_selector("text=confirmed: each shows what was changed")
         uid = desk.split("/")[-3]
         page.goto(f"{installation.url}/reports/{uid}/history/")
         assert page.text_content("ins") == "3"

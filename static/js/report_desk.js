@@ -122,6 +122,8 @@
       other.textContent = text || "—";
     }
     state("failed", answer.error);
+    // What was put above and below it may have pushed the field that one writes in out of sight.
+    if (form().contains(document.activeElement)) document.activeElement.scrollIntoView({ block: "nearest" });
   };
 
   // Signed or discarded elsewhere; or, with a reason, another was first: then one's words wait until one takes it over.

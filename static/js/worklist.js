@@ -27,18 +27,18 @@
     return minutes < 0 ? place.dataset.late.replace("{t}", text) : text;
   };
 
-  const tick = () => {
+  const tick = (within = place) => {
     const now = Date.now();
-    for (const clock of place.querySelectorAll("[data-due]")) {
+    for (const clock of within.querySelectorAll("[data-due]")) {
       const due = Date.parse(clock.dataset.due);
       const from = Date.parse(clock.dataset.from);
-      const minutes = Math.round((due - now) / 60_000);
-      clock.textContent = spoken(minutes);
+      const text = spoken(Math.round((due - now) / 60_000));
+      if (clock.textContent !== text) clock.textContent = text;
       clock.classList.toggle("is-late", due <= now);
       clock.classList.toggle("is-warning", due > now && now - from > (due - from) * WARNS_AT);
-      clock.title = new Date(due).toLocaleString();
+      clock.title ||= new Date(due).toLocaleString();
     }
-    for (const holder of place.querySelectorAll("[data-claimed-until]")) {
+    for (const holder of within.querySelectorAll("[data-claimed-until]")) {
       if (Date.parse(holder.dataset.claimedUntil) <= now) holder.remove();
     }
   };
@@ -135,7 +135,11 @@
   // Choosing several cases.
   const choose = () => {
     if (!bulk) return;
-    const count = rows()?.querySelectorAll("input[name=study]:checked").length ?? 0;
+    let count = 0;
+    for (const box of rows()?.querySelectorAll("input[name=study]") ?? []) {
+      box.closest("tr").classList.toggle("is-chosen", box.checked);
+      count += Number(box.checked);
+    }
     const text = document.getElementById("bulk-count");
     bulk.hidden = count === 0;
     text.textContent = count === 1 ? text.dataset.one : text.dataset.many.replace("{n}", count);
@@ -236,10 +240,10 @@
     if (!kept) return;
     away.delete(place);
     place.replaceChildren(kept);
+    tick(place);
   };
   const windows = new IntersectionObserver((entries) => {
     for (const entry of entries) (entry.isIntersecting ? bringBack : putAway)(entry.target);
-    tick();
   }, near);
 
   const isTooWide = (table) => table.parentElement.scrollWidth > table.parentElement.clientWidth + 1;

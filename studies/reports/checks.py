@@ -68,7 +68,7 @@ def checks_of(part: ReportPart) -> list[Check]:
 
 
 def _shown_fields(part: ReportPart) -> Iterable[Field]:
-    return (field for field in part.outline.fields.values() if field.is_shown(part.values))
+    return part.outline.shown(part.values).values()
 
 
 def _missing(part: ReportPart) -> Iterable[Check]:

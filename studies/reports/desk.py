@@ -109,15 +109,22 @@ def tracked_changes(preliminary: PreliminarySignature, part: ReportPart) -> list
 
 def desk_sections(outline: Outline, values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Give the outline's sections as the desk shows them with these values."""
-    shown = []
+    sections = []
+    shown = outline.shown(values)
     shortcut = 0
     for section in outline.sections:
         fields = []
         for field in section.fields:
             shortcut += 1
-            fields.append({**_field(section, field, values), "shortcut": shortcut if shortcut < 10 else ""})
-        shown.append({"id": section.id, "title": section.title, "role": section.role, "fields": fields})
-    return shown
+            fields.append(
+                {
+                    **_field(section, field, values),
+                    "shown": field.id in shown,
+                    "shortcut": shortcut if shortcut < 10 else "",
+                }
+            )
+        sections.append({"id": section.id, "title": section.title, "role": section.role, "fields": fields})
+    return sections
 
 
 def _field(section: Section, field: Field, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +144,6 @@ def _field(section: Section, field: Field, values: Mapping[str, Any]) -> dict[st
         "maximum": field.maximum,
         "value": value,
         "rows": 5 if field.id == "findings" else 2 if field.id == section.id else 1,
-        "shown": field.is_shown(values),
         "condition_field": field.show_if.field if field.show_if else "",
         "condition_values": "\n".join(field.show_if.values) if field.show_if else "",
     }

@@ -52,6 +52,11 @@ class Condition:
     field: str
     values: tuple[str, ...]
 
+    def is_met(self, values: Mapping[str, Any]) -> bool:
+        value = values.get(self.field, "")
+        present = value if isinstance(value, list) else ["1" if value is True else str(value or "")]
+        return any(one in self.values for one in present)
+
 
 @dataclass(frozen=True)
 class Field:
@@ -68,13 +73,6 @@ class Field:
     minimum: float | None = None
     maximum: float | None = None
     show_if: Condition | None = None
-
-    def is_shown(self, values: Mapping[str, Any]) -> bool:
-        if self.show_if is None:
-            return True
-        value = values.get(self.show_if.field, "")
-        present = value if isinstance(value, list) else ["1" if value is True else str(value or "")]
-        return any(one in self.show_if.values for one in present)
 
     def statement(self, value: Any, *, is_alone: bool) -> str:
         """Give what the value says in the report; empty when nothing was entered."""
@@ -135,17 +133,31 @@ class Outline:
     def section_of_role(self, role: str) -> Section | None:
         return next((s for s in self.sections if s.role == role), None)
 
+    def shown(self, values: Mapping[str, Any]) -> dict[str, Field]:
+        """Give the fields that are shown with these values; what depends on a hidden one is hidden, too."""
+        shown: dict[str, Field] = {}
+        for name, field in self.fields.items():
+            if field.show_if is None or (field.show_if.field in shown and field.show_if.is_met(values)):
+                shown[name] = field
+        return shown
+
+    def shown_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Give the values that the report says."""
+        shown = self.shown(values)
+        return {name: value for name, value in values.items() if name in shown}
+
     def defaults(self) -> dict[str, Value]:
         return {field.id: field.default for field in self.fields.values() if field.default != field.empty()}
 
     def texts(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Put the values together to each section's text."""
         composed = {}
+        shown = self.shown(values)
         for section in self.sections:
             lines = [
                 field.statement(values.get(field.id), is_alone=field.id == section.id)
                 for field in section.fields
-                if field.is_shown(values)
+                if field.id in shown
             ]
             composed[section.id] = "\n".join(line for line in lines if line)
         return composed
@@ -165,9 +177,11 @@ class Outline:
         """Give the values for this outline of a report begun with another; no word that a person entered is lost.
 
         A value stays in the field of the same id and type; any other, unless it was only a default, becomes
-        running text of the section with the same role, or of the findings.
+        running text of the section with the same role, or of the findings. What was hidden, and so no word of the
+        report, stays only where it's hidden under the same condition.
         """
         carried = self.defaults()
+        shown = previous.shown(values)
         left: list[tuple[str, str]] = []
         for section in previous.sections:
             for field in section.fields:
@@ -175,9 +189,11 @@ class Outline:
                 if value in (field.empty(), field.default):
                     continue
                 same = self.fields.get(field.id)
+                if field.id not in shown and (same is None or same.show_if != field.show_if):
+                    continue
                 if same is not None and same.type == field.type and (not same.options or _fits(same, value)):
                     carried[field.id] = value
-                elif statement := field.statement(value, is_alone=field.id == section.id):
+                elif field.id in shown and (statement := field.statement(value, is_alone=field.id == section.id)):
                     left.append((section.role, statement))
         for role, statement in left:
             target = self._running_text(role)
@@ -203,11 +219,11 @@ def _read_outline(content: Any) -> Outline:
     sections = tuple(_read_section(one) for one in sections_json)
     fields = [field for section in sections for field in section.fields]
     ids = [field.id for field in fields]
+    if len(fields) > MOST_FIELDS:
+        raise InvalidOutline(f"A template may have at most {MOST_FIELDS} fields.")
     for names, what in (([s.id for s in sections], "section"), (ids, "field")):
         if twice := next((n for n in names if names.count(n) > 1), ""):
             raise InvalidOutline(f"There are two {what}s “{twice}”.")
-    if len(fields) > MOST_FIELDS:
-        raise InvalidOutline(f"A template may have at most {MOST_FIELDS} fields.")
     if not any(field.type == "text" for field in fields):
         raise InvalidOutline("A template needs a text field.")
     for place, field in enumerate(fields):

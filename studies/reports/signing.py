@@ -191,6 +191,8 @@ def _draft_to_sign(part: ReportPart, principal: Principal, base_revision: int, a
     draft = locked_draft(part, principal)
     if draft.revision != base_revision:
         raise DraftChangedElsewhere(draft)
+    # What a condition hides is no word of the report: it's neither read nor signed.
+    draft.values = draft.outline.shown_values(draft.values)
     draft.sections = draft.outline.texts(draft.values)
     sections = draft.outline.sections
     if not any(draft.sections.get(s.id, "").strip() for s in sections if s.role in {"findings", "impression", "other"}):

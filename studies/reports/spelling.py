@@ -106,9 +106,9 @@ def misspelt_of(part: ReportPart) -> list[tuple[str, str]]:
         return []
     known = known_words(part.author) | _words_of(part.outline)
     found: dict[str, str] = {}
-    for field in part.outline.fields.values():
+    for field in part.outline.shown(part.values).values():
         value = part.values.get(field.id)
-        if field.type == "text" and isinstance(value, str) and field.is_shown(part.values):
+        if field.type == "text" and isinstance(value, str):
             for word in unknown_words(value, language, known):
                 found.setdefault(word, field.id)
     return [(field, word) for word, field in found.items()][:MOST_WORDS]

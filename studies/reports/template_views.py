@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 from django import forms
+from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts.capabilities import Capability
@@ -261,7 +262,7 @@ def import_template(request: HttpRequest) -> HttpResponse:
     else:
         try:
             read = mrrt.read_template(file.read(mrrt.LARGEST + 1))
-            templates.save_template(principal=principal, **read.__dict__, **_shared_with(choice))
+            imported = templates.save_template(principal=principal, **read.as_template(), **_shared_with(choice))
         except (mrrt.NotATemplate, InvalidOutline) as failure:
             error = str(failure)
         except ReportError as failure:
@@ -273,7 +274,15 @@ def import_template(request: HttpRequest) -> HttpResponse:
         ]
         context = {"rows": rows, "sharing": _sharing(principal), "error": error}
         return render(request, "reports/templates.html", context, status=422)
-    return redirect("report_templates")
+    messages.success(request, _("“%(name)s” is imported. See here what it has become.") % {"name": imported.name})
+    if read.left_out:
+        text = ngettext(
+            "%(count)s field lies in no section of the file and was left out.",
+            "%(count)s fields lie in no section of the file and were left out.",
+            read.left_out,
+        )
+        messages.warning(request, text % {"count": read.left_out})
+    return redirect("report_template", pk=imported.pk)
 
 
 @require_http_methods(["GET", "POST"])

@@ -101,6 +101,19 @@ def test_a_field_that_is_not_shown_is_not_missed(radiologist: Client) -> None:
     part = ReportPart.objects.get()
     assert checks_of(part) == []
     assert "900" not in part.sections["findings"]
+    sign(radiologist)
+    part.refresh_from_db()
+    assert part.is_signed
+    assert "900" not in part.canonical_text
+
+
+def test_what_was_hidden_stays_hidden_under_another_template(radiologist: Client) -> None:
+    radiologist.post(f"{DESK}/start/")
+    write(radiologist, nodule="None", nodule_size="900", lungs="Clear.", findings="x", impression="y")
+    radiologist.post(f"{DESK}/template/", {"template": ""})
+    part = ReportPart.objects.get()
+    assert "Clear." in part.sections["findings"]
+    assert "900" not in part.sections["findings"]
 
 
 def test_nothing_is_signed_with_a_warning_unseen(radiologist: Client) -> None:

@@ -95,7 +95,7 @@ def data_without_tree(data: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def test_every_template_goes_through_the_form_unchanged(client_of: Any, people: Any) -> None:
     lead = principal_of(people["admin"])
-    templates.save_template(principal=lead, **mrrt.read_template(RADREPORT).__dict__)
+    templates.save_template(principal=lead, **mrrt.read_template(RADREPORT).as_template())
     browser = client_of("admin")
     current = ReportTemplate.objects.filter(is_current=True)
     assert current.count() > 6

@@ -66,7 +66,7 @@ def lead(people: Any) -> Any:
 
 def test_an_mrrt_template_goes_round_with_all_that_it_says(people: Any) -> None:
     read = mrrt.read_template(RADREPORT)
-    template = templates.save_template(principal=lead(people), **read.__dict__)
+    template = templates.save_template(principal=lead(people), **read.as_template())
     again = mrrt.read_template(mrrt.write_template(template))
     assert again.content == read.content
     assert again.coded_content == read.coded_content
@@ -93,9 +93,40 @@ def test_the_templates_that_atrium_brings_go_round_too(db: None) -> None:
             assert getattr(again, name) == getattr(template, name), name
 
 
+# As RadReport writes them today: lists of boxes, offers, units with labels of their own, codes in a comment.
+TODAY = b"""<!DOCTYPE html><html><head><title>CT appendix</title><script type="text/xml"><!--
+<template_attributes><coded_content><entry origtxt="N1"><term><code meaning="diameter" value="RDE196" scheme="RADELEMENT"/></term></entry>
+</coded_content></template_attributes>--></script></head><body>
+<section id="technique" data-section-name="Technique:"><p><label for="C1">Contrast:</label><span id="C1" data-field-type="CHECKBOX">
+<input id="C1_0" type="checkbox" name="C1" value="Intravenous." checked>Intravenous.<input id="C1_1" type="checkbox" name="C1" value="Oral.">Oral.
+<input id="C1_2_FreeText" type="text" value="Contrast and"></span></p></section>
+<section id="findings" data-section-name="Findings"><p><label for="L1">Gallbladder:</label><input list="L1_LIST" id="L1" name="" data-field-type="SELECTION_LIST" value="Normal.">
+<datalist id="L1_LIST"><option value="Normal.">Normal.</option><option value="Absent."></option></datalist></p>
+<p><label for="N1">Appendix:</label><input type="number" id="N1" name="appendix" data-field-units="mm" value="6"><label for="N1">mm</label></p>
+<p><label>Stranding <input type="text" id="T9" value="None."></label><input type="text" id="T10" name="Free fluid"></p></section>
+<section id="impression" data-section-name="Impression"><p><label for="i1">Text:</label><textarea id="i1" data-field-completion-action="PROHIBIT"></textarea></p></section>
+<input id="lost"></body></html>"""
+
+
+def test_a_template_as_radreport_writes_them_today_says_what_it_meant() -> None:
+    read = mrrt.read_template(TODAY)
+    outline = Outline.of(read.content)
+    texts = outline.texts({**outline.defaults(), "T10": "A little.", "i1": "Normal.", "C1_2_FreeText": "rectal"})
+    assert texts == {
+        "technique": "Contrast: Intravenous.\nContrast and: rectal",
+        "findings": "Gallbladder: Normal.\nAppendix: 6 mm\nStranding: None.\nFree fluid: A little.",
+        "impression": "Normal.",
+    }
+    assert outline.fields["C1"].options == ("Intravenous.", "Oral.")
+    assert outline.fields["L1"].options == ("Normal.", "Absent.")
+    assert outline.fields["i1"].required
+    assert "RDE196" in read.coded_content
+    assert read.left_out == 1
+
+
 def test_a_hostile_template_brings_words_only(people: Any, client_of: Any) -> None:
     read = mrrt.read_template(HOSTILE)
-    template = templates.save_template(principal=lead(people), **read.__dict__)
+    template = templates.save_template(principal=lead(people), **read.as_template())
     (field,) = Outline.of(read.content).fields.values()
     assert field.id not in {"revision", "password"}
     assert '"' not in field.id
@@ -112,7 +143,13 @@ def test_a_hostile_template_brings_words_only(people: Any, client_of: Any) -> No
 
 
 @pytest.mark.parametrize(
-    "junk", [b"", b"\x00\xff\xfe", b"<p>no sections</p>", b"<section>" * 3000, b"x" * (1 << 20) + b"y"]
+    "junk",
+    [
+        *(b"", b"\x00\xff\xfe", b"<p>no sections</p>", b"<section>" * 3000, b"x" * (1 << 20) + b"y"),
+        # What would take minutes.
+        *(b"<section><p " + b" ".join(b"a%d" % n for n in range(100_000)), b"<section>" + b"<input id=a>" * 10_000),
+    ],
+    ids=["empty", "binary", "none", "deep", "large", "attributes", "fields"],
 )
 def test_what_is_no_template_is_refused_in_words(junk: bytes) -> None:
     with pytest.raises((mrrt.NotATemplate, InvalidOutline)):
@@ -220,6 +257,19 @@ def test_the_plain_outline_carries_all_words_to_any_template(values: dict[str, s
 def test_a_tree_that_makes_no_sense_is_refused(fields: Any) -> None:
     with pytest.raises(InvalidOutline):
         Outline.of({"sections": [{"id": "s", "title": "S", "fields": fields}]})
+
+
+def test_what_depends_on_a_hidden_field_is_hidden_too() -> None:
+    choice = {"type": "choice", "options": ["No", "Yes"]}
+    fields = [
+        {"id": "mass", "label": "Mass", **choice},
+        {"id": "margin", "label": "Spiculated", "show_if": {"field": "mass", "values": ["Yes"]}, **choice},
+        {"id": "spicules", "type": "text", "label": "Spicules", "show_if": {"field": "margin", "values": ["Yes"]}},
+    ]
+    outline = Outline.of({"sections": [{"id": "findings", "title": "Findings", "fields": fields}]})
+    values = {"mass": "Yes", "margin": "Yes", "spicules": "many"}
+    assert "many" in outline.texts(values)["findings"]
+    assert outline.texts({**values, "mass": "No"})["findings"] == "Mass: No"
 
 
 def test_ones_own_macro_comes_before_the_shared_one(people: Any, north: Any, client_of: Any) -> None:

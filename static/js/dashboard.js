@@ -13,9 +13,16 @@
     if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h${minutes % 60 ? ` ${String(Math.round(minutes % 60)).padStart(2, "0")}` : ""}`;
     return `${Math.round(minutes / 144) / 10} d`;
   };
-  // Steps of an hour or a day, where whole numbers of minutes would fall on crooked ones.
-  const STEPS = [1, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 2880, 7200, 14400, 43200];
-  const stepOf = (values) => STEPS.find((step) => Math.max(...values, 1) / step <= 6) ?? 43200;
+  // From minutes to weeks, each mark a few times the one before: a STAT of half an hour is seen beside a routine of days.
+  const MARKS = [1, 5, 15, 60, 240, 1440, 4320, 14400, 43200, 144000];
+  const ofTime = (values) => ({
+    type: "logarithmic",
+    min: MARKS.findLast((mark) => mark < Math.min(...values.filter(Boolean), 60)) ?? 0.5,
+    max: MARKS.find((mark) => mark >= Math.max(...values, 60)) ?? undefined,
+    afterBuildTicks: (axis) => { axis.ticks = MARKS.filter((mark) => mark >= axis.min && mark <= axis.max).map((value) => ({ value })); },
+  });
+  const A_DAY = /^\d{4}-\d\d-\d\d$/;
+  const A_BAR = 44;
 
   const draw = (canvas) => {
     const { labels, series, tokens } = data[canvas.dataset.chart];
@@ -25,6 +32,13 @@
     const ink = token("--at-ink-soft");
     const grid = token("--at-line");
     const axis = { stacked, ticks: { color: ink, precision: 0 }, grid: { color: grid }, border: { color: grid } };
+    const isAcross = canvas.dataset.horizontal !== undefined;
+    // Every reader has a name beside their bars, however many they are.
+    if (isAcross) canvas.parentElement.style.height = `max(15rem, ${60 + labels.length * A_BAR}px)`;
+    const along = { ...axis, ticks: { ...axis.ticks, ...(isAcross ? { autoSkip: false } : {}) } };
+    const across = isTime ? { ...axis, ...ofTime(Object.values(series).flat()), ticks: { ...axis.ticks, callback: spoken } } : { ...axis, beginAtZero: true };
+    // The axis has room for month and day; the year is told by what stands beside the pointer.
+    if (labels.every((label) => A_DAY.test(label))) along.ticks.callback = (place) => labels[place].slice(5);
     drawn.get(canvas)?.destroy();
     drawn.set(canvas, new Chart(canvas, {
       type: "bar",
@@ -37,11 +51,15 @@
       options: {
         animation: false,
         maintainAspectRatio: false,
-        indexAxis: canvas.dataset.horizontal === undefined ? "x" : "y",
-        scales: { x: axis, y: isTime ? { ...axis, beginAtZero: true, ticks: { ...axis.ticks, stepSize: stepOf(Object.values(series).flat()), callback: spoken } } : { ...axis, beginAtZero: true } },
+        interaction: { mode: "index", intersect: false, axis: isAcross ? "y" : "x" },
+        indexAxis: isAcross ? "y" : "x",
+        scales: isAcross ? { x: across, y: along } : { x: along, y: across },
         plugins: {
           legend: { labels: { color: ink, boxWidth: 12 } },
-          tooltip: isTime ? { callbacks: { label: (item) => `${item.dataset.label}: ${spoken(item.raw)}` } } : {},
+          tooltip: {
+            backgroundColor: token("--at-raised"), borderColor: token("--at-line-strong"), borderWidth: 1, titleColor: token("--at-ink"), bodyColor: token("--at-ink"),
+            ...(isTime ? { callbacks: { label: (item) => `${item.dataset.label}: ${spoken(item.raw)}` } } : {}),
+          },
         },
       },
     }));

@@ -157,6 +157,7 @@ def remote_query(request: HttpRequest) -> HttpResponse:
         "found": None,
         "error": "",
         "has_nodes": queryable_nodes(principal).exists(),
+        "may_manage_nodes": principal.may(Capability.NODE_MANAGE),
     }
     status = 200
     if request.method == "POST":

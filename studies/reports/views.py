@@ -118,7 +118,7 @@ def verify(request: HttpRequest, code: str) -> HttpResponse:
     """Say whether a print is what was signed. A stranger learns that and a few characters of the hash, no more."""
     part = ReportPart.objects.filter(verification_code=code).select_related("report__study__site", "template").first()
     if part is None:
-        raise Http404
+        return _answer_verification(request, {}, status=404)
     principal = principal_of(request)
     study = part.report.study
     is_reader = selectors.may_read(principal, study) and _sees(request, study)
@@ -129,7 +129,11 @@ def verify(request: HttpRequest, code: str) -> HttpResponse:
         "is_whole": signing.verify_part(part),
         "is_superseded": later,
     }
-    response = render(request, "reports/verify.html", context, status=200)
+    return _answer_verification(request, context)
+
+
+def _answer_verification(request: HttpRequest, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
+    response = render(request, "reports/verify.html", context, status=status)
     response["Cache-Control"] = "no-store"
     response["X-Robots-Tag"] = "noindex"
     return response

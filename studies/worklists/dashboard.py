@@ -46,7 +46,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     ages = [label for _limit, label in figures.AGES]
     load = figures.load(selectors.readers_at([site.pk for site in chosen]), studies, days)
     charts: dict[str, Any] = {
-        "volume": {"labels": [f"{day:%m-%d}" for day in dates], "series": volume},
+        "volume": {"labels": [day.isoformat() for day in dates], "series": volume},
         "backlog": {"labels": ages, "series": backlog, "tokens": [COLOURS[label] for label in backlog]},
         "priority": _bars(by_priority),
         "modality": _bars(by_modality),

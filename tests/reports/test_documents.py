@@ -254,7 +254,9 @@ def test_a_print_is_verified_by_strangers_without_naming_the_patient(signed: Cli
     for secret in ("MÜLLER", "Jürgen", part.sha256, UID, "thorax"):
         assert secret.encode() not in page.content
     assert "MÜLLER".encode() in signed.get(f"/reports/verify/{part.verification_code}/").content
-    assert Client().get("/reports/verify/0000/").status_code == 404
+    unknown = Client().get("/reports/verify/0000/")
+    assert unknown.status_code == 404
+    assert b"No report with this code was signed here" in unknown.content
 
 
 def test_an_addendum_is_told_to_those_who_read_the_report(signed: Client, client_of: Any) -> None:

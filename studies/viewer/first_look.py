@@ -100,11 +100,15 @@ def _display_sets(study: Study) -> list[_DisplaySet]:
     images = Instance.objects.filter(series__study=study, is_current=True, number_of_frames__gt=0)
     kinds = images.values("series_id", "sop_class_uid", "number_of_frames", film=F("transfer_syntax_uid"))
     kinds = kinds.annotate(count=Count("pk")).order_by("series_id")
+    # After their kinds: a study is opened while its series arrive, and one that came in between has no kind yet.
+    counted = list(kinds)
     series = {one.pk: one for one in study.series.all()}
     found: list[_DisplaySet] = []
     seen: set[int] = set()
-    for kind in kinds:
-        one, frames, count = series[kind["series_id"]], kind["number_of_frames"], kind["count"]
+    for kind in counted:
+        one, frames, count = series.get(kind["series_id"]), kind["number_of_frames"], kind["count"]
+        if one is None:
+            raise _Doubt
         if kind["film"] in MPEGTransferSyntaxes or one.pk in seen:
             raise _Doubt
         seen.add(one.pk)

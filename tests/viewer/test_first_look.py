@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.db import connection
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
@@ -19,7 +20,7 @@ from portal.audit.models import AuditEvent
 from studies.archive.metadata import series_metadata
 from studies.models import Series, Study
 from studies.viewer.first_look import FirstLook, first_look_of
-from studies.viewer.hanging import COMPARE, FOUR_UP, MAMMO, MPR, SINGLE, remember_protocol
+from studies.viewer.hanging import COMPARE, FOUR_UP, MAMMO, MPR, SINGLE, Hanging, remember_protocol
 from tests.factories import make_instance, principal_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -75,6 +76,23 @@ def test_a_volume_begins_with_its_outermost_slice_whatever_the_numbers(look: Any
 
 def test_a_volume_numbered_from_the_head_begins_with_its_first_slice(look: Any) -> None:
     assert shown(look(*slices([4, 3, 2, 1]))) == ["1.1.1.1"]
+
+
+def test_a_study_is_looked_at_while_its_series_arrive(look: Any, north: Any, people: Any, ingest_files: Any) -> None:
+    look(image())
+    study, principal = Study.objects.get(), principal_of(people["radiologist"])
+    asked: list[str] = []
+
+    def arrive(execute: Any, sql: str, *arguments: Any) -> Any:
+        asked.append(sql)
+        if len(asked) == 2:
+            ingest_files(north, image(series=2))
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(arrive):
+        found = first_look_of(principal, study, hanging=Hanging(SINGLE, []))
+    assert Series.objects.count() == 2
+    assert shown(found) == ["1.1.1.1"]
 
 
 def test_images_without_a_place_begin_with_the_lowest_number(look: Any) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from allauth.mfa.models import Authenticator
-from allauth.mfa.totp.internal.auth import TOTP
+from allauth.mfa.totp.internal.auth import TOTP, validate_totp_code
+from allauth.mfa.utils import decrypt
 from allauth.mfa.webauthn.internal import auth as webauthn
 from django.core.exceptions import ValidationError
 from fido2.webauthn import UserVerificationRequirement
@@ -43,6 +44,14 @@ def is_proven(user: User, credential: Credential) -> bool:
         authenticator = Authenticator.objects.filter(user=user, type=Authenticator.Type.TOTP).first()
         return authenticator is not None and TOTP(authenticator).validate_code(credential.code.replace(" ", ""))
     return bool(credential.password) and user.check_password(credential.password)
+
+
+def is_used_code(user: User, credential: Credential) -> bool:
+    """Say whether a credential that was refused is a one-time code that's right and was taken before (RFC 6238 §5.2)."""
+    authenticator = Authenticator.objects.filter(user=user, type=Authenticator.Type.TOTP).first()
+    if not credential.code or authenticator is None:
+        return False
+    return validate_totp_code(decrypt(authenticator.data["secret"]), credential.code.replace(" ", ""))
 
 
 def passkey_challenge(user: User) -> dict[str, Any]:

@@ -31,6 +31,8 @@
     }
     showConditions();
   };
+  // As the clock beside the desk shows it, whichever side tells of it.
+  const savedAt = (moment) => `${form().dataset.saved} ${new Date(moment).toLocaleTimeString([], { hourCycle: "h23" })}`;
   const state = (name, text) => {
     const element = document.getElementById("save-state");
     if (!element) return;
@@ -221,7 +223,7 @@
           document.getElementById("signed-out")?.remove();
           showChecks(answer.checks);
           if (dirty.size) timer = setTimeout(save, PAUSE);
-          else state("saved", `${draft.dataset.saved} ${new Date(answer.saved_at).toLocaleTimeString()}`);
+          else state("saved", savedAt(answer.saved_at));
           lockAway();
         } else if (response.status === 409) {
           conflict(answer);
@@ -377,6 +379,7 @@
     newer = null;
     isGone = false;
     if (!form()) return;
+    if (form().dataset.savedAt) state("saved", savedAt(form().dataset.savedAt));
     for (const area of form().querySelectorAll("textarea")) grow(area);
     showConditions();
     unlock();
@@ -395,7 +398,8 @@
       return;
     }
     const first = entries().find((entry) => entry.matches("textarea") && !entry.value) || entries()[0];
-    (document.getElementById("signing")?.hidden === false ? document.querySelector("#signing input:not([type=hidden])") : first)?.focus({ preventScroll: true });
+    const proof = () => (event.detail.requestConfig?.parameters?.code && document.getElementById("sign-code")) || document.querySelector("#signing input:not([type=hidden])");
+    (document.getElementById("signing")?.hidden === false ? proof() : first)?.focus({ preventScroll: true });
   });
   document.addEventListener("DOMContentLoaded", arrive);
 

@@ -121,6 +121,12 @@ class WrongCredential(ReportError):
     text = "The password, code or passkey isn't right. Nothing was signed."
 
 
+class CodeUsedAlready(WrongCredential):
+    """The one-time code is right, but it counts once."""
+
+    text = "This one-time code was used already, perhaps to sign in. Wait for the next one; nothing was signed."
+
+
 class TooManyAttempts(ReportError):
     """Too many wrong credentials in a short time."""
 

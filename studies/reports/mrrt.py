@@ -461,7 +461,9 @@ def _read_field(element: ElementTree.Element, file: _File, names: _Names) -> dic
         }
         unit = (element.get("data-field-units") or "")[:20]
         read |= {"type": "number", "unit": unit, "default": default if parsed_number(default) is not None else ""}
-        read |= {name: bound for name, bound in bounds.items() if bound is not None}
+        read |= {
+            name: int(bound) if bound.is_integer() else bound for name, bound in bounds.items() if bound is not None
+        }
     elif identity.endswith("_FreeText"):
         # RadReport's own words behind a box: what stands there is its prompt, said only when the box is ticked.
         read |= {"type": "text", "label": read["label"] or _label(default), "default": ""}

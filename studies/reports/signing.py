@@ -15,7 +15,7 @@ from django.utils import timezone
 from accounts.capabilities import Capability
 from accounts.models import User
 from accounts.principals import Principal
-from accounts.reauthentication import Credential, is_proven
+from accounts.reauthentication import Credential, is_proven, is_used_code
 from portal.audit.models import AuditEvent
 from studies import events
 from studies.models import Study
@@ -25,6 +25,7 @@ from studies.reports.drafts import cleaned_text, keep_version, locked_draft, rec
 from studies.reports.errors import (
     AlreadyRetracted,
     ChecksFailed,
+    CodeUsedAlready,
     DraftChangedElsewhere,
     NothingToSign,
     ReasonMissing,
@@ -268,6 +269,7 @@ def _check_credential(signer: User, credential: Credential, study: Study, princi
     if refused >= WRONG_ATTEMPTS:
         raise TooManyAttempts
     if not is_proven(signer, credential):
-        details = {"reason": f"wrong {credential.way}"}
+        is_used = is_used_code(signer, credential)
+        details = {"reason": f"{'used' if is_used else 'wrong'} {credential.way}"}
         record_on(AuditEvent.Action.REPORT_SIGN, study, principal, details, AuditEvent.Outcome.REFUSED)
-        raise WrongCredential
+        raise CodeUsedAlready if is_used else WrongCredential

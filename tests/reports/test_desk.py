@@ -174,7 +174,7 @@ def test_a_one_time_code_signs_once(radiologist: Client, people: Any) -> None:
     assert AuditEvent.objects.get(action="report_sign", outcome="success").details["by"] == "one-time code"
     radiologist.post(f"{DESK}/start/", {"reason_for": "again"})
     write(radiologist, findings="x")
-    sign(radiologist, password="", code=code)
+    assert b"was used already" in sign(radiologist, password="", code=code).content
     assert not ReportPart.objects.get(ordinal=2).is_signed
 
 

@@ -47,11 +47,11 @@ def is_proven(user: User, credential: Credential) -> bool:
 
 
 def is_used_code(user: User, credential: Credential) -> bool:
-    """Say whether a credential that was refused is a one-time code that's right and was taken before (RFC 6238 §5.2)."""
+    """Say whether a credential that was refused is a one-time code, right but taken before (RFC 6238 §5.2)."""
     authenticator = Authenticator.objects.filter(user=user, type=Authenticator.Type.TOTP).first()
     if not credential.code or authenticator is None:
         return False
-    return validate_totp_code(decrypt(authenticator.data["secret"]), credential.code.replace(" ", ""))
+    return bool(validate_totp_code(decrypt(authenticator.data["secret"]), credential.code.replace(" ", "")))
 
 
 def passkey_challenge(user: User) -> dict[str, Any]:

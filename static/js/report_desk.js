@@ -246,6 +246,7 @@
       entry.classList.toggle("is-out", Boolean(entry.value) && (Number.isNaN(number) || number < Number(entry.dataset.minimum || -Infinity) || number > Number(entry.dataset.maximum || Infinity)));
     }
     dirty.add(entry.name);
+    if (!newer && !isGone && document.getElementById("save-state")?.dataset.state === "saved") state("saving", form().dataset.saving);
     showConditions();
     clearTimeout(timer);
     clearTimeout(lockTimer);

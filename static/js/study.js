@@ -9,6 +9,7 @@
   sessionStorage.setItem("atrium.desk", desk);
   const channel = new BroadcastChannel(`atrium.desk.${desk}`);
   const address = () => `${page.dataset.openUrl}?desk=${desk}`;
+  const alone = ({ study, sop, frame: number }) => `${page.dataset.openUrl.replace(opened.study, study)}?${new URLSearchParams({ sop, frame: number })}`;
   const csrf = () => JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
   const say = (type, detail = {}) => channel.postMessage({ from: "desk", about: opened.study, type, ...detail });
   const note = (text) => { const element = document.getElementById("findings-note"); if (element) element.textContent = text; };
@@ -51,6 +52,7 @@
     if (isInWindow) frame.removeAttribute("src");
     // A phone has room for the words or the images: its images open by their own button.
     else if (!isPhone.matches && !frame.getAttribute("src")) frame.src = address();
+    else if (isPhone.matches && opened.waiting) window.location.replace(alone(opened.waiting));
   };
   // No image of one case is seen beside the words of another.
   const conceal = (isConcealed) => {
@@ -207,6 +209,10 @@
   };
 
   const jump = (where) => {
+    if (isPhone.matches && !isInWindow) {
+      window.location.assign(alone(where));
+      return;
+    }
     opened.waiting = opened.hasRendered ? null : where;
     if (opened.hasRendered) say("jump", where);
   };

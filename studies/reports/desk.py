@@ -158,6 +158,6 @@ def offline_names(user: User, study: Study, draft: ReportPart) -> dict[str, str]
 
 
 def _offline(user: User, what: str) -> dict[str, str]:
-    message = f"offline words {user.pk} {user.password} {what}".encode()
+    message = f"offline words {user.pk} {what}".encode()
     key = hmac.new(settings.SECRET_KEY.encode(), message, hashlib.sha256).digest()
     return {"offline_name": f"atrium.draft.{user.pk}.{what}", "offline_key": base64.b64encode(key).decode()}

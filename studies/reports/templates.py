@@ -69,7 +69,14 @@ def template_for(study: Study, principal: Principal) -> ReportTemplate | None:
 def _score(
     template: ReportTemplate, modalities: set[str], body_parts: set[str], codes: set[tuple[Any, Any]], words: str
 ) -> int | None:
-    """Give how well a template fits; None when it doesn't."""
+    """Give how well a template fits; None when it doesn't.
+
+    One that names no study is chosen by hand only: what it begins with would stand in reports of anything.
+    """
+    if not (
+        template.slug or template.modalities or template.procedure_codes or template.body_parts or template.keywords
+    ):
+        return None
     score = 0
     if template.modalities:
         if not modalities & set(template.modalities):

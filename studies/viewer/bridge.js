@@ -7,7 +7,7 @@ const atriumBridge = (csrfToken, edition) => {
     const address = new URLSearchParams(search);
     const studies = (address.get("StudyInstanceUIDs") || "").split(",");
     return {
-      studies, study: studies[0], site: address.get("site"), protocol: "", asked: new Set(), restored: new Set(), savedPrints: new Map(),
+      studies, study: studies[0], site: address.get("site"), protocol: "", place: address.get("sop"), frame: Number(address.get("frame") || 1), asked: new Set(), restored: new Set(), savedPrints: new Map(),
       isEntered: false, isSetUp: false, hasRendered: false, drawn: new Set(),
     };
   };
@@ -432,6 +432,7 @@ const atriumBridge = (csrfToken, edition) => {
     rememberProtocol();
     restoreMeasurements(opened.study);
     shownStudies();
+    if (opened.place) jump({ study: opened.study, sop: opened.place, frame: opened.frame });
   };
 
   // The desk's keys work while the images have the focus: its letters, which are OHIF's here, together with Alt.

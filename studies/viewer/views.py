@@ -26,7 +26,7 @@ from studies.models import Study
 from studies.viewer.build import STAMP
 from studies.viewer.files import POLICY, file_at
 from studies.viewer.first_look import first_look_of
-from studies.viewer.hanging import FUSION, hanging_of, remember_protocol
+from studies.viewer.hanging import FUSION, SINGLE, Hanging, hanging_of, remember_protocol
 from studies.viewer.objects import BESIDE, is_for_ohif
 
 SCRIPTS = [Path(__file__).with_name(name) for name in ("rendered.js", "guard.js", "bridge.js", "app_config.js")]
@@ -54,6 +54,9 @@ def _address_of(request: HttpRequest, study: Study) -> str:
     if not is_for_ohif(study):
         return f"{reverse('study_objects', args=[study.study_instance_uid])}?{BESIDE}=1"
     hanging = hanging_of(principal_of(request), study)
+    # A phone has room for one image; browsers say so by this word.
+    if "Mobi" in request.headers.get("User-Agent", "") and hanging.protocol != FUSION:
+        hanging = Hanging(SINGLE, [])
     uids = [study.study_instance_uid, *(prior.study_instance_uid for prior in hanging.priors)]
     query = {"StudyInstanceUIDs": ",".join(uids)}
     # Fusion has a mode of its own in OHIF, with its own layout.
@@ -65,7 +68,14 @@ def _address_of(request: HttpRequest, study: Study) -> str:
     desk = request.GET.get("desk", "")
     if re.fullmatch(r"[0-9a-f-]{36}", desk):
         query["desk"] = desk
+    if (sop := request.GET.get("sop", "")) and re.fullmatch(r"[\d.]{1,64}", sop):
+        query |= {"sop": sop, "frame": str(_frame_number(request))}
     return f"{reverse('viewer')}{mode}?{urlencode(query, safe=',@')}"
+
+
+def _frame_number(request: HttpRequest) -> int:
+    text = request.GET.get("frame", "")
+    return int(text) if re.fullmatch(r"[1-9]\d{0,5}", text) else 1
 
 
 def _edition(request: HttpRequest) -> str:

@@ -102,3 +102,8 @@ def test_images_are_there_within_two_taps(phone: Page) -> None:
     phone.locator(".result", has_text="Pulmonary embolism").locator("text=Images").tap()
     phone.wait_for_url("**/viewer/**")
     until(phone, f"({DISTINCT_GREYS})() >= 60", seconds=90)
+    # A key image leads to the image itself.
+    phone.go_back()
+    phone.locator(".result", has_text="Pulmonary embolism").locator(".result-link").tap()
+    phone.locator(".report-pictures a").tap()
+    phone.wait_for_url("**/viewer/**sop=*")

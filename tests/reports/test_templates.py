@@ -205,6 +205,17 @@ def test_the_template_follows_the_study(
     assert chosen.slug == slug
 
 
+def test_a_template_that_names_no_study_is_chosen_by_hand_only(north: Any, ingest_files: Any, people: Any) -> None:
+    ingest_files(north, make_instance(StudyInstanceUID=UID, StudyDescription="Odd", Modality="OT"))
+    principal = principal_of(people["radiologist"])
+    own = templates.save_template(principal=principal, is_own=True, **mrrt.read_template(TODAY).as_template())
+    study = Study.objects.get()
+    assert own in templates.templates_for(study, principal)
+    chosen = templates.template_for(study, principal)
+    assert chosen is not None
+    assert chosen.slug == "generic"
+
+
 def test_words_survive_every_change_of_template(north: Any, ingest_files: Any, client_of: Any) -> None:
     ingest_files(north, make_instance(StudyInstanceUID=UID))
     browser = client_of("radiologist")

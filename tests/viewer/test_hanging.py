@@ -39,6 +39,9 @@ def test_a_ct_hangs_beside_its_prior_and_alone_without_one(
     opened = client_of("radiologist").get(address)["Location"]
     assert "StudyInstanceUIDs=1.1,1.2&" in opened
     assert "hangingProtocolId=atrium.compare" in opened
+    phone = {"User-Agent": "Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 Chrome/140.0 Mobile Safari/537.36"}
+    alone = client_of("radiologist").get(f"{address}?sop=1.2.3&frame=x", headers=phone)["Location"]
+    assert "StudyInstanceUIDs=1.1&hangingProtocolId=default&site=north&sop=1.2.3&frame=1" in alone
 
 
 def test_an_open_viewer_is_told_where_it_goes_on_and_as_whose(north: Any, ingest_files: Any, client_of: Any) -> None:

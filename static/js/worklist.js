@@ -277,6 +277,11 @@
     fit();
   });
 
+  // The wide menu opens to the side on which it has room: its button may stand in a second line.
+  const wide = filter.querySelector(".filter-menu-more");
+  wide?.addEventListener("toggle", () => {
+    wide.classList.toggle("is-at-start", wide.offsetLeft + wide.offsetWidth < wide.querySelector(".filter-menu-panel").offsetWidth);
+  });
   filter.addEventListener("input", label);
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.target === place || event.detail.target === place) {

@@ -139,7 +139,7 @@ def _clock(row: Row, view: View) -> str:
         return "<td></td>"
     due, since = row.due_at.isoformat(), row.received_at.isoformat()
     content = f'<time class="due" datetime="{due}" data-due="{due}" data-from="{since}">{row.due_at:%m-%d %H:%M}</time>'
-    return _cell(view, "clock", content, "num nowrap")
+    return _cell(view, "clock", content, "num")
 
 
 def _date(row: Row, view: View) -> str:

@@ -116,6 +116,15 @@
   const conflict = (answer) => {
     newer = answer;
     document.getElementById("conflict").hidden = false;
+    // A colleague's report is taken from them knowingly, or left to them; one's words stay on this machine.
+    const isTheirs = answer.is_held_by_other;
+    document.getElementById("conflict-text").hidden = isTheirs;
+    document.getElementById("conflict-taken").hidden = !isTheirs;
+    document.querySelector("#conflict-taken strong").textContent = answer.author;
+    document.getElementById("see-theirs").hidden = !isTheirs;
+    document.getElementById("take-theirs").hidden = isTheirs;
+    const keep = document.getElementById("keep-mine");
+    keep.textContent = isTheirs ? keep.dataset.takeOver : keep.dataset.keep;
     for (const name of names()) {
       const other = entries(name)[0].closest(".desk-field").querySelector(".other-version");
       const value = answer.values[name] ?? "";
@@ -379,6 +388,8 @@
     dirty.clear();
     newer = null;
     isGone = false;
+    const kept = document.getElementById("kept-words");
+    if (kept) kept.hidden = !localStorage.getItem(kept.dataset.offlineName);
     if (!form()) return;
     if (form().dataset.savedAt) state("saved", savedAt(form().dataset.savedAt));
     for (const area of form().querySelectorAll("textarea")) grow(area);

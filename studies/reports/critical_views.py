@@ -44,10 +44,12 @@ def _result(request: HttpRequest, pk: int) -> CriticalResult:
 
 def _page(request: HttpRequest, result: CriticalResult, error: str = "") -> HttpResponse:
     principal = principal_of(request)
+    told = list(result.recipients.select_related("user", "practice"))
     context = {
         "result": result,
         "study": result.study,
-        "recipients": result.recipients.select_related("user", "practice"),
+        "recipients": [one for one in told if not one.level],
+        "escalated_to": [one for one in told if one.level],
         "steps": result.steps.select_related("user"),
         "sees_study": studies_visible_to(principal).filter(pk=result.study_id).exists(),
         "may_acknowledge": result.is_open and critical.may_acknowledge(principal, result),

@@ -83,6 +83,9 @@ def panel_context(request: HttpRequest, study: Study) -> dict[str, Any]:
             "language": draft.template.language if draft.template is not None else "",
             "spelling": checked_language(draft.template),
         }
+    elif draft is not None and principal.user is not None:
+        # Whether words wait for this person its browser knows; the key comes with taking over.
+        context["offline_name"] = offline_names(principal.user, study, draft)["offline_name"]
     if draft is not None and preliminary is not None:
         context["tracked"] = [section for section in tracked_changes(preliminary, draft) if section.is_changed]
     return context

@@ -80,7 +80,11 @@ class TemplateForm(forms.Form):
         max_length=500, required=False, help_text=gettext_lazy("Words of the study's description, comma-separated.")
     )
     procedure_codes = forms.CharField(
-        max_length=2000, required=False, help_text=gettext_lazy("As scheme:value, comma-separated.")
+        max_length=2000,
+        required=False,
+        help_text=gettext_lazy(
+            "As scheme:value, comma-separated. A template that names nothing in these four is chosen by hand only."
+        ),
     )
 
     def __init__(self, *args: Any, principal: Principal, **kwargs: Any) -> None:

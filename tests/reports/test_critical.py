@@ -112,6 +112,15 @@ def test_a_late_one_goes_to_the_next_and_then_to_everyone(flagged: CriticalResul
     assert critical.escalate_late() == 0
 
 
+def test_the_dashboard_says_how_many_are_late_at_the_site_that_it_shows(
+    flagged: CriticalResult, client_of: Any
+) -> None:
+    CriticalResult.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    lead = client_of("radiologist")
+    assert b"1 late" in lead.get("/dashboard/?site=north").content
+    assert b"1 late" not in lead.get("/dashboard/?site=south").content
+
+
 def test_a_ward_is_told_by_telephone(flagged: CriticalResult, client_of: Any) -> None:
     browser = client_of("radiologist")
     browser.post(f"/reports/critical/{flagged.pk}/acknowledge/", {"told_to": "Nurse Ito, ward 5"})

@@ -7,6 +7,7 @@ from typing import Any
 from django import template
 from django.utils import timezone
 
+from accounts.models import Site
 from studies.reports.critical import may_acknowledge, open_critical_results
 from studies.reports.models import CriticalResult
 
@@ -14,9 +15,11 @@ register = template.Library()
 
 
 @register.simple_tag(takes_context=True)
-def open_criticals(context: dict[str, Any]) -> dict[str, int]:
-    """Give how many of the person's critical results wait for acknowledgement, and how many of them are late."""
+def open_criticals(context: dict[str, Any], site: Site | None = None) -> dict[str, int]:
+    """Give how many of the person's critical results, of a site's or of all, wait for acknowledgement, and are late."""
     results = open_critical_results(context["request"].principal)
+    if site is not None:
+        results = results.filter(study__site=site)
     return {"waiting": results.count(), "late": results.filter(due_at__lt=timezone.now()).count()}
 
 

@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.capabilities import Capability
@@ -27,6 +28,7 @@ may_see_studies = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VI
 # What a list's address holds beside the filter.
 NOT_KEPT = ("saved", "after", "ids")
 LONGEST = 1000
+NAMES_PATIENT = gettext_lazy("a filter that names a patient or an accession number can’t be shared.")
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,21 @@ def _keep(request: HttpRequest, principal: Principal) -> HttpResponse:
     if not form.is_valid() or not 0 < len(query) <= LONGEST:
         messages.error(request, _("Not saved: %(why)s") % {"why": _why(form, query)})
         return redirect(f"{reverse('worklist')}?{query}")
-    kept = services.save_filter(principal=principal, query=query, **form.cleaned_data)
+    try:
+        kept = services.save_filter(principal=principal, query=query, **form.cleaned_data)
+    except services.NamesPatient:
+        messages.error(request, _("Not saved: %(why)s") % {"why": NAMES_PATIENT})
+        return redirect(f"{reverse('worklist')}?{query}")
     messages.success(request, _("The filter “%(name)s” is saved.") % {"name": kept.name})
     return redirect(f"{reverse('worklist')}?{query}&saved={kept.pk}")
+
+
+def conditions_of(address: QueryDict) -> QueryDict:
+    """Give what a list's address asks for, without its order."""
+    query = address.copy()
+    for name in (*NOT_KEPT, "sort"):
+        query.pop(name, None)
+    return query
 
 
 def _query(request: HttpRequest) -> str:
@@ -177,9 +191,13 @@ def saved_filter(request: HttpRequest, pk: int) -> HttpResponse:
     kept = _own(request, pk)
     form = SavedFilterForm(request.POST or None, principal=principal, kept=kept)
     if request.method == "POST" and form.is_valid():
-        services.change_filter(kept=kept, principal=principal, **form.cleaned_data)
-        messages.success(request, _("The filter “%(name)s” is saved.") % {"name": kept.name})
-        return redirect("saved_filters")
+        try:
+            services.change_filter(kept=kept, principal=principal, **form.cleaned_data)
+        except services.NamesPatient:
+            form.add_error("share", NAMES_PATIENT)
+        else:
+            messages.success(request, _("The filter “%(name)s” is saved.") % {"name": kept.name})
+            return redirect("saved_filters")
     context = {"form": form, "kept": kept, "told": described(kept, principal)}
     return _private(render(request, "worklists/filter.html", context, status=422 if form.errors else 200))
 
@@ -192,8 +210,12 @@ def replace_filter(request: HttpRequest, pk: int) -> HttpResponse:
     if len(query) > LONGEST:
         messages.error(request, _("Not saved: %(why)s") % {"why": _("the filter is too long.")})
     elif query:
-        services.replace_filter(kept=kept, query=query)
-        messages.success(request, _("The filter “%(name)s” is saved.") % {"name": kept.name})
+        try:
+            services.replace_filter(kept=kept, query=query)
+        except services.NamesPatient:
+            messages.error(request, _("Not saved: %(why)s") % {"why": NAMES_PATIENT})
+        else:
+            messages.success(request, _("The filter “%(name)s” is saved.") % {"name": kept.name})
     return redirect(f"{reverse('worklist')}?{query}&saved={kept.pk}")
 
 

@@ -47,16 +47,23 @@ class WorklistFilterForm(forms.Form):
     status = Choices(required=False, label=_("Status"), choices=STATUSES)
     modality = Choices(required=False, label=_("Modality"), choices=[(m, m) for m in MODALITIES])
     priority = Choices(required=False, label=_("Priority"), choices=Priority.choices)
-    assigned = forms.ChoiceField(required=False, label=_("Reader"))
+    assigned = forms.ChoiceField(
+        required=False, label=_("Reader"), error_messages={"invalid_choice": _("nobody whom you see.")}
+    )
     site = forms.ModelMultipleChoiceField(
         Site.objects.none(),
         required=False,
         label=_("Site"),
         to_field_name="slug",
         widget=forms.CheckboxSelectMultiple,
+        error_messages={"invalid_choice": _("it’s none of those that you see.")},
     )
     group = forms.ModelChoiceField(
-        ReadingGroup.objects.none(), required=False, label=_("Reading group"), empty_label=_("All")
+        ReadingGroup.objects.none(),
+        required=False,
+        label=_("Reading group"),
+        empty_label=_("All"),
+        error_messages={"invalid_choice": _("it’s none of those that you see.")},
     )
     body_part = Choices(required=False, label=_("Body part"), choices=[(part, body_part(part)) for part in BODY_PARTS])
     description = forms.CharField(required=False, max_length=120, label=_("Study has the words"))

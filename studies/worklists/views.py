@@ -23,7 +23,7 @@ from studies.errors import NotAllowed
 from studies.models import Priority
 from studies.worklists import assignment, columns, scheduled, selectors, services
 from studies.worklists.cells import View, rows_as_html, words_in
-from studies.worklists.filters import quick_lists, shown_filters
+from studies.worklists.filters import conditions_of, quick_lists, shown_filters
 from studies.worklists.forms import SavedFilterForm, WorklistFilterForm
 from studies.worklists.models import WorklistPreference
 from studies.worklists.rows import rows_of_orders, rows_of_studies
@@ -80,7 +80,9 @@ def worklist(request: HttpRequest) -> HttpResponse:
         details = {"way": "worklist", "keys": keys, "results": len(window.rows)}
         record(AuditEvent.Action.SEARCH, principal=principal, details=details)
     shown = columns_of(principal, preference)
-    own_filters = shown_filters(principal, preference, query, order, request.GET.get("saved", ""))
+    # What can't be applied isn't changed by that.
+    conditions = query if form.is_valid() else conditions_of(request.GET)
+    own_filters = shown_filters(principal, preference, conditions, order, request.GET.get("saved", ""))
     opened = next((one for one in own_filters if one.is_current), None)
     saved = str(opened.filter.pk) if opened else ""
     context = {

@@ -209,6 +209,14 @@ def test_who_comes_second_is_told_who_was_first_and_goes_on_with_the_own_words(
         two.click("#see-theirs")
         two.click("#report-panel button:has-text('Take over')")
         expect(two.locator("#section-findings")).to_have_value("typed a moment late")
+        # From whom it was taken is told by whom, may leave it to them, and knows where the own words are.
+        two.wait_for_selector(SAVED)
+        one.fill("#section-impression", "typed by who was first")
+        expect(one.locator("#conflict-taken")).to_contain_text("resident has taken this report over")
+        expect(one.locator("#take-theirs")).to_be_hidden()
+        one.click("#see-theirs")
+        expect(one.locator("#kept-words")).to_be_visible()
+        expect(two.locator("#draft")).to_be_visible()
         # A claim whose time is over isn't shown any longer, though nobody did anything.
         one.goto("about:blank")
         ends = "from studies.models import Study as S; from django.utils.timezone import now, timedelta as t; "

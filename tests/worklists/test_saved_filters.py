@@ -103,6 +103,31 @@ def test_one_shares_with_groups_and_roles_that_one_is_in_and_a_lead_with_all(
     assert keep(resident, "B", share=f"group:{theirs.pk}").group == theirs
 
 
+def test_a_filter_that_names_a_patient_stays_ones_own(people: Any, client_of: Any) -> None:
+    lead, role = client_of("radiologist"), Role.objects.get(slug="radiologist")
+    share = f"role:{role.pk}"
+    lead.post("/worklist/filters/", {"name": "A", "query": "q=Lindqvist", "share": share})
+    assert not SavedFilter.objects.exists()
+    assert "can’t be shared" in lead.get("/worklist/").content.decode()
+    own = keep(lead, "Mine", "accession_number=A1")
+    refused = lead.post(f"/worklist/filters/{own.pk}/", {"name": "Mine", "share": share})
+    assert (refused.status_code, "can’t be shared" in refused.content.decode()) == (422, True)
+    shared = keep(lead, "Ours", CT_HEAD, share=share)
+    lead.post(f"/worklist/filters/{shared.pk}/replace/", {"query": "q=Lindqvist"})
+    shared.refresh_from_db()
+    assert shared.query == CT_HEAD
+
+
+def test_a_shared_filter_that_one_cannot_apply_is_not_called_changed(
+    north: Any, south: Any, people: Any, client_of: Any
+) -> None:
+    role = Role.objects.get(slug="resident")
+    kept = keep(client_of("radiologist"), "South", "site=south&status=arrived", share=f"role:{role.pk}")
+    page = listed(client_of("resident"), f"{kept.query}&saved={kept.pk}")
+    assert "it’s none of those that you see" in page
+    assert "changed" not in page
+
+
 @pytest.mark.parametrize("query", ["site=south", "group={group}", "assigned=999999", "since=yesterday", "site=gone"])
 def test_a_filter_that_cannot_be_applied_shows_nothing_and_says_why(
     query: str, north: Any, south: Any, people: Any, client_of: Any

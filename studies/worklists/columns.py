@@ -24,7 +24,7 @@ COLUMNS = {
         Column("patient", _("Patient"), "name", "col-patient"),
         Column("status", _("Status"), "status"),
         Column("priority", _("Priority"), "priority"),
-        Column("clock", _("Due"), css="num"),
+        Column("clock", _("Due"), "due", "num"),
         Column("date", _("Study date"), "date", "num"),
         Column("modality", _("Modality"), "modality"),
         Column("study", _("Study"), "study", "col-study"),

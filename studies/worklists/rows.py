@@ -13,6 +13,8 @@ from django.db.models import QuerySet
 
 from studies.models import Study
 from studies.orders.models import Order
+from studies.reading import OPEN_STATUSES
+from studies.worklists.sorting import NEVER
 
 
 @dataclass(slots=True)
@@ -50,6 +52,11 @@ class Row:
     is_order: bool = False
     # Behind what the page has loaded of its list.
     is_further: bool = False
+
+    @property
+    def next_due_at(self) -> datetime:
+        """Give when the case is due, as lists are sorted by it."""
+        return self.due_at if self.due_at is not None and self.status in OPEN_STATUSES else NEVER
 
     @property
     def key(self) -> str:

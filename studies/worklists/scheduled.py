@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
+from django.db.models import Case, DateTimeField, F, IntegerField, Q, QuerySet, Value, When
 from django.db.models.functions import Cast
 
 from accounts.principals import Principal
@@ -17,7 +17,7 @@ from studies.person_names import searchable
 from studies.worklists import selectors
 from studies.worklists.rows import Row, rows_of_orders, rows_of_studies
 from studies.worklists.selectors import SCHEDULED, in_order
-from studies.worklists.sorting import Sorting
+from studies.worklists.sorting import NEVER, Sorting
 
 AWAITING = (Order.Status.SCHEDULED, Order.Status.ARRIVED, Order.Status.IN_PROGRESS)
 # A cursor among the orders, which come after the studies.
@@ -105,6 +105,7 @@ def _own_named_as_studies(orders: QuerySet[Order]) -> QuerySet[Order]:
         sort_date=F("scheduled_at"),
         received_at=F("placed_at"),
         priority_rank=rank,
+        next_due_at=Value(NEVER, DateTimeField()),
         modalities_in_study=F("modality"),
         study_description=F("requested_procedure_description"),
         number_of_instances=Cast(Value(0), IntegerField()),  # a bare 0 would be a column's place

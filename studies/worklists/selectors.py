@@ -125,7 +125,7 @@ def page_of(studies: QuerySet[Study], order: Sorting, *, after: str = "") -> Pag
     """
     size = size_of(after)
     pks = pks_of(studies, order, after=after, most=size + 1)
-    rows = in_order(_shown(studies.filter(pk__in=pks[:size])), pks)
+    rows = in_order(_shown(order.named(studies).filter(pk__in=pks[:size])), pks)
     # A row that changed in between may be missing; the list goes on all the same.
     return Page(rows, order.cursor(rows[-1]) if rows and len(pks) > size else "")
 

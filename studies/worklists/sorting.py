@@ -7,12 +7,14 @@ import binascii
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Protocol, TypeVar
 
-from django.db.models import F, Model, OrderBy, Q, QuerySet
+from django.db.models import Case, F, Model, OrderBy, Q, QuerySet, Value, When
+from django.db.models.expressions import Combinable
 
 from studies.lookups import ByBytes
+from studies.reading import OPEN_STATUSES
 
 Row = TypeVar("Row", bound=Model)
 
@@ -24,6 +26,8 @@ class HasPk(Protocol):
 
 
 MOST_COLUMNS = 3
+# When a case is due that isn't: after all others.
+NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,14 @@ class SortColumn:
     """What a list is sorted by: a column (never null), and how a cursor's text becomes a value again.
 
     ``is_indexed``: an index gives the whole archive in this order. Texts among these are ordered by their bytes, as
-    that index is; the others cost a sort of all that the list holds.
+    that index is; the others cost a sort of all that the list holds. ``expression``: the value, where no column of a
+    study has it.
     """
 
     column: str
     parse: Callable[[str], Any]
     is_indexed: bool = False
+    expression: Combinable | None = None
 
     @property
     def is_by_bytes(self) -> bool:
@@ -53,6 +59,13 @@ COLUMNS = {
     "name": SortColumn("patient_name_search", str, is_indexed=True),
     "status": SortColumn("status", str),
     "priority": SortColumn("priority_rank", int),
+    "due": SortColumn(
+        "next_due_at",
+        datetime.fromisoformat,
+        expression=Case(
+            When(status__in=OPEN_STATUSES, clock__due_at__isnull=False, then=F("clock__due_at")), default=Value(NEVER)
+        ),
+    ),
     "modality": SortColumn("modalities_in_study", str),
     "study": SortColumn("study_description", str),
     "accession": SortColumn("accession_number", str, is_indexed=True),
@@ -109,6 +122,7 @@ class Sorting:
 
     def after(self, studies: QuerySet[Row], cursor: str) -> QuerySet[Row]:
         """Give what comes after the cursor's row; all of it where the cursor can't be read."""
+        studies = self.named(studies)
         values = self._values(cursor)
         if values is None:
             return studies
@@ -123,6 +137,14 @@ class Sorting:
         # The first column alone bounds the rows, so that an index is entered where the list goes on.
         first = self.steps[0]
         return studies.filter(Q(**{f"{first.column}__{first.further}e": values[0]}) & beyond)
+
+    def named(self, studies: QuerySet[Row]) -> QuerySet[Row]:
+        """Give the rows with what they are sorted by and no column holds."""
+        for step in self.steps:
+            expression = COLUMNS[step.name].expression
+            if expression is not None and step.column not in studies.query.annotations:
+                studies = studies.annotate(**{step.column: expression})
+        return studies
 
     def cursor(self, row: HasPk) -> str:
         """Give the cursor of a row."""

@@ -139,7 +139,7 @@ def test_windows_hold_every_case_once_in_any_order(
         after = page.after
         if not after:
             break
-    in_order = [str(s.pk) for s in studies.order_by(*order.order)]
+    in_order = [str(s.pk) for s in order.named(studies).order_by(*order.order)]
     in_order += [f"o{o.pk}" for o in scheduled.named_as_studies(orders).order_by(*order.order)]
     assert seen == in_order
     assert len(seen) == 12

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from studies.models import Study
 from studies.worklists import selectors
+from studies.worklists.models import CaseClock
 from studies.worklists.sorting import COLUMNS, DEFAULT_SORT, bounded, sorting
 from tests.factories import principal_of
 from tests.worklists.test_worklist import make_study
@@ -83,3 +88,34 @@ def test_names_are_ordered_alike_on_every_database(north: Any, people: Any) -> N
     studies = selectors.worklist(principal_of(people["resident"]), {})
     names = list(studies.order_by(*order.order).values_list("patient_name_search", flat=True))
     assert names == sorted(names)
+
+
+def test_open_cases_are_sorted_by_when_they_are_due_and_those_without_a_clock_come_last(
+    north: Any, people: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selectors, "PAGE", 2)
+    monkeypatch.setattr(selectors, "NEXT_PAGE", 2)
+    now = timezone.now()
+    for number, minutes in enumerate((30, -10, None, 5, 10)):
+        study = make_study(north, number)
+        if minutes is not None:
+            CaseClock.objects.create(study=study, due_at=now + timedelta(minutes=minutes))
+    read = make_study(north, 9, status=Study.Status.FINAL)
+    CaseClock.objects.create(study=read, due_at=now - timedelta(days=1))
+    reader = client_of("radiologist")
+
+    def ids(address: str) -> list[str]:
+        found: list[str] = []
+        while address:
+            page = reader.get(address, HTTP_HX_REQUEST="true").content.decode()
+            found += re.findall(r"/studies/1\.2\.(\d)/", page)
+            more = re.search(r'hx-get="([^"]*after=[^"]*)"', page)
+            address = html.unescape(more[1]) if more else ""
+        return found
+
+    assert ids("/worklist/?sort=due") == ["1", "3", "4", "0", "2", "9"]
+    assert ids("/worklist/?status=arrived&status=scheduled&sort=-due") == ["2", "0", "4", "3", "1"]
+    answer = reader.get("/api/v1/studies/?sort=due").json()
+    assert [one["study_instance_uid"][-1] for one in answer["studies"]] == ["1", "3"]
+    answer = reader.get(f"/api/v1/studies/?sort=due&after={answer['next']}").json()
+    assert [one["study_instance_uid"][-1] for one in answer["studies"]] == ["4", "0"]

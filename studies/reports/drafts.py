@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from accounts.capabilities import Capability
@@ -126,6 +127,13 @@ def save_draft(
         raise DraftChangedElsewhere(draft, conflicting)
     _write(draft, {**draft.values, **entered}, principal, ReportVersion.Kind.SAVED)
     return draft
+
+
+def end_sitting(part: ReportPart) -> None:
+    """Keep the draft's last version as it is: what comes next may overwrite its words after a conflict."""
+    last = ReportVersion.objects.filter(report=part.report_id, ordinal=part.ordinal).order_by("-pk").first()
+    if last is not None:
+        ReportVersion.objects.filter(pk=last.pk).update(began_at=F("began_at") - VERSION_WINDOW)
 
 
 def changed_since(draft: ReportPart, revision: int) -> dict[str, Value]:

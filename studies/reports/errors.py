@@ -118,13 +118,13 @@ class NoSuchVersion(ReportError):
 class WrongCredential(ReportError):
     """The password, code or passkey isn't the signer's."""
 
-    text = "The password, code or passkey isn't right. Nothing was signed."
+    text = "The password, code or passkey isn't right. Nothing was signed or retracted."
 
 
 class CodeUsedAlready(WrongCredential):
     """The one-time code is right, but it counts once."""
 
-    text = "This one-time code was used already, perhaps to sign in. Wait for the next one; nothing was signed."
+    text = "This one-time code was used already, perhaps to sign in; wait for the next. Nothing was signed or retracted."
 
 
 class TooManyAttempts(ReportError):

@@ -28,6 +28,7 @@ from studies.reports.desk import cosigned_parts, offline_names, panel_context, t
 from studies.reports.desk import panel as render_panel
 from studies.reports.distribution import current_pdf
 from studies.reports.errors import (
+    AlreadyRetracted,
     ChecksFailed,
     DraftChangedElsewhere,
     DraftHeldByOther,
@@ -225,6 +226,7 @@ def save(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         claim_study(study=draft.report.study, principal=principal, take_over=True)
     except DraftChangedElsewhere as error:
         current = error.current
+        drafts.end_sitting(current)
         return JsonResponse(
             {
                 "error": error.text,
@@ -344,8 +346,12 @@ def retract(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
             credential=_credential(request),
             reason=request.POST.get("reason_for", ""),
         )
-    except ReportError as error:
+    except AlreadyRetracted as error:
         return render_panel(request, study, error=error.text)
+    except ReportError as error:
+        # The form stays open with what was written into it.
+        retracting = {"ordinal": part.ordinal, "reason": request.POST.get("reason_for", ""), "error": error.text}
+        return render_panel(request, study, retracting=retracting)
     return render_panel(request, study_of(request, study_instance_uid))
 
 

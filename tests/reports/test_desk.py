@@ -39,6 +39,9 @@ def test_windows_that_write_different_fields_both_win(radiologist: Client) -> No
     assert conflict.status_code == 409
     assert conflict.json()["fields"] == ["impression"]
     assert write(radiologist, revision=1, impression="of the second").status_code == 200
+    # What is overwritten knowingly stays a version, however soon after it.
+    write(radiologist, revision=3, impression="of the third")
+    assert [v.sections["impression"] for v in ReportVersion.objects.order_by("pk")] == ["of the second", "of the third"]
 
 
 def test_every_version_is_kept_and_can_be_brought_back(radiologist: Client, client_of: Any) -> None:

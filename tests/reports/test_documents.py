@@ -218,6 +218,9 @@ def test_a_retraction_is_shown_everywhere_and_the_text_stays(
     before = (part.sections, part.sha256)
     reasonless = signed.post(f"{DESK}/retract/", {"ordinal": 1, "password": PASSWORD, "reason_for": " "})
     assert b"Say why" in reasonless.content
+    mistyped = signed.post(f"{DESK}/retract/", {"ordinal": 1, "password": "x", "reason_for": "wrong patient"})
+    assert b'value="wrong patient"' in mistyped.content
+    assert b"retract-form is-open" in mistyped.content
     signed.post(f"{DESK}/retract/", {"ordinal": 1, "password": PASSWORD, "reason_for": "wrong patient"})
     events.deliver_due()
     part = ReportPart.objects.get()

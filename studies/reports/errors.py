@@ -124,7 +124,7 @@ class WrongCredential(ReportError):
 class CodeUsedAlready(WrongCredential):
     """The one-time code is right, but it counts once."""
 
-    text = "This one-time code was used already, perhaps to sign in; wait for the next. Nothing was signed or retracted."
+    text = "This one-time code was used already, perhaps to sign in. Wait for the next; nothing was signed."
 
 
 class TooManyAttempts(ReportError):

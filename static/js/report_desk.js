@@ -401,7 +401,7 @@
     if (["preview", "signed-history"].includes(event.detail.target.id)) event.detail.target.scrollIntoView({ block: "start" });
     if (event.detail.target.id !== "report-panel") return;
     arrive();
-    document.getElementById("desk-error")?.scrollIntoView({ block: "center" });
+    document.querySelector("#desk-error, #retract-error")?.scrollIntoView({ block: "center" });
     // One who only looks keeps the keys of the page.
     if (!form() || form().dataset.beginUrl) return;
     const signed = document.getElementById("preliminary-note");

@@ -33,6 +33,15 @@ const atriumBridge = (csrfToken, edition) => {
   // What OHIF doesn't let go of, some megabytes a case, goes with a full load.
   const MOST_CASES = 30;
 
+  // On a phone OHIF's three groups of buttons lie over each other: its tools stay, in a row that a thumb moves.
+  const narrow = document.createElement("style");
+  narrow.textContent = `@media (width < 640px) {
+    div:has(> [data-cy="return-to-work-list"]), div.absolute:has(> div > [data-cy="redo-btn"]) { display: none; }
+    div.absolute.left-1\\/2:has([data-cy="Zoom"]) { inset: 4px 0 auto; overflow-x: auto; scrollbar-width: none; transform: none; }
+    div.absolute.left-1\\/2:has([data-cy="Zoom"]) > div { justify-content: flex-start; width: max-content; }
+  }`;
+  document.head.append(narrow);
+
   let services;
   let commands;
   let extensions;

@@ -22,6 +22,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from tests.e2e.measurements import measurement_report, written
 from tests.factories import make_instance
 
 SIDE, SLICES = 64, 6
@@ -41,7 +42,7 @@ def malformed(study: str) -> Iterator[tuple[str, bytes]]:
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, f"{study}.{number}"
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{study}.{number}.1"
         dataset.PatientID, dataset.SeriesNumber = "BROKEN", number + 10
-        if "SeriesDescription" not in dataset or dataset.SeriesDescription == "axial":
+        if dataset.get("SeriesDescription", "axial") in {"axial", "Measurements"}:
             dataset.SeriesDescription = name
         yield name, written(dataset)
 
@@ -68,17 +69,11 @@ def sound(study: str) -> Iterator[bytes]:
         )
 
 
-def written(dataset: Dataset) -> bytes:
-    buffer = BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
-
-
 def _kinds(study: str, slices: list[Any]) -> Iterator[tuple[str, Any]]:
     report = _report()
     for name, broken in _REPORTS.items():
         yield f"SR {name}", _broken(report, broken)
-    measured = _measurements(slices)
+    measured = pydicom.dcmread(BytesIO(written(measurement_report(slices, generate_uid()))))
     for name, broken in _MEASUREMENTS.items():
         yield f"Measurements {name}", _broken(measured, broken)
     segmentation = _segmentation(slices)
@@ -202,36 +197,6 @@ _REPORTS: dict[str, Break] = {
     "no root": _without("ContentSequence", "ValueType", "ConceptNameCodeSequence"),
     "200 containers deep": _add(_nested(200)),
 }
-
-
-def _measurements(slices: list[Any]) -> Dataset:
-    line = hd.sr.ImageRegion(
-        graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
-        graphic_data=np.array([[12.0, 32.0], [52.0, 32.0]]),
-        source_image=hd.sr.SourceImageForRegion.from_source_image(slices[3]),
-    )
-    group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier="Line"),
-        referenced_region=line,
-        measurements=[hd.sr.Measurement(name=codes.SCT.Length, value=160.0, unit=codes.UCUM.Millimeter)],
-    )
-    observer = hd.sr.ObserverContext(codes.DCM.Person, hd.sr.PersonObserverIdentifyingAttributes(name="Other^Maker"))
-    report = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(observer_person_context=observer),
-        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        imaging_measurements=[group],
-        title=codes.DCM.ImagingMeasurementReport,
-    )
-    document = hd.sr.ComprehensiveSR(
-        evidence=[slices[3]],
-        content=report,
-        series_instance_uid=generate_uid(),
-        series_number=60,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="M",
-    )
-    return pydicom.dcmread(BytesIO(written(document)))
 
 
 def _group(document: Dataset) -> Dataset:

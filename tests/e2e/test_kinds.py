@@ -31,6 +31,7 @@ from pydicom.uid import (
 )
 
 from tests.e2e.browser import chromium, needs_chromium, needs_viewer, signed_in, until
+from tests.e2e.measurements import measurement_report, written
 from tests.e2e.pixel_kinds import pixel_kinds
 from tests.factories import make_instance
 from tests.services.atrium import Atrium, running_atrium
@@ -54,12 +55,6 @@ SEEN = """() => {
   for (let i = 0; i < data.length; i += 4) sum += data[i];
   return sum;
 }"""
-
-
-def written(dataset: pydicom.Dataset) -> bytes:
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def ct_with_marks() -> Iterator[bytes]:
@@ -130,7 +125,7 @@ def ct_with_marks() -> Iterator[bytes]:
     )
 
     yield structure_set(slices)
-    yield measurement_report(slices)
+    yield written(measurement_report(slices, f"{CT}.6"))
 
 
 def structure_set(slices: list[pydicom.Dataset]) -> bytes:
@@ -171,38 +166,6 @@ def _reference(image: pydicom.Dataset) -> pydicom.Dataset:
     item = pydicom.Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
     return item
-
-
-def measurement_report(slices: list[pydicom.Dataset]) -> bytes:
-    """Give a TID 1500 report of another maker, with a line of 160 mm on the fourth image."""
-    line = hd.sr.ImageRegion(
-        graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
-        graphic_data=np.array([[12.0, 32.0], [52.0, 32.0]]),
-        source_image=hd.sr.SourceImageForRegion.from_source_image(slices[3]),
-    )
-    group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier="Line"),
-        referenced_region=line,
-        measurements=[hd.sr.Measurement(name=codes.SCT.Length, value=160.0, unit=codes.UCUM.Millimeter)],
-    )
-    observer = hd.sr.ObserverContext(codes.DCM.Person, hd.sr.PersonObserverIdentifyingAttributes(name="Other^Maker"))
-    report = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(observer_person_context=observer),
-        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        imaging_measurements=[group],
-        title=codes.DCM.ImagingMeasurementReport,
-    )
-    document = hd.sr.ComprehensiveSR(
-        evidence=[slices[3]],
-        content=report,
-        series_instance_uid=f"{CT}.6",
-        series_number=60,
-        sop_instance_uid=f"{CT}.6.1",
-        instance_number=1,
-        manufacturer="M",
-    )
-    document.SeriesDescription = "Measurements"
-    return written(document)
 
 
 def without_pixels(dataset: pydicom.Dataset) -> None:

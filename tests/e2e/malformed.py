@@ -42,7 +42,7 @@ def malformed(study: str) -> Iterator[tuple[str, bytes]]:
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, f"{study}.{number}"
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{study}.{number}.1"
         dataset.PatientID, dataset.SeriesNumber = "BROKEN", number + 10
-        if dataset.get("SeriesDescription", "axial") in {"axial", "Measurements"}:
+        if dataset.get("SeriesDescription", "axial") in ("axial", "Measurements"):
             dataset.SeriesDescription = name
         yield name, written(dataset)
 

@@ -100,6 +100,7 @@ LISTS = {
     "referrer": "referrer=okaf",
     "sorted by name": "sort=name",
     "three columns": "status=arrived&sort=modality,priority,-date",
+    "open, due first": "status=arrived&sort=due",
     "sorted by arrival": "sort=-arrival",
     "sorted by patient ID": "sort=patient_id",
     "sorted by accession number": "sort=-accession",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -107,7 +108,9 @@ def test_a_field_that_is_not_shown_is_not_missed(radiologist: Client) -> None:
     sign(radiologist)
     part.refresh_from_db()
     assert part.is_signed
-    assert "900" not in part.canonical_text
+    signed = json.loads(part.canonical_text)
+    assert signed["values"]["nodule"] == "None"
+    assert "nodule_size" not in signed["values"]
 
 
 def test_what_was_hidden_stays_hidden_under_another_template(radiologist: Client) -> None:

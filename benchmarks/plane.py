@@ -26,7 +26,7 @@ from benchmarks.peers import Figure, Peer, atrium, measure, nginx, orthanc, sett
 from tests.factories import make_instance
 
 BATCH = 20
-BOUNDARY = "bench"
+BOUNDARY = "0f8d6b6a4f0e4a0c9d7c1b2a3e4f5061"
 FRAMES = {"Accept": "multipart/related; type=application/octet-stream; transfer-syntax=*"}
 DICOM = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 US_FRAMES = 60

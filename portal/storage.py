@@ -53,14 +53,16 @@ def _make_folders(folder: Path) -> list[Path]:
 
 
 def _sync_bytes(path: Path) -> None:
-    _sync_and_close(os.open(path, os.O_RDONLY))
+    _sync_and_close([os.open(path, os.O_RDONLY)])
 
 
-def _sync_and_close(descriptor: int) -> None:
+def _sync_and_close(descriptors: Sequence[int]) -> None:
     try:
-        os.fdatasync(descriptor)
+        for descriptor in descriptors:
+            os.fdatasync(descriptor)
     finally:
-        os.close(descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _rename(staged: Path, target: Path) -> None:
@@ -92,9 +94,9 @@ class DurableFileSystemStorage(FileSystemStorage):
         """Make the staged file durable under ``key``. An object that is already there is replaced by equal bytes."""
         self.place_all([(key, staged)], {})
 
-    def begin_sync(self, path: Path) -> Future[None]:
-        """Begin to make the bytes of a staged file durable; it may be placed meanwhile."""
-        return _syncing.submit(_sync_and_close, os.open(path, os.O_RDONLY))
+    def begin_sync(self, paths: Sequence[Path]) -> Future[None]:
+        """Begin to make the bytes of staged files durable, one after the other; they may be placed meanwhile."""
+        return _syncing.submit(_sync_and_close, [os.open(path, os.O_RDONLY) for path in paths])
 
     def place_all(self, staged: Sequence[tuple[str, Path]], begun: Mapping[Path, Future[None]]) -> None:
         """Give many staged files their names and make bytes and names durable, each folder's at once.
@@ -186,7 +188,7 @@ class RangedS3Storage(S3Storage):
             )
         staged.unlink()
 
-    def begin_sync(self, path: Path) -> None:
+    def begin_sync(self, paths: Sequence[Path]) -> None:
         """Do nothing: a staged file is read once and gone."""
 
     def place_all(self, staged: Sequence[tuple[str, Path]], begun: Mapping[Path, Future[None]]) -> None:

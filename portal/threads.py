@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from django.conf import settings
@@ -32,6 +33,8 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 GATHERED = 1 << 18
+# Of a request's body, what is taken before it's read.
+AHEAD = 1 << 20
 # How long a client may take for the next piece of a body before its thread is taken back.
 PATIENCE = 60.0
 MOST_STREAMS = 128
@@ -58,69 +61,102 @@ class ClientGone(OSError):
 
 
 class RequestBody:
-    """The body as a file that a thread reads; the next piece is fetched while this one is worked on."""
+    """The body as a file that a thread reads, while the event loop takes what comes up to a little more than AHEAD."""
 
     def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
         self._receive, self._loop = receive, loop
-        self._ahead: Future[tuple[bytes, bool]] | None = None
+        # What has come and isn't read yet; an empty piece ends it. The loop counts what came, the thread what it took.
+        self._pieces: SimpleQueue[bytes] = SimpleQueue()
+        self._came = self._taken = 0
+        self._has_room = asyncio.Event()
+        self._is_full = False
+        self._is_begun = False
+        self._coming: Future[None] | None = None
         self._buffer = b""
         self._place = 0
         self._is_at_end = False
-        self._is_gone = False
+        self._is_whole = False
 
-    async def _gather(self) -> tuple[bytes, bool]:
-        pieces, size, more = [], 0, True
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while more and size < GATHERED and not self._is_gone:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        self._is_gone = True
-                        break
-                    piece = message.get("body", b"")
-                    pieces.append(piece)
-                    size += len(piece)
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            self._is_gone = True
-        # What came before the client went is given first.
-        if self._is_gone and not pieces:
-            raise ClientGone("The client went away, or stopped sending, before its request was whole.")
-        return b"".join(pieces), more
+    async def _take(self) -> bool:
+        """Take the next message; say whether more may come."""
+        message = await self._receive()
+        piece = message.get("body", b"")
+        more: bool = message.get("more_body", False)
+        if piece:
+            self._came += len(piece)
+            self._pieces.put(piece)
+        if not more:
+            self._is_whole = message["type"] != "http.disconnect"
+            self._pieces.put(b"")
+        return more
 
     async def begin(self) -> None:
         """Wait for the first piece, which most bodies are whole in: no thread waits for a slow client's form."""
-        self._ahead = Future()
+        self._is_begun = True
         try:
-            self._ahead.set_result(await self._gather())
-        except ClientGone as error:
-            self._ahead.set_exception(error)
+            async with asyncio.timeout(PATIENCE):
+                while self._came < GATHERED:
+                    if not await self._take():
+                        return
+        except TimeoutError:
+            self._pieces.put(b"")
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._coming = asyncio.run_coroutine_threadsafe(self._take_all(), self._loop)
+
+    async def _take_all(self) -> None:
+        while await self._take():
+            while self._came - self._taken >= AHEAD:
+                self._has_room.clear()
+                self._is_full = True
+                # The thread looks whether it's full after it has taken: what it took before that counts here.
+                if self._came - self._taken >= AHEAD:
+                    await self._has_room.wait()
+                self._is_full = False
 
     @property
     def is_gone(self) -> bool:
         """Say whether nothing of it came before the client went, or fell silent; after :meth:`begin`."""
-        return self._ahead is not None and self._ahead.exception() is not None
+        return not self._came and not self._is_whole
 
     @property
     def is_whole(self) -> bool:
-        """Say whether all of it has come, after :meth:`begin`."""
-        return self._ahead is not None and self._ahead.exception() is None and not self._ahead.result()[1]
-
-    def _fetch(self) -> Future[tuple[bytes, bool]]:
-        return asyncio.run_coroutine_threadsafe(self._gather(), self._loop)
+        """Say whether all of it has come."""
+        return self._is_whole
 
     def _fill(self) -> bool:
-        """Get the next piece. Raises ClientGone."""
-        if self._is_at_end:
-            return False
-        coming = self._ahead or self._fetch()
-        if not coming.done():
+        """Get what has come, at most a little more than AHEAD; wait where nothing has. Raises ClientGone."""
+        if not self._is_begun:
+            self._is_begun = True
+            self._go_on()
+        pieces: list[bytes] = []
+        size = 0
+        while not self._is_at_end and (not pieces or (size < GATHERED and not self._pieces.empty())):
+            piece = self._next()
+            if piece:
+                pieces.append(piece)
+                size += len(piece)
+            else:
+                self._is_at_end = True
+        self._taken += size
+        if self._is_full:
+            self._loop.call_soon_threadsafe(self._has_room.set)
+        self._buffer, self._place = pieces[0] if len(pieces) == 1 else b"".join(pieces), 0
+        # What came before the client went is given first.
+        if not pieces and not self._is_whole:
+            raise ClientGone("The client went away, or stopped sending, before its request was whole.")
+        return bool(pieces)
+
+    def _next(self) -> bytes:
+        if self._pieces.empty():
             # The client may take its time: meanwhile the connection to the database serves others.
             release_connections()
-        self._buffer, more = coming.result()
-        self._place, self._is_at_end = 0, not more
-        self._ahead = self._fetch() if more else None
-        return bool(self._buffer) or self._fill()
+        try:
+            return self._pieces.get(timeout=PATIENCE)
+        except Empty:
+            return b""
 
     def read(self, size: int = -1, /) -> bytes:
         """Give at most ``size`` bytes, fewer when fewer have come, none at the end; without a size, all that is left.
@@ -164,8 +200,8 @@ class RequestBody:
 
     def close(self) -> None:
         """Stop reading ahead."""
-        if self._ahead is not None:
-            self._ahead.cancel()
+        if self._coming is not None:
+            self._coming.cancel()
 
 
 class ThreadedDjango(BaseHandler):

@@ -97,12 +97,12 @@ def place(key: str, staged: Path) -> None:
     _storage().place(key, staged)
 
 
-def begin_sync(path: Path) -> Future[None] | None:
-    """Begin to make the bytes of a staged file durable; the result comes, or OSError is raised, when they are.
+def begin_sync(paths: Sequence[Path]) -> Future[None] | None:
+    """Begin to make the bytes of staged files durable; the result comes, or OSError is raised, when all are.
 
     None where storage has no use for it.
     """
-    return _storage().begin_sync(path)
+    return _storage().begin_sync(paths)
 
 
 def place_all(

@@ -59,7 +59,7 @@ class Multipart:
     def _until_delimiter(self) -> Iterator[memoryview]:
         while True:
             place = self._next_delimiter()
-            end = place if place >= 0 else len(self.buffer) - len(self.delimiter) + 1
+            end = place if place >= 0 else self._end_of_content()
             if end > self.place:
                 content, self.place = memoryview(self.buffer)[self.place : end], end
                 yield content
@@ -74,6 +74,11 @@ class Multipart:
         if self.buffer.rfind(self.delimiter, self.place) < 0:
             return -1
         return self.buffer.find(self.delimiter, self.place)
+
+    def _end_of_content(self) -> int:
+        """Give the place in the buffer, which has no delimiter, where one that's cut off may begin."""
+        begin = self.buffer.rfind(b"\r", max(self.place, len(self.buffer) - len(self.delimiter) + 1))
+        return begin if begin >= 0 and self.delimiter.startswith(self.buffer[begin:]) else len(self.buffer)
 
     def _is_closed(self) -> bool:
         while len(self.buffer) - self.place < 2:

@@ -23,6 +23,7 @@ from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, 
 
 BATCH_FILES = 20
 BATCH_BYTES = 64 << 20
+SYNCED_FILES = 5
 # A body with more bad parts than this isn't read on: it would be told of part by part for ever.
 MOST_REFUSED = 1000
 may_store = program_capability_required(Capability.STUDY_UPLOAD)
@@ -66,6 +67,7 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
     """Store what comes, in batches; give the outcomes in order, and what ended the body before its end."""
     outcomes: list[Outcome] = []
     batch: list[StagedFile] = []
+    unsynced: list[StagedFile] = []
     refused = 0
 
     def add(more: list[Outcome]) -> None:
@@ -73,8 +75,14 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
         outcomes.extend(more)
         refused += sum(not outcome.is_in for outcome in more)
 
+    def sync() -> None:
+        if unsynced:
+            begin_sync(unsynced)
+            unsynced.clear()
+
     def ingest_batch() -> None:
         if batch:
+            sync()
             add(ingest(batch, source, only_study=study_instance_uid))
             batch.clear()
 
@@ -90,8 +98,10 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
                     ingest_batch()
                     add([one])
                     continue
-                begin_sync(one)
                 batch.append(one)
+                unsynced.append(one)
+                if len(unsynced) >= SYNCED_FILES:
+                    sync()
                 if len(batch) >= BATCH_FILES or sum(f.size for f in batch) >= BATCH_BYTES:
                     ingest_batch()
         except (BrokenBody, TooLarge) as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -146,30 +147,35 @@ def stage(chunks: Iterable[bytes | memoryview], *, file_name: str = "") -> Stage
     """Write a stream to the staging folder. Raises OSError (a full disk), leaving nothing behind."""
     path = new_staging_path()
     size, digest = 0, hashlib.sha256()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        with path.open("wb", buffering=0) as file:
-            for chunk in chunks:
-                view = memoryview(chunk)
-                while view:
-                    view = view[file.write(view) :]
-                digest.update(chunk)
-                size += len(chunk)
+        for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            digest.update(chunk)
+            size += len(chunk)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(descriptor)
     return StagedFile(path, size, file_name[-300:], digest.digest())
 
 
 def new_staging_path() -> Path:
     """Give an unused path in the staging folder, on the same file system as embedded storage."""
     folder: Path = settings.STAGING_ROOT
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
     return folder / uuid.uuid4().hex
 
 
-def begin_sync(file: StagedFile) -> None:
-    """Begin to make a staged file durable while others of its batch still come."""
-    file.synced = objects.begin_sync(file.path)
+def begin_sync(files: Sequence[StagedFile]) -> None:
+    """Begin to make staged files durable while others of their batch still come."""
+    synced = objects.begin_sync([file.path for file in files])
+    for file in files:
+        file.synced = synced
 
 
 def check(file: StagedFile) -> Incoming:

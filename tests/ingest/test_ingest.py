@@ -107,7 +107,7 @@ def test_bytes_and_names_are_on_disk_before_the_index_knows_of_them(
     monkeypatch.setattr(index, "commit", committing)
     ingest_files(north, make_instance(), make_instance())
     staged = stage([make_instance()])
-    begin_sync(staged)
+    begin_sync([staged])
     ingest([staged], Source(WayIn.STOW, north, Principal(ae_title="SCANNER")))
     paths = [Path(storages["objects"].path(i.object_key)) for i in Instance.objects.order_by("pk")]
     assert len(paths) == 3

@@ -183,7 +183,7 @@ class RangedS3Storage(S3Storage):
                 file,
                 self.bucket_name,
                 self._normalize_name(key),
-                ExtraArgs={"ContentType": "application/dicom"},
+                ExtraArgs={"ContentType": "application/x-tar" if key.endswith(".tar") else "application/dicom"},
                 Config=self.transfer_config,
             )
         staged.unlink()

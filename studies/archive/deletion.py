@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, ProtectedError, QuerySet
 from django.utils import timezone
@@ -14,12 +20,13 @@ from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies import events
-from studies.archive import objects
-from studies.archive.errors import DeletionRefused, NotAuthorised
+from studies.archive import objects, packs
+from studies.archive.errors import DeletionRefused, NotAuthorised, ObjectMissing
 from studies.archive.models import ObjectRemoval
 from studies.counting import count_series, count_study
 from studies.models import Instance, Series, Study
 
+logger = logging.getLogger("atrium.archive")
 # Longer than a sender's batch takes from being placed to being indexed.
 GRACE = timedelta(minutes=10)
 MOST_IN_ONE_EVENT = 1000
@@ -48,11 +55,7 @@ def delete_instances(*, study: Study, instances: QuerySet[Instance], principal: 
     count = len(named)
     details: dict[str, Any] = {"what": "deleted", "instances": count, "series": len(series_ids)}
     uid, site_id = study.study_instance_uid, study.site_id
-    due_at = timezone.now() + GRACE
-    ObjectRemoval.objects.bulk_create(
-        (ObjectRemoval(object_key=key, sop_instance_uid=of, due_at=due_at) for key, of, *_ in sorted(named)),
-        ignore_conflicts=True,
-    )
+    remove_later({key: of for key, of, *_ in named})
     doomed.delete()
     Series.objects.filter(pk__in=series_ids).exclude(Exists(Instance.objects.filter(series=OuterRef("pk")))).delete()
     if Series.objects.filter(study=study).exists():
@@ -92,8 +95,20 @@ def keep_objects(keys: list[str]) -> None:
         listed.delete()
 
 
+def remove_later(objects_of: Mapping[str, str]) -> None:
+    """Have objects, given with the SOP Instance UID of one that lay there, removed once they are surely unused."""
+    due_at = timezone.now() + GRACE
+    ObjectRemoval.objects.bulk_create(
+        (ObjectRemoval(object_key=key, sop_instance_uid=uid, due_at=due_at) for key, uid in sorted(objects_of.items())),
+        ignore_conflicts=True,
+    )
+
+
 def remove_objects(*, now: datetime | None = None) -> int:
-    """Remove from storage what deleted instances left and nobody names; give how many objects that were."""
+    """Remove from storage what deleted instances left and nobody names; give how many objects that were.
+
+    Of a pack that others still lie in, these are moved out first, and the pack is removed by a later call.
+    """
     removed = 0
     due = ObjectRemoval.objects.filter(due_at__lte=now or timezone.now()).order_by("pk").values_list("pk", flat=True)
     for pk in list(due[:1000]):
@@ -102,9 +117,60 @@ def remove_objects(*, now: datetime | None = None) -> int:
             removal = ObjectRemoval.objects.select_for_update().filter(pk=pk).first()
             if removal is None:
                 continue
-            same = Instance.objects.filter(sop_instance_uid=removal.sop_instance_uid, object_key=removal.object_key)
-            if not same.exists():
-                objects.remove(removal.object_key)
+            key = removal.object_key
+            if packs.is_pack(key):
+                is_named = packs.naming(key).exists()
+            else:
+                # Their keys aren't indexed, their UIDs are.
+                uid = removal.sop_instance_uid
+                is_named = Instance.objects.filter(sop_instance_uid=uid, object_key=key).exists()
+            if not is_named:
+                objects.remove(key)
                 removed += 1
-            removal.delete()
+            if not is_named or not packs.is_pack(key):
+                removal.delete()
+                continue
+        try:
+            _unpack(key)
+        except Exception:  # each storage has errors of its own; it's tried again
+            logger.exception("a pack can't be taken apart")
+        # Whoever found an instance in the pack a moment ago still reads it there.
+        ObjectRemoval.objects.filter(pk=pk).update(due_at=timezone.now() + GRACE)
     return removed
+
+
+def _unpack(pack: str) -> None:
+    """Move the instances that still lie in a pack into objects of their own; the pack stays.
+
+    Raises ObjectMissing when one isn't as it came or its study moves to another tier, or the storage's error.
+    """
+    for row in list(packs.naming(pack).select_related("series__study__site")):
+        study = row.series.study
+        uids = (study.study_instance_uid, row.series.series_instance_uid, row.sop_instance_uid)
+        key = objects.key_of(study.site.slug, *uids, bytes(row.sha256))
+        # Should anything go wrong from here on, nobody names it.
+        ObjectRemoval.objects.filter(object_key=key).delete()
+        remove_later({key: row.sop_instance_uid})
+        _copy(row, key)
+        with transaction.atomic():
+            # Who moves the study to the other tier finds this done, or has the pack moved first.
+            if Study.objects.select_for_update().get(pk=study.pk).tier != study.tier:
+                raise ObjectMissing(pack)
+            Instance.objects.filter(pk=row.pk, object_key=pack).update(object_key=key, object_offset=0)
+
+
+def _copy(row: Instance, key: str) -> None:
+    """Copy an instance out of its pack, into the tier of its study. Raises ObjectMissing, or the storage's error."""
+    path = Path(settings.STAGING_ROOT) / uuid4().hex
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    try:
+        with path.open("xb") as file:
+            for chunk in objects.stream_instance(row, original=True):
+                digest.update(chunk)
+                file.write(chunk)
+        if digest.digest() != bytes(row.sha256):
+            raise ObjectMissing(row.sop_instance_uid)
+        objects.place_all([(key, path)], Study.Tier(row.series.study.tier))
+    finally:
+        path.unlink(missing_ok=True)

@@ -37,6 +37,14 @@ LEAST_FREE = 0.05
 ALIASES = {Study.Tier.HOT: "objects", Study.Tier.COLD: "cold"}
 
 
+def key_of(
+    site_slug: str, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, sha256: bytes
+) -> str:
+    """Give the key of an instance that lies in an object of its own; other bytes have another key."""
+    place = f"{site_slug}/{study_instance_uid}/{series_instance_uid}"
+    return f"{place}/{sop_instance_uid}-{sha256.hex()[:16]}.dcm"
+
+
 def has_cold_tier() -> bool:
     """Say whether a cold tier is configured (``ATRIUM_COLD_STORAGE_URL``)."""
     return ALIASES[Study.Tier.COLD] in settings.STORAGES

@@ -37,9 +37,10 @@ from portal.audit.services import record
 from portal.connections import release_connections
 from studies import events
 from studies.archive import objects
-from studies.archive.deletion import GRACE
+from studies.archive.deletion import remove_later
 from studies.archive.errors import MoveRefused, MoveUnderWay, NotAuthorised, ObjectMissing
-from studies.archive.models import ObjectRemoval, TierMove
+from studies.archive.models import TierMove
+from studies.archive.packs import is_pack, pack_length
 from studies.leases import has_died, new_lease
 from studies.models import Instance, Study
 from studies.trail import subject_of
@@ -298,6 +299,9 @@ def _objects_of(study_id: int) -> list[_Object]:
         one.length = max(one.length, offset + length)
         one.parts.append((offset, length, bytes(sha256)))
         one.sop_instance_uids.add(uid)
+    for one in found.values():
+        if is_pack(one.key):
+            one.length = pack_length(one.length)
     return list(found.values())
 
 
@@ -427,12 +431,4 @@ def _have_strays_removed(copied: Collection[_Object]) -> None:
     for start in range(0, len(every), 500):
         some = every[start : start + 500]
         named = set(_naming(some).values_list("object_key", flat=True))
-        due_at = timezone.now() + GRACE
-        ObjectRemoval.objects.bulk_create(
-            (
-                ObjectRemoval(object_key=one.key, sop_instance_uid=min(one.sop_instance_uids), due_at=due_at)
-                for one in sorted(some, key=lambda one: one.key)
-                if one.key not in named
-            ),
-            ignore_conflicts=True,
-        )
+        remove_later({one.key: min(one.sop_instance_uids) for one in some if one.key not in named})

@@ -18,7 +18,7 @@ from studies.dicomweb.framing import DICOM, DICOM_JSON
 from studies.dicomweb.multipart import CHUNK, BrokenBody, Multipart, Part
 from studies.dicomweb.store_metadata import DICOM_XML, Assembly
 from studies.ingest.errors import CANNOT_UNDERSTAND, OUT_OF_RESOURCES
-from studies.ingest.services import Outcome, StagedFile, Status, stage
+from studies.ingest.services import Outcome, Pack, StagedFile, Status, new_staging_path, stage
 from studies.ingest.sources import UnacceptableZip, members_of
 
 logger = logging.getLogger("atrium.dicomweb")
@@ -75,8 +75,34 @@ class Body:
         return data
 
 
-def received(request: HttpRequest) -> Generator[Received, None, None]:
-    """Give every file of the body, staged, or why one wasn't taken.
+class Packing:
+    """Which pack the next file goes to: the first of a request lies alone, those that follow it come into packs."""
+
+    def __init__(self) -> None:
+        self._has_first = False
+        self._pack: Pack | None = None
+
+    def begin(self) -> None:
+        """Let those that follow come into another pack: what came so far is being archived."""
+        self.close()
+        self._pack = None
+
+    def pack(self) -> Pack | None:
+        """Give the pack for the next file, None for the first."""
+        if not self._has_first:
+            self._has_first = True
+            return None
+        self._pack = self._pack or Pack(new_staging_path())
+        return self._pack
+
+    def close(self) -> None:
+        """Remove what nothing came into."""
+        if self._pack is not None:
+            self._pack.path.unlink(missing_ok=True)
+
+
+def received(request: HttpRequest, packing: Packing | None = None) -> Generator[Received, None, None]:
+    """Give every file of the body, staged, or why one wasn't taken. Without ``packing`` each lies alone.
 
     Raises DicomWebError for a body of no known kind; BrokenBody and TooLarge after the files that were whole.
     """
@@ -97,7 +123,9 @@ def received(request: HttpRequest) -> Generator[Received, None, None]:
         part_type = str(content_type.get_param("type") or DICOM).lower()
         if part_type == DICOM:
             for part in parts:
-                yield from _file(part.chunks, part.headers.get("content-location", ""))
+                yield from _file(
+                    part.chunks, part.headers.get("content-location", ""), packing.pack() if packing else None
+                )
         elif part_type in {DICOM_JSON, DICOM_XML}:
             yield from _assembled(request, parts)
         else:
@@ -114,10 +142,10 @@ def _too_large() -> DicomWebError:
     return DicomWebError(413, "The request is larger than may be stored at once.", most=settings.ATRIUM.largest_store)
 
 
-def _file(chunks: Iterable[bytes | memoryview], name: str) -> Iterator[Received]:
+def _file(chunks: Iterable[bytes | memoryview], name: str, pack: Pack | None = None) -> Iterator[Received]:
     """Stage one file. One too large, or without room, is told of and its bytes are thrown away."""
     try:
-        yield stage(bounded(chunks), file_name=name)
+        yield stage(bounded(chunks), file_name=name, pack=pack)
     except FileTooLarge:
         yield _failed("The file is larger than may be stored.", name)
     except OSError:

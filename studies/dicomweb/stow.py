@@ -16,7 +16,7 @@ from studies.dicomweb.framing import DICOM_JSON
 from studies.dicomweb.media_types import accepted
 from studies.dicomweb.multipart import BrokenBody
 from studies.dicomweb.sites import site_for
-from studies.dicomweb.store_body import TooLarge, received
+from studies.dicomweb.store_body import Packing, TooLarge, received
 from studies.dicomweb.store_metadata import DICOM_XML
 from studies.ingest.errors import CANNOT_UNDERSTAND, COERCED, OUT_OF_RESOURCES, PROCESSING_FAILURE
 from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, begin_sync, ingest
@@ -68,6 +68,7 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
     outcomes: list[Outcome] = []
     batch: list[StagedFile] = []
     unsynced: list[StagedFile] = []
+    packing = Packing()
     refused = 0
 
     def add(more: list[Outcome]) -> None:
@@ -85,8 +86,9 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
             sync()
             add(ingest(batch, source, only_study=study_instance_uid))
             batch.clear()
+            packing.begin()
 
-    with closing(received(request)) as incoming:
+    with closing(packing), closing(received(request, packing)) as incoming:
         try:
             for one in incoming:
                 if refused >= MOST_REFUSED:
@@ -111,7 +113,7 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
             for file in batch:
                 file.path.unlink(missing_ok=True)
             raise
-    ingest_batch()
+        ingest_batch()
     return outcomes, None
 
 

@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +20,7 @@ from pydicom.uid import UID, KeyObjectSelectionDocumentStorage, MPEGTransferSynt
 from accounts.models import Site
 from accounts.principals import Principal
 from studies.archive import objects, rejection
+from studies.archive.packs import member_header, member_offset, pack_length
 from studies.archive.rejection import RejectionNote
 from studies.ingest.attributes import INDEXED, Attributes
 from studies.ingest.errors import META_DOES_NOT_MATCH, Refusal
@@ -59,12 +60,39 @@ class Source:
     principal: Principal
 
 
+@dataclass(eq=False)
+class Pack:
+    """A staging file that several files of a request share, on its way to be one object (:mod:`studies.archive.packs`).
+
+    ``count`` and ``end`` are of the files that came whole.
+    """
+
+    path: Path
+    count: int = 0
+    end: int = 0
+    syncs: list[Future[None]] = field(default_factory=list)
+
+    def finish(self, members: Iterable[tuple[str, int, int]]) -> None:
+        """Make it a tar of its members: SOP Instance UID, offset, size of each. Raises OSError."""
+        descriptor = os.open(self.path, os.O_WRONLY)
+        try:
+            for uid, offset, size in members:
+                header = member_header(uid, size)
+                os.pwrite(descriptor, header, offset - len(header))
+            os.ftruncate(descriptor, pack_length(self.end))
+        finally:
+            os.close(descriptor)
+        # What they found wrong isn't found by the one that follows.
+        for sync in self.syncs:
+            sync.result()
+
+
 @dataclass
 class StagedFile:
     """A file on its way in, whole but not yet anyone's.
 
     Who hashed it while it came says so: ``sha256`` of the file, ``dataset_sha256`` of what follows the file meta
-    information. Otherwise it's done here.
+    information. Otherwise it's done here. In a ``pack`` it lies at ``offset``, others beside it.
     """
 
     path: Path
@@ -74,6 +102,8 @@ class StagedFile:
     dataset_sha256: bytes = b""
     warning: int = 0
     synced: Future[None] | None = None
+    offset: int = 0
+    pack: Pack | None = None
 
 
 @dataclass
@@ -134,21 +164,24 @@ class Incoming:
         """Give the SHA-256 of the data set alone; it's read for that only when the UID is there already."""
         if not self.staged.dataset_sha256:
             begin, length = self.structure.dataset_offset, self.staged.size - self.structure.dataset_offset
+            begin += self.staged.offset
             if self.is_placed:
                 self.staged.dataset_sha256 = objects.digest(self.object_key, begin, length)
             else:
-                with self.staged.path.open("rb") as file:
-                    file.seek(begin)
-                    self.staged.dataset_sha256 = hashlib.file_digest(file, "sha256").digest()
+                hashed = hashlib.sha256()
+                for chunk in _chunks(self.staged.path, begin, length):
+                    hashed.update(chunk)
+                self.staged.dataset_sha256 = hashed.digest()
         return self.staged.dataset_sha256
 
 
-def stage(chunks: Iterable[bytes | memoryview], *, file_name: str = "") -> StagedFile:
-    """Write a stream to the staging folder. Raises OSError (a full disk), leaving nothing behind."""
-    path = new_staging_path()
+def stage(chunks: Iterable[bytes | memoryview], *, file_name: str = "", pack: Pack | None = None) -> StagedFile:
+    """Write a stream to the staging folder, or to a pack's end. Raises OSError (a full disk), leaving nothing."""
+    path, offset = (pack.path, member_offset(pack.end)) if pack else (new_staging_path(), 0)
     size, digest = 0, hashlib.sha256()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
     try:
+        os.lseek(descriptor, offset, os.SEEK_SET)
         for chunk in chunks:
             view = memoryview(chunk)
             while view:
@@ -156,11 +189,39 @@ def stage(chunks: Iterable[bytes | memoryview], *, file_name: str = "") -> Stage
             digest.update(chunk)
             size += len(chunk)
     except BaseException:
-        path.unlink(missing_ok=True)
+        if pack is None:
+            path.unlink(missing_ok=True)
+        else:
+            os.ftruncate(descriptor, pack.end)
         raise
     finally:
         os.close(descriptor)
-    return StagedFile(path, size, file_name[-300:], digest.digest())
+    if pack is not None:
+        pack.count, pack.end = pack.count + 1, offset + size
+    return StagedFile(path, size, file_name[-300:], digest.digest(), offset=offset, pack=pack)
+
+
+def take_out(file: StagedFile) -> None:
+    """Copy a file out of its pack into a staging file of its own. Raises OSError, leaving nothing behind."""
+    if file.pack is None:
+        return
+    path = new_staging_path()
+    try:
+        with path.open("xb") as copy:
+            for chunk in _chunks(file.path, file.offset, file.size):
+                copy.write(chunk)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    file.path, file.offset, file.pack, file.synced = path, 0, None, None
+
+
+def _chunks(path: Path, begin: int, length: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(begin)
+        while length > 0 and (chunk := file.read(min(length, 1 << 20))):
+            length -= len(chunk)
+            yield chunk
 
 
 def new_staging_path() -> Path:
@@ -172,20 +233,28 @@ def new_staging_path() -> Path:
 
 
 def begin_sync(files: Sequence[StagedFile]) -> None:
-    """Begin to make staged files durable while others of their batch still come."""
-    synced = objects.begin_sync([file.path for file in files])
-    for file in files:
-        file.synced = synced
+    """Begin to make staged files, or what has come of their packs, durable while others of their batch still come."""
+    alone = [file for file in files if file.pack is None]
+    if alone:
+        synced = objects.begin_sync([file.path for file in alone])
+        for file in alone:
+            file.synced = synced
+    for pack in {file.pack for file in files if file.pack is not None}:
+        begun = objects.begin_sync([pack.path])
+        if begun is not None:
+            pack.syncs.append(begun)
 
 
 def check(file: StagedFile) -> Incoming:
     """Prove that the file is a whole instance and read what it's indexed by. Raises Refusal."""
     if file.size == 0:
         raise Refusal("The file is empty.")
+    before = file.offset % mmap.ALLOCATIONGRANULARITY
     with (
         file.path.open("rb") as opened,
-        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as data,
+        mmap.mmap(opened.fileno(), before + file.size, access=mmap.ACCESS_READ, offset=file.offset - before) as mapped,
+        memoryview(mapped) as whole,
+        whole[before:] as data,
     ):
         structure = read_structure(data, INDEXED)
         attributes = Attributes(structure)
@@ -195,13 +264,14 @@ def check(file: StagedFile) -> Incoming:
             structure=structure,
             sha256=file.sha256 or hashlib.sha256(data).digest(),
             placement=_placement(structure, attributes, data),
-            note=_note(file.path) if attributes.sop_class_uid == KeyObjectSelectionDocumentStorage else None,
+            note=_note(file) if attributes.sop_class_uid == KeyObjectSelectionDocumentStorage else None,
         )
 
 
-def _note(path: Path) -> RejectionNote | None:
+def _note(file: StagedFile) -> RejectionNote | None:
+    take_out(file)
     try:
-        return rejection.read_note(pydicom.dcmread(path))
+        return rejection.read_note(pydicom.dcmread(file.path))
     except Exception as error:  # pydicom raises what it will on hostile values
         raise Refusal("The key object selection can't be read.") from error
 

@@ -33,7 +33,7 @@ from studies.ingest.incoming import Incoming, Outcome, Source, Status
 from studies.ingest.rows import make_series, make_studies
 from studies.ingest.statements import KnownStudy, StudyKey
 from studies.ingest.versions import Place, Version, version_to_be, versions_at
-from studies.models import Study
+from studies.models import Instance, Study
 
 logger = logging.getLogger("atrium.ingest")
 COMMIT_ATTEMPTS = 4
@@ -237,6 +237,7 @@ def _decide(arrivals: list[_Arrival]) -> list[_Arrival]:
         known = versions.setdefault(a.place, [])
         if any(version.holds(a.file) for version in known):
             a.outcome.status = Status.DUPLICATE
+            _heal(a.file, known)
             continue
         if not a.file.is_placed:
             raise Vanished(a.file.object_key)
@@ -245,6 +246,15 @@ def _decide(arrivals: list[_Arrival]) -> list[_Arrival]:
             a.version = max(version.number for version in known) + 1
         known.append(version_to_be(a.file, a.version))
     return wanted_again
+
+
+def _heal(file: Incoming, known: list[Version]) -> None:
+    """Let the index name what was placed in the place of the same bytes in a pack that storage has lost."""
+    for version in known:
+        is_same = version.sha256 == file.sha256 and version.object_key != file.object_key
+        if version.pk is not None and file.is_placed and is_same and not version.is_there():
+            place = {"object_key": file.object_key, "object_offset": file.staged.offset}
+            Instance.objects.filter(pk=version.pk).update(**place)
 
 
 def _show_again(arrivals: list[_Arrival], studies: dict[StudyKey, KnownStudy]) -> None:
@@ -300,6 +310,7 @@ def _instance(arrival: _Arrival, series: int, received_at: datetime) -> dict[str
         "rejection_code": str(arrival.rejected) if arrival.rejected is not None and arrival.version == 1 else "",
         "transfer_syntax_uid": file.structure.transfer_syntax_uid,
         "object_key": file.object_key,
+        "object_offset": file.staged.offset,
         "object_length": file.staged.size,
         "sha256": file.sha256,
         "dataset_offset": file.structure.dataset_offset,

@@ -24,6 +24,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.archive import deletion, objects, rejection
 from studies.archive.errors import ObjectMissing
+from studies.archive.packs import is_pack, naming, pack_key
 from studies.ingest import index
 from studies.ingest.errors import (
     DATASET_DOES_NOT_MATCH,
@@ -36,6 +37,7 @@ from studies.ingest.errors import (
 from studies.ingest.incoming import (
     Incoming,
     Outcome,
+    Pack,
     Source,
     StagedFile,
     Status,
@@ -44,12 +46,24 @@ from studies.ingest.incoming import (
     check,
     new_staging_path,
     stage,
+    take_out,
 )
 from studies.ingest.models import QuarantinedFile
 from studies.ingest.statements import is_anything_known
 from studies.ingest.versions import Place, Version, versions_at
 
-__all__ = ["Outcome", "Source", "StagedFile", "Status", "WayIn", "begin_sync", "ingest", "new_staging_path", "stage"]
+__all__ = [
+    "Outcome",
+    "Pack",
+    "Source",
+    "StagedFile",
+    "Status",
+    "WayIn",
+    "begin_sync",
+    "ingest",
+    "new_staging_path",
+    "stage",
+]
 logger = logging.getLogger("atrium.ingest")
 NO_STORAGE = "Storage isn't available."
 # What one program may leave in a site's quarantine by STOW-RS within a day: nonsense without end fills no disk. What
@@ -69,6 +83,7 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
     outcomes: list[Outcome] = []
     not_kept: list[Refusal] = []
     parsed: list[tuple[int, Incoming]] = []
+    paths = {file.path for file in files}
     for number, file in enumerate(files):
         one: Incoming | None = None
         try:
@@ -92,8 +107,8 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
         parsed.append((number, one))
     for number, outcome in zip((n for n, _ in parsed), _archive([p for _, p in parsed], source), strict=True):
         outcomes[number] = outcome
-    for file in files:
-        file.path.unlink(missing_ok=True)
+    for path in paths | {file.path for file in files}:
+        path.unlink(missing_ok=True)
     if not_kept:
         _record_refusal(source, not_kept[0], not_kept=len(not_kept))
     return outcomes
@@ -107,6 +122,7 @@ def _may_reject(source: Source) -> bool:
 def _refuse(
     file: StagedFile, refusal: Refusal, source: Source, checked: Incoming | None, not_kept: list[Refusal]
 ) -> Outcome:
+    take_out(file)
     if source.way_in is not WayIn.STOW or _has_room_in_quarantine(source, file.size):
         _quarantine(file, refusal, source)
     else:
@@ -173,8 +189,20 @@ def _archive(files: list[Incoming], source: Source) -> list[Outcome]:
     except Exception:  # any storage's error: the sender must keep its copy
         logger.exception("storage failed")
         return [f.outcome(Status.FAILED, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES) for f in files]
-    taken = iter(index.commit([f for f in files if f.uids not in refused], source))
+    taken_in = [f for f in files if f.uids not in refused]
+    committed = index.commit(taken_in, source)
+    _forget_packs(taken_in, committed)
+    taken = iter(committed)
     return [_rejected_again(f, source) if f.uids in refused else next(taken) for f in files]
+
+
+def _forget_packs(files: list[Incoming], outcomes: list[Outcome]) -> None:
+    """Have packs removed that nobody names: another sender of the same instances was faster."""
+    placed = {f.object_key: f for f in files if f.is_placed and is_pack(f.object_key)}
+    kept = {f.object_key for f, o in zip(files, outcomes, strict=True) if o.status is not Status.DUPLICATE}
+    for key in placed.keys() - kept:
+        if not naming(key).exists():
+            deletion.remove_later({key: placed[key].attributes.sop_instance_uid})
 
 
 def _rejected_again(file: Incoming, source: Source) -> Outcome:
@@ -190,23 +218,31 @@ def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
     """
     for file in files:
         file.object_key = _object_key(file, site)
-    keys = [f.object_key for f in files]
+    packs = _packed(files, site)
     versions: dict[Place, list[Version]] = {}
     refused: set[tuple[str, str]] = set()
-    if is_anything_known({f.attributes.sop_instance_uid for f in files}, keys):
+    if is_anything_known({f.attributes.sop_instance_uid for f in files}, {f.object_key for f in files}):
+        # Some of it may not be wanted: what is lies alone.
+        packs = {}
+        for file in files:
+            file.object_key = _object_key(file, site)
         rejected = rejection.standing(site, (f.attributes.sop_instance_uid for f in files))
         refused = {uids for uids, reason in rejected.items() if reason in rejection.REFUSED_AGAIN}
         versions = versions_at({(*f.uids, site.pk) for f in files})
-        deletion.keep_objects(keys)
+        deletion.keep_objects([f.object_key for f in files])
     new: dict[str, Incoming] = {}
     for file in files:
         same = [version for version in versions.get((*file.uids, site.pk), []) if version.holds(file)]
         if file.uids in refused or any(version.is_there() for version in same):
             continue
-        if same and all(version.object_key != file.object_key for version in same):
+        if same and all(version.sha256 != file.sha256 for version in same):
             # Other file meta information: these bytes can't stand in for those that the index names.
             raise ObjectMissing(same[0].object_key)
+        if file.staged.pack not in packs and file.object_key not in new:
+            take_out(file.staged)
         new.setdefault(file.object_key, file)
+    for pack, members in packs.items():
+        pack.finish([(f.attributes.sop_instance_uid, f.staged.offset, f.staged.size) for f in members])
     objects.place_all(
         [(key, file.staged.path) for key, file in new.items()],
         begun={file.staged.path: file.staged.synced for file in new.values() if file.staged.synced is not None},
@@ -216,8 +252,23 @@ def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
     return refused
 
 
+def _packed(files: list[Incoming], site: Site) -> dict[Pack, list[Incoming]]:
+    """Give the packs that may become objects, with their members: those of one study, all of which are good."""
+    packs: dict[Pack, list[Incoming]] = {}
+    for file in files:
+        if file.staged.pack is not None:
+            packs.setdefault(file.staged.pack, []).append(file)
+    for pack, members in list(packs.items()):
+        are_all = len({f.attributes.sop_instance_uid for f in members}) == pack.count
+        if not are_all or len({f.attributes.study_instance_uid for f in members}) > 1:
+            del packs[pack]
+            continue
+        key = pack_key(site.slug, members[0].attributes.study_instance_uid, (f.sha256 for f in members))
+        for file in members:
+            file.object_key = key
+    return packs
+
+
 def _object_key(file: Incoming, site: Site) -> str:
     a = file.attributes
-    return (
-        f"{site.slug}/{a.study_instance_uid}/{a.series_instance_uid}/{a.sop_instance_uid}-{file.sha256.hex()[:16]}.dcm"
-    )
+    return objects.key_of(site.slug, a.study_instance_uid, a.series_instance_uid, a.sop_instance_uid, file.sha256)

@@ -23,6 +23,7 @@ class Version:
     object_key: str
     dataset_begin: int
     dataset_length: int
+    pk: int | None = None
 
     def holds(self, file: Incoming) -> bool:
         """Say whether this version's data set is the file's, whatever their file meta information says."""
@@ -41,7 +42,14 @@ class Version:
 def version_to_be(file: Incoming, number: int) -> Version:
     """Give a file that's being indexed as a version."""
     begin, size = file.structure.dataset_offset, file.staged.size
-    return Version(number, file.sha256, file.staged.dataset_sha256, file.object_key, begin, size - begin)
+    return Version(
+        number,
+        file.sha256,
+        file.staged.dataset_sha256,
+        file.object_key,
+        file.staged.offset + begin,
+        size - begin,
+    )
 
 
 def versions_at(places: Collection[Place]) -> dict[Place, list[Version]]:
@@ -61,6 +69,7 @@ def versions_at(places: Collection[Place]) -> dict[Place, list[Version]]:
                 row.object_key,
                 row.object_offset + row.dataset_offset,
                 row.object_length - row.dataset_offset,
+                row.pk,
             )
             found.setdefault(place, []).append(version)
     return found

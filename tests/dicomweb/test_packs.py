@@ -1,0 +1,314 @@
+"""Instances that come together lie in one object: it's an open format, and nothing else is different."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.core.files.storage import storages
+from django.test import Client
+from django.utils import timezone
+
+from portal.environment import object_storage
+from studies.archive import deletion, objects
+from studies.archive.models import ObjectRemoval
+from studies.archive.packs import is_pack
+from studies.ingest import index
+from studies.ingest.models import QuarantinedFile
+from studies.models import Instance, Study
+from tests.archive.tiered import COLD, HOT, assert_all_is_there, cold_tier, lies, move
+from tests.factories import make_instance
+from tests.services.s3 import s3_bucket
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+DICOM = 'multipart/related; type="application/dicom"; boundary=frontier'
+STUDY, SERIES = "1.2.826.5", "1.2.826.5.1"
+
+
+def ct(number: int, study: str = STUDY, **keywords: Any) -> bytes:
+    uids = {"StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1", "SOPInstanceUID": f"{study}.1.{number}"}
+    return make_instance(InstanceNumber=number, **uids, **keywords)
+
+
+def message(*files: bytes) -> bytes:
+    parts = [b"--frontier\r\nContent-Type: application/dicom\r\n\r\n" + file + b"\r\n" for file in files]
+    return b"".join(parts) + b"--frontier--\r\n"
+
+
+@pytest.fixture(params=["file", "s3"])
+def hot(request: pytest.FixtureRequest, settings: LazySettings) -> Iterator[str]:
+    """Let objects lie in a folder, or in a bucket of a server over real HTTP."""
+    if request.param == "file":
+        yield "file"
+        return
+    with s3_bucket() as url:
+        settings.STORAGES = {**settings.STORAGES, "objects": object_storage(url)}
+        yield "s3"
+
+
+@pytest.fixture
+def send(token_of: Any) -> Any:
+    header = {"HTTP_AUTHORIZATION": f"Bearer {token_of('technologist')}"}
+
+    def post(*files: bytes) -> Any:
+        return Client().post("/dicom-web/studies", message(*files), content_type=DICOM, **header)
+
+    return post
+
+
+def keys() -> list[str]:
+    return list(Instance.objects.order_by("instance_number", "pk").values_list("object_key", flat=True))
+
+
+def staged(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "staging").glob("*"))
+
+
+def delete(client_of: Any, number: int) -> None:
+    path = f"/dicom-web/studies/{STUDY}/series/{SERIES}/instances/{SERIES}.{number}"
+    assert client_of("admin").delete(path).status_code == 204
+
+
+def later() -> Any:
+    return timezone.now() + deletion.GRACE + timedelta(seconds=1)
+
+
+def test_the_first_lies_alone_and_those_that_follow_in_one_tar(
+    hot: str, send: Any, client_of: Any, tmp_path: Path
+) -> None:
+    # Odd lengths, so that members don't happen to end where the next may begin.
+    files = [ct(n, ImageComments="x" * 33 * n) for n in range(1, 5)]
+    assert send(*files).status_code == 200
+    first, *others = keys()
+    assert not is_pack(first)
+    assert len(set(others)) == 1
+    assert is_pack(others[0])
+    assert staged(tmp_path) == []
+    with storages["objects"].open_object(others[0]) as opened, tarfile.open(fileobj=opened, mode="r|") as tar:
+        members = {m.name: (tar.extractfile(m) or opened).read() for m in tar}
+    assert members == {f"{SERIES}.{n}.dcm": files[n - 1] for n in (2, 3, 4)}
+    assert_all_is_there()
+    radiologist = client_of("radiologist")
+    for number, file in enumerate(files, 1):
+        address = f"/dicom-web/studies/{STUDY}/series/{SERIES}/instances/{SERIES}.{number}"
+        whole = radiologist.get(address, HTTP_ACCEPT="application/dicom; transfer-syntax=*")
+        assert b"".join(whole) == file
+        frame = radiologist.get(f"{address}/frames/1", HTTP_ACCEPT="application/octet-stream; transfer-syntax=*")
+        assert frame.content in file
+        assert len(frame.content) > 100
+
+
+def test_a_pack_is_durable_before_it_is_indexed(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, place_all, seen = index.commit, objects.place_all, []
+
+    def placing(placed: Any, *args: Any, **more: Any) -> None:
+        for _key, path in placed:
+            # What is placed is whole: a tar to its end.
+            seen.append(tarfile.is_tarfile(path) or path.read_bytes()[128:132] == b"DICM")
+        place_all(placed, *args, **more)
+
+    def committing(files: Any, source: Any) -> Any:
+        seen.append("commit")
+        assert all(objects.reaches(f.object_key, f.staged.offset + f.staged.size) for f in files)
+        return commit(files, source)
+
+    monkeypatch.setattr(objects, "place_all", placing)
+    monkeypatch.setattr(index, "commit", committing)
+    assert send(ct(1), ct(2), ct(3)).status_code == 200
+    assert seen == [True, True, "commit"]
+
+
+def test_the_same_request_again_changes_nothing(send: Any, tmp_path: Path) -> None:
+    files = [ct(n) for n in range(1, 4)]
+    send(*files)
+    before = keys()
+    assert send(*files).status_code == 200
+    assert keys() == before
+    assert len([p for p in (tmp_path / "objects").rglob("*") if p.is_file()]) == 2
+    assert staged(tmp_path) == []
+
+
+def test_what_is_new_among_what_is_known_lies_alone(send: Any) -> None:
+    send(ct(1), ct(2))
+    assert send(ct(1), ct(2), ct(3), ct(4, PatientName="A^B")).status_code == 200
+    assert [is_pack(key) for key in keys()] == [False, True, False, False]
+    assert_all_is_there()
+
+
+def test_other_bytes_under_a_known_uid_are_kept_as_a_second_version(send: Any) -> None:
+    send(ct(1), ct(2), ct(3))
+    assert send(ct(1), ct(2, StudyDescription="other")).status_code == 202
+    assert Instance.objects.filter(sop_instance_uid=f"{SERIES}.2").count() == 2
+    assert_all_is_there()
+
+
+def test_the_same_instance_twice_in_a_request_is_one(send: Any) -> None:
+    assert send(ct(1), ct(2), ct(2), ct(3)).status_code == 200
+    assert Instance.objects.count() == 3
+    assert_all_is_there()
+
+
+def test_several_studies_share_no_pack(send: Any) -> None:
+    assert send(ct(1), ct(2), ct(3, "1.2.826.6")).status_code == 200
+    assert not any(map(is_pack, keys()))
+    assert_all_is_there()
+
+
+def test_a_broken_file_among_good_ones_goes_to_quarantine_alone(send: Any, tmp_path: Path) -> None:
+    broken = ct(3)[:-500]
+    assert send(ct(1), ct(2), broken, ct(4)).status_code == 202
+    assert Instance.objects.count() == 3
+    assert not any(map(is_pack, keys()))
+    assert_all_is_there()
+    with objects.open_quarantined(QuarantinedFile.objects.get().object_key) as file:
+        assert file.read() == broken
+    assert staged(tmp_path) == []
+
+
+@pytest.mark.parametrize("cut", [10, 300, 700])
+def test_a_body_cut_short_loses_no_whole_part(send: Any, token_of: Any, cut: int, tmp_path: Path) -> None:
+    body = message(ct(1), ct(2), ct(3), ct(4))[:-cut]
+    header = {"HTTP_AUTHORIZATION": f"Bearer {token_of('technologist')}"}
+    answer = Client().post("/dicom-web/studies", body, content_type=DICOM, **header)
+    assert answer.status_code == 202
+    assert Instance.objects.count() >= 3
+    assert_all_is_there()
+    assert staged(tmp_path) == []
+
+
+def test_a_disk_that_is_full_for_one_keeps_those_before(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, left = os.write, [len(ct(1)) + len(ct(2)) + 1000]
+
+    def full(descriptor: int, data: Any) -> int:
+        left[0] -= len(data)
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr("studies.ingest.incoming.os.write", full)
+    assert send(ct(1), ct(2), ct(3)).status_code == 202
+    assert Instance.objects.count() == 2
+    assert_all_is_there()
+
+
+def test_what_is_deleted_of_a_pack_is_gone_and_the_others_stay(
+    hot: str, send: Any, client_of: Any, tmp_path: Path
+) -> None:
+    secret = "Erased^Patient"
+    send(ct(1), ct(2), ct(3, PatientName=secret), ct(4))
+    (pack,) = {key for key in keys() if is_pack(key)}
+    delete(client_of, 3)
+    assert deletion.remove_objects() == 0
+    assert deletion.remove_objects(now=later()) == 0
+    # Who found an instance in the pack a moment ago still reads it there.
+    assert objects.reaches(pack, 1)
+    assert not any(map(is_pack, keys()))
+    assert_all_is_there()
+    assert deletion.remove_objects(now=later() + deletion.GRACE) >= 1
+    assert not objects.reaches(pack, 1)
+    assert_all_is_there()
+    assert not ObjectRemoval.objects.exists()
+    if hot == "file":
+        left = [p for p in (tmp_path / "objects").rglob("*") if p.is_file()]
+        assert len(left) == 3
+        assert not any(secret.encode() in p.read_bytes() for p in left)
+
+
+def test_a_pack_goes_with_the_last_that_lies_in_it(send: Any, client_of: Any, tmp_path: Path) -> None:
+    send(ct(1), ct(2), ct(3))
+    for number in (1, 2, 3):
+        delete(client_of, number)
+    assert not Study.objects.exists()
+    assert deletion.remove_objects(now=later()) == 2
+    assert not [p for p in (tmp_path / "objects").rglob("*") if p.is_file()]
+
+
+def test_what_comes_again_while_its_pack_waits_to_be_removed_is_kept(send: Any, client_of: Any) -> None:
+    files = [ct(1), ct(2), ct(3)]
+    send(*files)
+    for number in (1, 2, 3):
+        delete(client_of, number)
+    assert send(*files).status_code == 200
+    deletion.remove_objects(now=later())
+    deletion.remove_objects(now=later() + deletion.GRACE)
+    assert Instance.objects.count() == 3
+    assert_all_is_there()
+
+
+def test_a_pack_that_cant_be_read_keeps_no_other_removal_waiting(send: Any, client_of: Any, tmp_path: Path) -> None:
+    send(ct(1), ct(2), ct(3))
+    send(ct(7))
+    (pack,) = {key for key in keys() if is_pack(key)}
+    Path(storages["objects"].path(pack)).write_bytes(b"broken")
+    delete(client_of, 3)
+    delete(client_of, 7)
+    assert deletion.remove_objects(now=later()) == 1
+    # The index says where its bytes should be; it's tried again.
+    assert Instance.objects.get(sop_instance_uid=f"{SERIES}.2").object_key == pack
+    assert ObjectRemoval.objects.filter(object_key=pack).exists()
+
+
+def test_what_a_lost_pack_held_is_whole_again_when_it_is_sent_again(send: Any) -> None:
+    files = [ct(1), ct(2), ct(3)]
+    send(*files)
+    (pack,) = {key for key in keys() if is_pack(key)}
+    Path(storages["objects"].path(pack)).unlink()
+    assert send(files[2]).status_code == 200
+    assert send(*files).status_code == 200
+    assert Instance.objects.count() == 3
+    assert_all_is_there()
+
+
+def test_another_sender_that_was_faster_leaves_no_pack_behind(
+    send: Any, north: Any, ingest_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = objects.place_all
+    is_first = [True]
+
+    def after_the_other(*args: Any, **more: Any) -> None:
+        place(*args, **more)
+        if is_first:
+            is_first.clear()
+            ingest_files(north, ct(2), ct(3))
+
+    monkeypatch.setattr(objects, "place_all", after_the_other)
+    assert send(ct(1), ct(2), ct(3)).status_code == 200
+    assert not any(map(is_pack, keys()))
+    (removal,) = ObjectRemoval.objects.all()
+    assert is_pack(removal.object_key)
+    assert deletion.remove_objects(now=later()) == 1
+    assert not objects.reaches(removal.object_key, 1)
+    assert_all_is_there()
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_packs_move_between_the_tiers(
+    kind: str, send: Any, client_of: Any, settings: LazySettings, tmp_path: Path
+) -> None:
+    with cold_tier(settings, kind, tmp_path):
+        send(ct(1), ct(2), ct(3), ct(4))
+        study = Study.objects.get()
+        move(study, COLD)
+        assert lies() == {"cold"}
+        assert_all_is_there()
+        (pack,) = {key for key in keys() if is_pack(key)}
+        with (
+            storages["cold"].open_object(pack) as opened,
+            tarfile.open(fileobj=opened, mode="r|") as tar,
+        ):
+            assert len(tar.getnames()) == 3
+        # Taken apart where it lies.
+        delete(client_of, 2)
+        deletion.remove_objects(now=later())
+        deletion.remove_objects(now=later() + deletion.GRACE)
+        assert lies() == {"cold"}
+        assert not objects.reaches(pack, 1)
+        move(study, HOT)
+        assert lies() == {"hot"}
+        assert_all_is_there()

@@ -107,14 +107,18 @@ class RequestBody:
         self._coming = asyncio.run_coroutine_threadsafe(self._take_all(), self._loop)
 
     async def _take_all(self) -> None:
-        while await self._take():
-            while self._came - self._taken >= AHEAD:
-                self._has_room.clear()
-                self._is_full = True
-                # The thread looks whether it's full after it has taken: what it took before that counts here.
-                if self._came - self._taken >= AHEAD:
-                    await self._has_room.wait()
-                self._is_full = False
+        try:
+            while await self._take():
+                while self._came - self._taken >= AHEAD:
+                    self._has_room.clear()
+                    self._is_full = True
+                    # The thread looks whether it's full after it has taken: what it took before that counts here.
+                    if self._came - self._taken >= AHEAD:
+                        await self._has_room.wait()
+                    self._is_full = False
+        finally:
+            # However it ended, nobody waits for more.
+            self._pieces.put(b"")
 
     @property
     def is_gone(self) -> bool:

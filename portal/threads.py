@@ -131,7 +131,7 @@ class RequestBody:
         return self._is_whole
 
     def _fill(self) -> bool:
-        """Get what has come, at most a little more than AHEAD; wait where nothing has. Raises ClientGone."""
+        """Get what has come, GATHERED and a piece at most; wait where nothing has. Raises ClientGone."""
         if not self._is_begun:
             self._is_begun = True
             self._go_on()

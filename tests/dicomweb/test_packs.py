@@ -104,24 +104,28 @@ def test_the_first_lies_alone_and_those_that_follow_in_one_tar(
         assert len(frame.content) > 100
 
 
-def test_a_pack_is_durable_before_it_is_indexed(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, place_all, seen = index.commit, objects.place_all, []
+def test_a_pack_is_whole_and_durable_before_it_is_indexed(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, fdatasync = index.commit, os.fdatasync
+    content_synced: dict[int, bytes] = {}
+    is_committed = []
 
-    def placing(placed: Any, *args: Any, **more: Any) -> None:
-        for _key, path in placed:
-            # What is placed is whole: a tar to its end.
-            seen.append(tarfile.is_tarfile(path) or path.read_bytes()[128:132] == b"DICM")
-        place_all(placed, *args, **more)
+    def syncing(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        content = os.pread(descriptor, status.st_size, 0)
+        fdatasync(descriptor)
+        content_synced[status.st_ino] = content
 
     def committing(files: Any, source: Any) -> Any:
-        seen.append("commit")
-        assert all(objects.reaches(f.object_key, f.staged.offset + f.staged.size) for f in files)
+        for path in {Path(storages["objects"].path(f.object_key)) for f in files}:
+            assert content_synced[path.stat().st_ino] == path.read_bytes()
+            assert path.suffix == ".dcm" or tarfile.is_tarfile(path)
+        is_committed.append(True)
         return commit(files, source)
 
-    monkeypatch.setattr(objects, "place_all", placing)
+    monkeypatch.setattr(os, "fdatasync", syncing)
     monkeypatch.setattr(index, "commit", committing)
-    assert send(ct(1), ct(2), ct(3)).status_code == 200
-    assert seen == [True, True, "commit"]
+    assert send(*(ct(n) for n in range(1, 9))).status_code == 200
+    assert is_committed
 
 
 def test_the_same_request_again_changes_nothing(send: Any, tmp_path: Path) -> None:

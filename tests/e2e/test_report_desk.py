@@ -448,6 +448,19 @@ def test_a_template_is_made_by_keyboard_alone(installation: Atrium, browser: Bro
         page.wait_for_selector("a.row-link:has-text('Thyroid of mine')")
 
 
+def test_what_an_answer_brings_can_be_pressed_at_once(installation: Atrium, browser: Browser) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        page.goto(f"{installation.url}/reports/templates/new/")
+        page.evaluate(
+            """() => document.addEventListener("htmx:afterSwap", (event) => {
+                if (event.detail.target.id === "template-editor") setTimeout(() => document.getElementById("e-4-add").click());
+            }, { once: true })"""
+        )
+        page.focus("#e-add-section")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#e-4-1-label:focus", timeout=10_000)
+
+
 @contextmanager
 def answers_held(page: Page, pattern: str) -> Iterator[Callable[[], None]]:
     """Hold the server's answers to what matches back; what is given lets them go, at the latest at the end."""

@@ -6,11 +6,8 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, ProtectedError, QuerySet
 from django.utils import timezone
@@ -161,8 +158,7 @@ def _unpack(pack: str) -> None:
 
 def _copy(row: Instance, key: str) -> None:
     """Copy an instance out of its pack, into the tier of its study. Raises ObjectMissing, or the storage's error."""
-    path = Path(settings.STAGING_ROOT) / uuid4().hex
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = objects.new_staging_path()
     digest = hashlib.sha256()
     try:
         with path.open("xb") as file:

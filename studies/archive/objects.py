@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -100,6 +101,14 @@ def _read(key: str, offset: int, length: int, tier: Study.Tier | None = None) ->
         return _storage().read_range(key, offset, length)
 
 
+def new_staging_path() -> Path:
+    """Give an unused path in the staging folder, on the same file system as embedded storage."""
+    folder: Path = settings.STAGING_ROOT
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder / uuid.uuid4().hex
+
+
 def place(key: str, staged: Path) -> None:
     """Move a staged file into storage; on return it's durable. Raises OSError or the S3 client's error."""
     _storage().place(key, staged)
@@ -137,6 +146,15 @@ def digest(key: str, offset: int, length: int, tier: Study.Tier | None = None) -
     for chunk in stream_object(key, length, offset=offset, tier=tier):
         hashed.update(chunk)
     return hashed.digest()
+
+
+def length_of(key: str, tier: Study.Tier) -> int:
+    """Give the length of an object in one tier. Raises ObjectMissing."""
+    try:
+        length: int = _storage(ALIASES[tier]).size(key)
+    except FileNotFoundError as error:
+        raise ObjectMissing(key) from error
+    return length
 
 
 def reaches(key: str, length: int, tier: Study.Tier | None = None) -> bool:

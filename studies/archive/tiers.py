@@ -15,7 +15,6 @@ import errno
 import hashlib
 import logging
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +23,6 @@ from pathlib import Path
 from typing import IO
 
 from celery import current_app
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -40,7 +38,7 @@ from studies.archive import objects
 from studies.archive.deletion import remove_later
 from studies.archive.errors import MoveRefused, MoveUnderWay, NotAuthorised, ObjectMissing
 from studies.archive.models import TierMove
-from studies.archive.packs import is_pack, pack_length
+from studies.archive.packs import is_pack
 from studies.leases import has_died, new_lease
 from studies.models import Instance, Study
 from studies.trail import subject_of
@@ -299,9 +297,6 @@ def _objects_of(study_id: int) -> list[_Object]:
         one.length = max(one.length, offset + length)
         one.parts.append((offset, length, bytes(sha256)))
         one.sop_instance_uids.add(uid)
-    for one in found.values():
-        if is_pack(one.key):
-            one.length = pack_length(one.length)
     return list(found.values())
 
 
@@ -325,16 +320,22 @@ def _copy(batch: Sequence[_Object], source: Study.Tier, target: Study.Tier, leas
         for one in batch:
             if _is_whole(one, target, lease):
                 continue
-            path = Path(settings.STAGING_ROOT) / uuid.uuid4().hex
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if is_pack(one.key):
+                # All of it: some that lie in it may be indexed only now, and others be deleted.
+                one.length = objects.length_of(one.key, source)
+            path = objects.new_staging_path()
             staged.append((one.key, path))
+            hashed = hashlib.sha256()
             with path.open("xb") as file:
                 for chunk in objects.stream_object(one.key, one.length, tier=source):
                     file.write(chunk)
+                    hashed.update(chunk)
                     lease.renew()
             with path.open("rb") as file:
                 if not _holds(one, partial(_parts, file)):
                     raise _Damaged(one.key)
+            # From here on all of it has to be there.
+            one.parts = [(0, one.length, hashed.digest())]
         objects.place_all(staged, target)
         written = {key for key, _ in staged}
         # Who copied those that were there may have been killed before they were durable.

@@ -16,7 +16,8 @@ from django.test import Client
 from django.utils import timezone
 
 from portal.environment import object_storage
-from studies.archive import deletion, objects
+from portal.storage import DurableFileSystemStorage
+from studies.archive import deletion, objects, tiers
 from studies.archive.models import ObjectRemoval
 from studies.archive.packs import is_pack
 from studies.ingest import index
@@ -316,3 +317,49 @@ def test_packs_move_between_the_tiers(
         move(study, HOT)
         assert lies() == {"hot"}
         assert_all_is_there()
+
+
+def content(tier: str, pack: str) -> bytes:
+    with storages[tier].open_object(pack) as opened:
+        return opened.read()
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+@pytest.mark.parametrize("step", ["_commit", "_remove_sources"])
+def test_a_pack_moves_whole_while_the_last_in_it_is_still_to_be_indexed(
+    step: str, kind: str, send: Any, settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cold_tier(settings, kind, tmp_path):
+        send(ct(1), ct(2), ct(3), ct(4))
+        late = Instance.objects.get(sop_instance_uid=f"{SERIES}.4")
+        before = content("objects", late.object_key)
+        Instance.objects.filter(pk=late.pk).delete()
+        goes_on = getattr(tiers, step)
+
+        def indexed_meanwhile(*arguments: Any) -> Any:
+            Instance.objects.bulk_create([late])
+            return goes_on(*arguments)
+
+        monkeypatch.setattr(tiers, step, indexed_meanwhile)
+        assert move(Study.objects.get(), COLD).status == "done"
+        assert lies() == {"cold"}
+        assert content("cold", late.object_key) == before
+        assert_all_is_there()
+
+
+def test_a_pack_whose_copy_is_wrong_where_nothing_is_indexed_stays(
+    send: Any, settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = DurableFileSystemStorage.place_all
+
+    def wrong(self: DurableFileSystemStorage, staged: Any, begun: Any) -> None:
+        for key, path in staged:
+            if is_pack(key):
+                path.write_bytes(path.read_bytes()[:-1] + b"?")
+        real(self, staged, begun)
+
+    with cold_tier(settings, "file", tmp_path):
+        send(ct(1), ct(2), ct(3))
+        monkeypatch.setattr(DurableFileSystemStorage, "place_all", wrong)
+        assert move(Study.objects.get(), COLD).status == "failed"
+        assert Study.objects.get().tier == HOT

@@ -453,7 +453,8 @@ def test_what_an_answer_brings_can_be_pressed_at_once(installation: Atrium, brow
         page.goto(f"{installation.url}/reports/templates/new/")
         page.evaluate(
             """() => document.addEventListener("htmx:afterSwap", (event) => {
-                if (event.detail.target.id === "template-editor") setTimeout(() => document.getElementById("e-4-add").click());
+                if (event.detail.target.id === "template-editor")
+                    setTimeout(() => document.getElementById("e-4-add").click());
             }, { once: true })"""
         )
         page.focus("#e-add-section")

@@ -157,7 +157,10 @@ def _unpack(pack: str) -> None:
 
 
 def _copy(row: Instance, key: str) -> None:
-    """Copy an instance out of its pack, into the tier of its study. Raises ObjectMissing, or the storage's error."""
+    """Copy an instance out of its pack, into the tier of its study, and read it there.
+
+    Raises ObjectMissing, or the storage's error.
+    """
     path = objects.new_staging_path()
     digest = hashlib.sha256()
     try:
@@ -167,6 +170,11 @@ def _copy(row: Instance, key: str) -> None:
                 file.write(chunk)
         if digest.digest() != bytes(row.sha256):
             raise ObjectMissing(row.sop_instance_uid)
-        objects.place_all([(key, path)], Study.Tier(row.series.study.tier))
+        tier = Study.Tier(row.series.study.tier)
+        if tier == Study.Tier.COLD:
+            objects.require_cold_tier()
+        objects.place_all([(key, path)], tier)
+        if objects.digest(key, 0, row.object_length, tier) != bytes(row.sha256):
+            raise ObjectMissing(row.sop_instance_uid)
     finally:
         path.unlink(missing_ok=True)

@@ -363,3 +363,41 @@ def test_a_pack_whose_copy_is_wrong_where_nothing_is_indexed_stays(
         monkeypatch.setattr(DurableFileSystemStorage, "place_all", wrong)
         assert move(Study.objects.get(), COLD).status == "failed"
         assert Study.objects.get().tier == HOT
+
+
+def test_a_pack_of_a_cold_study_is_not_taken_apart_while_the_cold_folder_is_not_mounted(
+    send: Any, client_of: Any, settings: LazySettings, tmp_path: Path
+) -> None:
+    with cold_tier(settings, "file", tmp_path):
+        send(ct(1))
+        move(Study.objects.get(), COLD)
+        send(ct(2), ct(3), ct(4))
+        pack = keys()[-1]
+        (tmp_path / "cold").rename(tmp_path / "away")
+        delete(client_of, 3)
+        deletion.remove_objects(now=later())
+        assert not (tmp_path / "cold").exists()
+        assert keys()[-1] == pack
+        (tmp_path / "away").rename(tmp_path / "cold")
+        deletion.remove_objects(now=later() + deletion.GRACE)
+        deletion.remove_objects(now=later() + 2 * deletion.GRACE)
+        assert not objects.reaches(pack, 1)
+        assert_all_is_there()
+
+
+def test_what_was_written_wrong_when_it_left_its_pack_is_still_read_there(
+    send: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(ct(1), ct(2), ct(3))
+    delete(client_of, 3)
+    real = DurableFileSystemStorage.place_all
+
+    def wrong(self: DurableFileSystemStorage, staged: Any, begun: Any) -> None:
+        for _key, path in staged:
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        real(self, staged, begun)
+
+    monkeypatch.setattr(DurableFileSystemStorage, "place_all", wrong)
+    deletion.remove_objects(now=later())
+    deletion.remove_objects(now=later() + deletion.GRACE)
+    assert_all_is_there()

@@ -18,7 +18,7 @@ from studies.dicomweb.framing import DICOM, DICOM_JSON
 from studies.dicomweb.multipart import CHUNK, BrokenBody, Multipart, Part
 from studies.dicomweb.store_metadata import DICOM_XML, Assembly
 from studies.ingest.errors import CANNOT_UNDERSTAND, OUT_OF_RESOURCES
-from studies.ingest.services import Outcome, Pack, StagedFile, Status, new_staging_path, stage
+from studies.ingest.services import Outcome, Pack, StagedFile, Status, stage
 from studies.ingest.sources import UnacceptableZip, members_of
 
 logger = logging.getLogger("atrium.dicomweb")
@@ -85,20 +85,20 @@ class Packing:
     def begin(self) -> None:
         """Let those that follow come into another pack: what came so far is being archived."""
         self.close()
-        self._pack = None
 
     def pack(self) -> Pack | None:
         """Give the pack for the next file, None for the first."""
         if not self._has_first:
             self._has_first = True
             return None
-        self._pack = self._pack or Pack(new_staging_path())
+        self._pack = self._pack or Pack()
         return self._pack
 
     def close(self) -> None:
-        """Remove what nothing came into."""
+        """Close the pack."""
         if self._pack is not None:
-            self._pack.path.unlink(missing_ok=True)
+            self._pack.close()
+            self._pack = None
 
 
 def received(request: HttpRequest, packing: Packing | None = None) -> Generator[Received, None, None]:

@@ -15,7 +15,7 @@ from pydicom.uid import UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 from pynetdicom.dimse_primitives import C_STORE
 
-from studies.ingest.services import new_staging_path
+from studies.archive.objects import new_staging_path
 
 LONG_FORM = {b"OB", b"UN"}
 COMMAND_GROUP_LENGTH = 0x0000

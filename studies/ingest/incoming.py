@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pydicom
-from django.conf import settings
 from pydicom.uid import UID, KeyObjectSelectionDocumentStorage, MPEGTransferSyntaxes
 
 from accounts.models import Site
@@ -60,31 +59,41 @@ class Source:
     principal: Principal
 
 
-@dataclass(eq=False)
 class Pack:
     """A staging file that several files of a request share, on its way to be one object (:mod:`studies.archive.packs`).
 
-    ``count`` and ``end`` are of the files that came whole.
+    ``count`` and ``end`` are of the files that came whole. It's open until closed: opening it for each file would let
+    another thread in, which costs more than what is done with it. Raises OSError.
     """
 
-    path: Path
-    count: int = 0
-    end: int = 0
-    syncs: list[Future[None]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.path = objects.new_staging_path()
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self.count = self.end = 0
+        self.syncs: list[Future[None]] = []
+        self._mapped: mmap.mmap | None = None
+
+    def part(self, offset: int, size: int) -> memoryview:
+        """Give a file's bytes; nothing may come into the pack after. Raises OSError."""
+        self._mapped = self._mapped or mmap.mmap(self.descriptor, self.end, access=mmap.ACCESS_READ)
+        with memoryview(self._mapped) as whole:
+            return whole[offset : offset + size]
 
     def finish(self, members: Iterable[tuple[str, int, int]]) -> None:
         """Make it a tar of its members: SOP Instance UID, offset, size of each. Raises OSError."""
-        descriptor = os.open(self.path, os.O_WRONLY)
-        try:
-            for uid, offset, size in members:
-                header = member_header(uid, size)
-                os.pwrite(descriptor, header, offset - len(header))
-            os.ftruncate(descriptor, pack_length(self.end))
-        finally:
-            os.close(descriptor)
+        for uid, offset, size in members:
+            header = member_header(uid, size)
+            os.pwrite(self.descriptor, header, offset - len(header))
+        os.ftruncate(self.descriptor, pack_length(self.end))
         # What they found wrong isn't found by the one that follows.
         for sync in self.syncs:
             sync.result()
+
+    def close(self) -> None:
+        """Close it, and remove what nobody took from the staging folder."""
+        os.close(self.descriptor)
+        self._mapped = None
+        self.path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -177,35 +186,44 @@ class Incoming:
 
 def stage(chunks: Iterable[bytes | memoryview], *, file_name: str = "", pack: Pack | None = None) -> StagedFile:
     """Write a stream to the staging folder, or to a pack's end. Raises OSError (a full disk), leaving nothing."""
-    path, offset = (pack.path, member_offset(pack.end)) if pack else (new_staging_path(), 0)
-    size, digest = 0, hashlib.sha256()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    if pack is not None:
+        offset = member_offset(pack.end)
+        try:
+            size, sha256 = _write(chunks, pack.descriptor, offset)
+        except BaseException:
+            os.ftruncate(pack.descriptor, pack.end)
+            raise
+        pack.count, pack.end = pack.count + 1, offset + size
+        return StagedFile(pack.path, size, file_name[-300:], sha256, offset=offset, pack=pack)
+    path = objects.new_staging_path()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            digest.update(chunk)
-            size += len(chunk)
+        size, sha256 = _write(chunks, descriptor, 0)
     except BaseException:
-        if pack is None:
-            path.unlink(missing_ok=True)
-        else:
-            os.ftruncate(descriptor, pack.end)
+        path.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
-    if pack is not None:
-        pack.count, pack.end = pack.count + 1, offset + size
-    return StagedFile(path, size, file_name[-300:], digest.digest(), offset=offset, pack=pack)
+    return StagedFile(path, size, file_name[-300:], sha256)
+
+
+def _write(chunks: Iterable[bytes | memoryview], descriptor: int, offset: int) -> tuple[int, bytes]:
+    """Write a stream at an offset; give its size and SHA-256."""
+    place, digest = offset, hashlib.sha256()
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            written = os.pwrite(descriptor, view, place)
+            place, view = place + written, view[written:]
+        digest.update(chunk)
+    return place - offset, digest.digest()
 
 
 def take_out(file: StagedFile) -> None:
     """Copy a file out of its pack into a staging file of its own. Raises OSError, leaving nothing behind."""
     if file.pack is None:
         return
-    path = new_staging_path()
+    path = objects.new_staging_path()
     try:
         with path.open("xb") as copy:
             for chunk in _chunks(file.path, file.offset, file.size):
@@ -222,14 +240,6 @@ def _chunks(path: Path, begin: int, length: int) -> Iterator[bytes]:
         while length > 0 and (chunk := file.read(min(length, 1 << 20))):
             length -= len(chunk)
             yield chunk
-
-
-def new_staging_path() -> Path:
-    """Give an unused path in the staging folder, on the same file system as embedded storage."""
-    folder: Path = settings.STAGING_ROOT
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder / uuid.uuid4().hex
 
 
 def begin_sync(files: Sequence[StagedFile]) -> None:
@@ -249,13 +259,7 @@ def check(file: StagedFile) -> Incoming:
     """Prove that the file is a whole instance and read what it's indexed by. Raises Refusal."""
     if file.size == 0:
         raise Refusal("The file is empty.")
-    before = file.offset % mmap.ALLOCATIONGRANULARITY
-    with (
-        file.path.open("rb") as opened,
-        mmap.mmap(opened.fileno(), before + file.size, access=mmap.ACCESS_READ, offset=file.offset - before) as mapped,
-        memoryview(mapped) as whole,
-        whole[before:] as data,
-    ):
+    with _bytes_of(file) as data:
         structure = read_structure(data, INDEXED)
         attributes = Attributes(structure)
         return Incoming(
@@ -266,6 +270,20 @@ def check(file: StagedFile) -> Incoming:
             placement=_placement(structure, attributes, data),
             note=_note(file) if attributes.sop_class_uid == KeyObjectSelectionDocumentStorage else None,
         )
+
+
+@contextmanager
+def _bytes_of(file: StagedFile) -> Iterator[memoryview]:
+    if file.pack is not None:
+        with file.pack.part(file.offset, file.size) as data:
+            yield data
+        return
+    with (
+        file.path.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as data,
+    ):
+        yield data
 
 
 def _note(file: StagedFile) -> RejectionNote | None:

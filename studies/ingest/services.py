@@ -44,7 +44,6 @@ from studies.ingest.incoming import (
     WayIn,
     begin_sync,
     check,
-    new_staging_path,
     stage,
     take_out,
 )
@@ -61,7 +60,6 @@ __all__ = [
     "WayIn",
     "begin_sync",
     "ingest",
-    "new_staging_path",
     "stage",
 ]
 logger = logging.getLogger("atrium.ingest")

@@ -188,15 +188,14 @@ def test_a_body_cut_short_loses_no_whole_part(send: Any, token_of: Any, cut: int
 
 
 def test_a_disk_that_is_full_for_one_keeps_those_before(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, left = os.write, [len(ct(1)) + len(ct(2)) + 1000]
+    write = os.pwrite
 
-    def full(descriptor: int, data: Any) -> int:
-        left[0] -= len(data)
-        if left[0] < 0:
+    def full(descriptor: int, data: Any, offset: int) -> int:
+        if offset > len(ct(2)):
             raise OSError(28, "No space left on device")
-        return write(descriptor, data)
+        return write(descriptor, data, offset)
 
-    monkeypatch.setattr("studies.ingest.incoming.os.write", full)
+    monkeypatch.setattr("studies.ingest.incoming.os.pwrite", full)
     assert send(ct(1), ct(2), ct(3)).status_code == 202
     assert Instance.objects.count() == 2
     assert_all_is_there()

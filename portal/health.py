@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts.models import Site
-from studies.archive.models import TierMove
+from studies.archive.models import ObjectRemoval, TierMove
 from studies.archive.objects import TierUnavailable, has_cold_tier, require_cold_tier
 from studies.archive.tier_policies import stranded
 from studies.archive.tiers import OPEN
@@ -118,6 +118,13 @@ def warnings() -> list[str]:
             _("The cold tier can't be reached: studies that lie there can't be opened (ATRIUM_COLD_STORAGE_URL)."),
         ),
         (stranded() > 0, _("Studies lie in a cold tier, but none is configured. Set ATRIUM_COLD_STORAGE_URL again.")),
+        (
+            ObjectRemoval.objects.filter(failed_at__isnull=False).exists(),
+            _(
+                "Deleted images can't be removed from storage: others that lie in one object with them are damaged or "
+                "can't be moved. The worker's log names them."
+            ),
+        ),
         (late.exists(), _("Jobs wait for more than five minutes. Is the worker started (manage.py serve worker)?")),
     ]
     return [text for applies, text in found if applies]

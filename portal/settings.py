@@ -246,7 +246,7 @@ CELERY_BEAT_SCHEDULE = {
     "escalate-critical-results": {"task": "studies.reports.tasks.escalate_critical_results", "schedule": 60.0},
     "send-due-emails": {"task": "accounts.tasks.send_due_emails", "schedule": 60.0},
     "run-due-events": {"task": "studies.tasks.deliver_due_events", "schedule": 15.0},
-    "remove-objects": {"task": "studies.archive.tasks.remove_objects", "schedule": 60.0},
+    "remove-objects": {"task": "studies.archive.tasks.remove_objects", "schedule": 60.0, "options": {"expires": 60}},
     "build-metadata": {"task": "studies.archive.tasks.build_metadata", "schedule": 5.0, "options": {"expires": 5}},
     "move-tiers": {"task": "studies.archive.tasks.propose_moves", "schedule": 60.0},
     "count-tiers": {"task": "studies.archive.tasks.count_tiers", "schedule": 3600.0},

@@ -93,25 +93,31 @@ def keep_objects(keys: list[str]) -> None:
 
 
 def remove_later(objects_of: Mapping[str, str]) -> None:
-    """Have objects, given with the SOP Instance UID of one that lay there, removed once they are surely unused."""
+    """Have objects, given with the SOP Instance UID of one that lay there, removed once they are surely unused.
+
+    One that's listed already waits anew.
+    """
     due_at = timezone.now() + GRACE
     ObjectRemoval.objects.bulk_create(
         (ObjectRemoval(object_key=key, sop_instance_uid=uid, due_at=due_at) for key, uid in sorted(objects_of.items())),
-        ignore_conflicts=True,
+        update_conflicts=True,
+        unique_fields=["object_key"],
+        update_fields=["due_at"],
     )
 
 
 def remove_objects(*, now: datetime | None = None) -> int:
     """Remove from storage what deleted instances left and nobody names; give how many objects that were.
 
-    Of a pack that others still lie in, these are moved out first, and the pack is removed by a later call.
+    Of a pack that others still lie in, these are moved out first, and the pack is removed by a later call. Two calls
+    may run at a time.
     """
     removed = 0
-    due = ObjectRemoval.objects.filter(due_at__lte=now or timezone.now()).order_by("pk").values_list("pk", flat=True)
-    for pk in list(due[:1000]):
+    due = ObjectRemoval.objects.filter(due_at__lte=now or timezone.now())
+    for pk in list(due.order_by("pk").values_list("pk", flat=True)[:1000]):
         # Locked until the commit, so that keep_objects() waits, or comes first.
         with transaction.atomic():
-            removal = ObjectRemoval.objects.select_for_update().filter(pk=pk).first()
+            removal = due.select_for_update().filter(pk=pk).first()
             if removal is None:
                 continue
             key = removal.object_key
@@ -127,33 +133,47 @@ def remove_objects(*, now: datetime | None = None) -> int:
             if not is_named or not packs.is_pack(key):
                 removal.delete()
                 continue
-        try:
-            _unpack(key)
-        except Exception:  # each storage has errors of its own; it's tried again
-            logger.exception("a pack can't be taken apart")
+            # It's this call's to take apart.
+            removal.due_at = timezone.now() + GRACE
+            removal.save(update_fields=["due_at"])
+        is_empty, ended_at = _unpack(key), timezone.now()
         # Whoever found an instance in the pack a moment ago still reads it there.
-        ObjectRemoval.objects.filter(pk=pk).update(due_at=timezone.now() + GRACE)
+        listed = ObjectRemoval.objects.filter(pk=pk)
+        listed.update(due_at=ended_at + GRACE, failed_at=None if is_empty else ended_at)
     return removed
 
 
-def _unpack(pack: str) -> None:
-    """Move the instances that still lie in a pack into objects of their own; the pack stays.
+def _unpack(pack: str) -> bool:
+    """Move the instances that lie in a pack into objects of their own, and say whether all were. The pack stays."""
+    is_empty = True
+    for row in packs.naming(pack).select_related("series__study__site"):
+        try:
+            _move_out(row, pack)
+        except Exception:  # each storage has errors of its own; it's tried again
+            logger.exception("an instance can't be moved out of its pack", extra={"instance": row.pk})
+            is_empty = False
+    return is_empty
 
-    Raises ObjectMissing when one isn't as it came or its study moves to another tier, or the storage's error.
+
+def _move_out(row: Instance, pack: str) -> None:
+    """Move an instance out of its pack.
+
+    Raises ObjectMissing when it isn't as it came, its study moves to another tier or its copy was removed, or the
+    storage's error.
     """
-    for row in list(packs.naming(pack).select_related("series__study__site")):
-        study = row.series.study
-        uids = (study.study_instance_uid, row.series.series_instance_uid, row.sop_instance_uid)
-        key = objects.key_of(study.site.slug, *uids, bytes(row.sha256))
-        # Should anything go wrong from here on, nobody names it.
-        ObjectRemoval.objects.filter(object_key=key).delete()
-        remove_later({key: row.sop_instance_uid})
-        _copy(row, key)
-        with transaction.atomic():
-            # Who moves the study to the other tier finds this done, or has the pack moved first.
-            if Study.objects.select_for_update().get(pk=study.pk).tier != study.tier:
-                raise ObjectMissing(pack)
-            Instance.objects.filter(pk=row.pk, object_key=pack).update(object_key=key, object_offset=0)
+    study = row.series.study
+    uids = (study.study_instance_uid, row.series.series_instance_uid, row.sop_instance_uid)
+    key = objects.key_of(study.site.slug, *uids, bytes(row.sha256))
+    # Should anything go wrong from here on, nobody names it.
+    remove_later({key: row.sop_instance_uid})
+    _copy(row, key)
+    with transaction.atomic():
+        # Who moves the study to the other tier finds this done, or has the pack moved first.
+        moves = Study.objects.select_for_update().get(pk=study.pk).tier != study.tier
+        # Who would remove the copy finds it named, or has removed it because this took so long.
+        if moves or not ObjectRemoval.objects.select_for_update().filter(object_key=key).exists():
+            raise ObjectMissing(pack)
+        Instance.objects.filter(pk=row.pk, object_key=pack).update(object_key=key, object_offset=0)
 
 
 def _copy(row: Instance, key: str) -> None:

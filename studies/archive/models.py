@@ -76,6 +76,9 @@ class ObjectRemoval(models.Model):
         max_length=UID_LENGTH, help_text="Whose it was: instances are found by it, not by the key."
     )
     due_at = models.DateTimeField()
+    failed_at = models.DateTimeField(
+        null=True, help_text="When others that lie in it, a pack, couldn't be moved out last."
+    )
 
     class Meta:
         indexes = [models.Index(fields=["due_at"], name="object_removal_due")]

@@ -400,3 +400,93 @@ def test_what_was_written_wrong_when_it_left_its_pack_is_still_read_there(
     deletion.remove_objects(now=later())
     deletion.remove_objects(now=later() + deletion.GRACE)
     assert_all_is_there()
+
+
+def all_are_due() -> None:
+    ObjectRemoval.objects.update(due_at=timezone.now())
+
+
+def test_two_runs_take_no_pack_apart_twice_and_remove_none_at_once(
+    send: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(ct(1), ct(2), ct(3))
+    send(ct(4), ct(5), ct(6))
+    _, one, _, _, other, _ = keys()
+    delete(client_of, 3)
+    delete(client_of, 6)
+    all_are_due()
+    copy, copied = deletion._copy, []
+
+    def another_run_meanwhile(row: Instance, key: str) -> None:
+        copied.append(row.instance_number)
+        if len(copied) == 1:
+            deletion.remove_objects()
+        copy(row, key)
+
+    monkeypatch.setattr(deletion, "_copy", another_run_meanwhile)
+    assert deletion.remove_objects() == 0
+    assert sorted(copied) == [2, 5]
+    assert objects.reaches(one, 1)
+    assert objects.reaches(other, 1)
+    assert_all_is_there()
+
+
+def test_one_that_is_damaged_keeps_only_itself_in_its_pack_and_an_administrator_is_told(
+    send: Any, client_of: Any
+) -> None:
+    send(ct(1), ct(2), ct(3), ct(4))
+    damaged = Instance.objects.get(sop_instance_uid=f"{SERIES}.2")
+    pack = damaged.object_key
+    path = Path(storages["objects"].path(pack))
+    whole = path.read_bytes()
+    at = damaged.object_offset + damaged.object_length - 1
+    path.write_bytes(whole[:at] + b"?" + whole[at + 1 :])
+    delete(client_of, 3)
+    deletion.remove_objects(now=later())
+    assert [key == pack for key in keys()] == [False, True, False]
+    admin = client_of("admin")
+    assert any("damaged" in text for text in admin.get("/readyz").json()["warnings"])
+    path.write_bytes(whole)
+    deletion.remove_objects(now=later() + deletion.GRACE)
+    assert not any("damaged" in text for text in admin.get("/readyz").json()["warnings"])
+    deletion.remove_objects(now=later() + 2 * deletion.GRACE)
+    assert not objects.reaches(pack, 1)
+    assert_all_is_there()
+
+
+def test_a_copy_that_was_removed_before_it_was_named_leaves_the_instance_in_its_pack(
+    send: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(ct(1), ct(2), ct(3))
+    pack = keys()[-1]
+    delete(client_of, 3)
+    all_are_due()
+    copy = deletion._copy
+
+    def hangs(row: Instance, key: str) -> None:
+        copy(row, key)
+        all_are_due()
+        ObjectRemoval.objects.filter(object_key=pack).update(due_at=later())
+        assert deletion.remove_objects() == 1
+
+    with monkeypatch.context() as context:
+        context.setattr(deletion, "_copy", hangs)
+        deletion.remove_objects()
+    assert keys()[-1] == pack
+    deletion.remove_objects(now=later() + deletion.GRACE)
+    deletion.remove_objects(now=later() + 2 * deletion.GRACE)
+    assert not objects.reaches(pack, 1)
+    assert_all_is_there()
+
+
+def test_what_is_deleted_soon_after_it_left_its_pack_is_kept_as_long_as_any(send: Any, client_of: Any) -> None:
+    send(ct(1), ct(2), ct(3))
+    delete(client_of, 3)
+    deletion.remove_objects(now=later())
+    left = keys()[-1]
+    all_are_due()
+    delete(client_of, 2)
+    deletion.remove_objects()
+    assert objects.reaches(left, 1)
+    deletion.remove_objects(now=later())
+    assert not objects.reaches(left, 1)

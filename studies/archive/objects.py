@@ -27,6 +27,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from portal.storage import DurableFileSystemStorage, RangedS3Storage
 from studies.archive.errors import ObjectMissing
 from studies.archive.overlay import apply_corrections
+from studies.archive.packs import is_pack
 from studies.archive.writing import dataset_bytes, file_head
 from studies.models import Instance, Study
 
@@ -168,8 +169,10 @@ def reaches(key: str, length: int, tier: Study.Tier | None = None) -> bool:
 def is_whole(instance: Instance, *, with_digest: bool = False) -> bool:
     """Say whether storage holds the instance to its last byte, and, if asked, every byte as it came."""
     try:
+        # This finds it, too, where its pack was taken apart since it was found in the index.
+        read_range(instance, instance.object_length - 1, 1)
         if not with_digest:
-            return len(read_range(instance, instance.object_length - 1, 1)) == 1
+            return True
         return digest(instance.object_key, instance.object_offset, instance.object_length) == bytes(instance.sha256)
     except ObjectMissing:
         return False
@@ -197,7 +200,20 @@ def read_range(instance: Instance, offset: int, length: int) -> bytes:
     try:
         return _read(instance.object_key, instance.object_offset + offset, length)
     except (OSError, EOFError) as error:
-        raise ObjectMissing(instance.sop_instance_uid) from error
+        if not _has_left_its_pack(instance):
+            raise ObjectMissing(instance.sop_instance_uid) from error
+    return read_range(instance, offset, length)
+
+
+def _has_left_its_pack(instance: Instance) -> bool:
+    """Look anew where an instance lies that was found in the index before its pack was taken apart."""
+    if not is_pack(instance.object_key):
+        return False
+    place = Instance.objects.filter(pk=instance.pk).values_list("object_key", "object_offset").first()
+    if place is None or place[0] == instance.object_key:
+        return False
+    instance.object_key, instance.object_offset = place
+    return True
 
 
 def stream_object(key: str, length: int, *, offset: int = 0, tier: Study.Tier | None = None) -> Iterator[bytes]:

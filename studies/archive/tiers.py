@@ -253,7 +253,13 @@ def _move(move: TierMove, copied: dict[str, _Object]) -> None:
             objects.require_room(target, sum(one.length for one in waiting))
         for batch in _batches(waiting):
             lease.renew()
-            _copy(batch, source, target, lease)
+            try:
+                _copy(batch, source, target, lease)
+            except ObjectMissing:
+                if _are_named(batch):
+                    raise
+                # A pack among them was taken apart since they were listed.
+                break
             copied.update((one.key, one) for one in batch)
             octets += sum(one.length for one in batch)
             lease.note(objects_done=len(copied), bytes_done=octets)
@@ -419,11 +425,16 @@ def _remove_sources(move: TierMove, copied: Mapping[str, _Object], source: Study
                 objects.remove_from(source, key)
 
 
-def _naming(some: Sequence[_Object]) -> QuerySet[Instance]:
+def _naming(some: Collection[_Object]) -> QuerySet[Instance]:
     """Give the instances of whatever study that lie in the objects."""
     # By the UIDs, which are indexed: an object's key holds its instance's.
     uids = set[str]().union(*(one.sop_instance_uids for one in some))
     return Instance.objects.filter(sop_instance_uid__in=uids, object_key__in=[one.key for one in some])
+
+
+def _are_named(some: Collection[_Object]) -> bool:
+    """Say whether each of the objects is still an instance's."""
+    return {one.key for one in some} <= set(_naming(some).values_list("object_key", flat=True))
 
 
 def _have_strays_removed(copied: Collection[_Object]) -> None:

@@ -34,7 +34,7 @@ STUDY, SERIES = "1.2.826.5", "1.2.826.5.1"
 
 def ct(number: int, study: str = STUDY, **keywords: Any) -> bytes:
     uids = {"StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1", "SOPInstanceUID": f"{study}.1.{number}"}
-    return make_instance(InstanceNumber=number, **uids, **keywords)
+    return make_instance(InstanceNumber=number, **(uids | keywords))
 
 
 def message(*files: bytes) -> bytes:
@@ -490,3 +490,47 @@ def test_what_is_deleted_soon_after_it_left_its_pack_is_kept_as_long_as_any(send
     assert objects.reaches(left, 1)
     deletion.remove_objects(now=later())
     assert not objects.reaches(left, 1)
+
+
+def take_apart() -> None:
+    """Let as much time pass as it takes until packs of which some was deleted are gone."""
+    for rounds in range(3):
+        deletion.remove_objects(now=later() + rounds * deletion.GRACE)
+
+
+def test_a_retrieval_that_takes_longer_than_a_pack_stays_is_complete(send: Any, client_of: Any) -> None:
+    files = [ct(n) for n in range(1, 5)]
+    send(*files, ct(9, SeriesInstanceUID=f"{STUDY}.2"))
+    (pack,) = {key for key in keys() if is_pack(key)}
+    found = list(Instance.objects.filter(series__series_instance_uid=SERIES))
+    accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    answer = client_of("radiologist").get(f"/dicom-web/studies/{STUDY}/series/{SERIES}", HTTP_ACCEPT=accept)
+    chunks = iter(answer)
+    body = next(chunks)
+    path = f"/dicom-web/studies/{STUDY}/series/{STUDY}.2/instances/{SERIES}.9"
+    assert client_of("admin").delete(path).status_code == 204
+    take_apart()
+    assert not objects.reaches(pack, 1)
+    body += b"".join(chunks)
+    assert all(file in body for file in files)
+    assert all(objects.is_whole(instance, with_digest=True) for instance in found)
+
+
+def test_a_move_that_was_listed_before_a_pack_was_taken_apart_moves_what_it_held(
+    send: Any, client_of: Any, settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing, listings = tiers._objects_of, []
+
+    def listed_long_ago(study: int) -> Any:
+        listings.append(listing(study))
+        if len(listings) == 1:
+            delete(client_of, 3)
+            take_apart()
+        return listings[-1]
+
+    with cold_tier(settings, "file", tmp_path):
+        send(ct(1), ct(2), ct(3), ct(4))
+        monkeypatch.setattr(tiers, "_objects_of", listed_long_ago)
+        assert move(Study.objects.get(), COLD).status == "done"
+        assert lies() == {"cold"}
+        assert_all_is_there()

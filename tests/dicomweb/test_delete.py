@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import current_app
 from django.test import Client
 from django.utils import timezone
 
 from portal.audit.models import AuditEvent
+from portal.management.commands import serve
 from studies.archive import deletion
 from studies.archive.models import ObjectRemoval
+from studies.archive.tasks import remove_objects
 from studies.models import Instance, Study
 from studies.reports.models import Report
 from tests.factories import PEOPLE, make_instance
@@ -156,3 +159,10 @@ def test_nobody_else_deletes(person: str, study: Study, client_of: Any) -> None:
     for below in ("", f"/series/{ONE}", f"/series/{ONE}/instances/{ONE}.1"):
         assert browser.delete(ADDRESS + below).status_code in {401, 403, 404}
     assert Instance.objects.count() == 3
+
+
+def test_only_the_worker_removes_objects_so_that_a_backup_can_do_without_it() -> None:
+    queue = current_app.amqp.router.route({}, remove_objects.name)["queue"].name
+    network = serve._network()
+    assert queue not in network[network.index("--queues") + 1].split(",")
+    assert queue == current_app.conf.task_default_queue

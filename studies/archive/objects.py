@@ -184,10 +184,12 @@ def quarantine(key: str, staged: Path) -> None:
 
 
 def remove(key: str) -> None:
-    """Remove an object for good, from every tier; one that isn't there is removed already."""
-    _storage().delete(key)
+    """Remove an object for good, from every tier; one that isn't there is removed already. Raises TierUnavailable."""
     if has_cold_tier():
+        # Of a folder that isn't mounted everything would seem to be removed.
+        require_cold_tier()
         remove_from(Study.Tier.COLD, key)
+    _storage().delete(key)
 
 
 def remove_from(tier: Study.Tier, key: str) -> None:

@@ -224,6 +224,19 @@ def test_deleting_removes_from_both_tiers(folders: None, study: Study, tmp_path:
     assert not [p for folder in ("objects", "cold") for p in (tmp_path / folder).rglob("*.dcm")]
 
 
+def test_what_is_deleted_is_removed_once_the_cold_folder_is_mounted_again(
+    folders: None, study: Study, tmp_path: Path, people: dict[str, Any]
+) -> None:
+    move(study, COLD)
+    (tmp_path / "cold").rename(tmp_path / "away")
+    deletion.delete_instances(study=study, instances=Instance.objects.all(), principal=principal_of(people["admin"]))
+    with pytest.raises(objects.TierUnavailable):
+        deletion.remove_objects(now=timezone.now() + deletion.GRACE)
+    (tmp_path / "away").rename(tmp_path / "cold")
+    assert deletion.remove_objects(now=timezone.now() + deletion.GRACE) == 5
+    assert not list((tmp_path / "cold").rglob("*.dcm"))
+
+
 def test_a_study_deleted_during_its_move_leaves_nothing_behind(
     folders: None, study: Study, tmp_path: Path, people: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,14 +7,16 @@ from typing import Any
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.request import Request
 
+from accounts.gates import principal_of
+
 
 class RequestPrincipalAuthentication(SessionAuthentication):
     """Takes over the user of the session or of the bearer token."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
-        token = getattr(request._request, "api_token", None)
-        if token is not None:
-            return token.user, token
+        principal = principal_of(request._request)
+        if principal.token_id is not None:
+            return request._request.user, principal
         return super().authenticate(request)
 
     def authenticate_header(self, request: Request) -> str:

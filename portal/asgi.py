@@ -24,6 +24,7 @@ from portal.audit.viewing import FLUSH_SECONDS  # noqa: E402
 from portal.garbage import look_less_often  # noqa: E402
 from portal.live import LiveConnections, LiveRoute, in_thread  # noqa: E402
 from portal.threads import Receive, Scope, Send, Shortcut, ThreadedDjango  # noqa: E402
+from portal.uploads import Uploads  # noqa: E402
 from studies.dicomweb import fast_path, fast_search  # noqa: E402
 from studies.dicomweb import live as workitem_events  # noqa: E402
 from studies.viewer import files as viewer_files  # noqa: E402
@@ -47,7 +48,9 @@ class Application:
 
     def __init__(self) -> None:
         self.live = LiveConnections(LIVE)
-        self.django = ThreadedDjango(threads=settings.ATRIUM.web_threads, shortcuts=SHORTCUTS)
+        atrium = settings.ATRIUM
+        uploads = Uploads(atrium.data / f"uploads-{atrium.http_port}", atrium.web_workers)
+        self.django = ThreadedDjango(threads=atrium.web_threads, uploads=uploads, shortcuts=SHORTCUTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -24,6 +24,7 @@ from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from portal.connections import release_connections
+from portal.uploads import Uploads
 
 logger = logging.getLogger("atrium.web")
 Scope = MutableMapping[str, Any]
@@ -211,9 +212,10 @@ class RequestBody:
 class ThreadedDjango(BaseHandler):
     """An ASGI application that answers by shortcuts or by Django's views, each request in a thread."""
 
-    def __init__(self, *, threads: int, shortcuts: Iterable[Shortcut] = ()) -> None:
+    def __init__(self, *, threads: int, uploads: Uploads, shortcuts: Iterable[Shortcut] = ()) -> None:
         super().__init__()
         self.load_middleware()
+        self.uploads = uploads
         self.shortcuts = list(shortcuts)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self.streams = ThreadPoolExecutor(MOST_STREAMS, thread_name_prefix="stream")
@@ -232,9 +234,14 @@ class ThreadedDjango(BaseHandler):
                 await _refuse(send, 408)
                 return
             is_whole = body.is_whole
-        # Who sends piece by piece may stop at any: the threads of all others mustn't wait for that.
-        pool = self.pool if is_whole else self.streams
-        answer = await loop.run_in_executor(pool, self._answer, scope, body)
+        if is_whole:
+            answer = await loop.run_in_executor(self.pool, self._answer, scope, body)
+        else:
+            # Who sends piece by piece may stop at any: the threads of all others mustn't wait for that.
+            with self.uploads.one():
+                answer = await loop.run_in_executor(self.streams, self._answer, scope, body)
+                if isinstance(answer, Answer) and scope["http_version"] == "1.1" and self.uploads.are_too_many:
+                    answer.headers.append((b"Connection", b"close"))
         if not isinstance(answer, Answer):
             await loop.run_in_executor(self.streams, _stream, answer, receive, send, loop)
             return

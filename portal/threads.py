@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapp
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any
 
 from django.conf import settings
@@ -36,7 +37,7 @@ Headers = list[tuple[bytes, bytes]]
 GATHERED = 1 << 18
 # Of a request's body, what is taken before it's read.
 AHEAD = 1 << 20
-# How long a client may take for the next piece of a body before its thread is taken back.
+# How long a thread waits for GATHERED bytes of a body, or for its end, before it's taken back.
 PATIENCE = 60.0
 MOST_STREAMS = 128
 # In bytes, of all of a request's headers together (RFC 6585 §5).
@@ -77,6 +78,9 @@ class RequestBody:
         self._place = 0
         self._is_at_end = False
         self._is_whole = False
+        # How long the thread has waited, and for how many bytes.
+        self._waited, self._waited_for = 0.0, 0
+        self._has_given_up = False
 
     async def _take(self) -> bool:
         """Take the next message; say whether more may come."""
@@ -133,6 +137,8 @@ class RequestBody:
 
     def _fill(self) -> bool:
         """Get what has come, GATHERED and a piece at most; wait where nothing has. Raises ClientGone."""
+        if self._has_given_up:
+            raise ClientGone("The client stopped sending before its request was whole.")
         if not self._is_begun:
             self._is_begun = True
             self._go_on()
@@ -155,13 +161,28 @@ class RequestBody:
         return bool(pieces)
 
     def _next(self) -> bytes:
-        if self._pieces.empty():
-            # The client may take its time: meanwhile the connection to the database serves others.
-            release_connections()
+        """Give the next piece. Raises ClientGone where too little comes."""
         try:
-            return self._pieces.get(timeout=PATIENCE)
+            piece = self._pieces.get_nowait()
         except Empty:
-            return b""
+            piece = self._wait()
+        self._waited_for += len(piece)
+        if self._waited_for >= GATHERED:
+            self._waited, self._waited_for = 0.0, 0
+        return piece
+
+    def _wait(self) -> bytes:
+        # The client may take its time: meanwhile the connection to the database serves others.
+        release_connections()
+        begun_at = monotonic()
+        try:
+            return self._pieces.get(timeout=max(0.0, PATIENCE - self._waited))
+        except Empty:
+            # What comes from now on comes too late.
+            self._has_given_up = True
+            raise ClientGone("The client stopped sending before its request was whole.") from None
+        finally:
+            self._waited += monotonic() - begun_at
 
     def read(self, size: int = -1, /) -> bytes:
         """Give at most ``size`` bytes, fewer when fewer have come, none at the end; without a size, all that is left.
@@ -238,9 +259,10 @@ class ThreadedDjango(BaseHandler):
             answer = await loop.run_in_executor(self.pool, self._answer, scope, body)
         else:
             # Who sends piece by piece may stop at any: the threads of all others mustn't wait for that.
-            with self.uploads.one():
+            client = scope["client"]
+            with self.uploads.one(client):
                 answer = await loop.run_in_executor(self.streams, self._answer, scope, body)
-                if isinstance(answer, Answer) and scope["http_version"] == "1.1" and self.uploads.are_too_many:
+                if isinstance(answer, Answer) and scope["http_version"] == "1.1" and self.uploads.let_go(client):
                     answer.headers.append((b"Connection", b"close"))
         if not isinstance(answer, Answer):
             await loop.run_in_executor(self.streams, _stream, answer, receive, send, loop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -224,10 +225,14 @@ def take_out(file: StagedFile) -> None:
     if file.pack is None:
         return
     path = objects.new_staging_path()
+    digest = hashlib.sha256()
     try:
         with path.open("xb") as copy:
             for chunk in _chunks(file.path, file.offset, file.size):
+                digest.update(chunk)
                 copy.write(chunk)
+        if file.sha256 and digest.digest() != file.sha256:
+            raise OSError(errno.EIO, "The staging folder gives back other bytes than it was given.")
     except BaseException:
         path.unlink(missing_ok=True)
         raise

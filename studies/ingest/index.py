@@ -24,7 +24,8 @@ from django.utils import timezone
 from portal.audit.models import AuditEvent
 from portal.audit.services import record_viewing
 from portal.middleware import request_id
-from studies.archive import rejection
+from studies.archive import deletion, rejection
+from studies.archive.packs import is_pack, naming
 from studies.archive.rejection import Reason
 from studies.counting import summary
 from studies.ingest import statements
@@ -255,6 +256,9 @@ def _heal(file: Incoming, known: list[Version]) -> None:
         if version.pk is not None and file.is_placed and is_same and not version.is_there():
             place = {"object_key": file.object_key, "object_offset": file.staged.offset}
             Instance.objects.filter(pk=version.pk).update(**place)
+            if is_pack(version.object_key) and not naming(version.object_key).exists():
+                # Should it come back, as a folder that's mounted again does, nobody needs it.
+                deletion.remove_later({version.object_key: file.attributes.sop_instance_uid})
 
 
 def _show_again(arrivals: list[_Arrival], studies: dict[StudyKey, KnownStudy]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.archive import deletion, objects, rejection
 from studies.archive.errors import ObjectMissing
-from studies.archive.packs import is_pack, naming, pack_key
+from studies.archive.packs import pack_key
 from studies.ingest import index
 from studies.ingest.errors import (
     DATASET_DOES_NOT_MATCH,
@@ -120,11 +121,15 @@ def _may_reject(source: Source) -> bool:
 def _refuse(
     file: StagedFile, refusal: Refusal, source: Source, checked: Incoming | None, not_kept: list[Refusal]
 ) -> Outcome:
-    take_out(file)
-    if source.way_in is not WayIn.STOW or _has_room_in_quarantine(source, file.size):
-        _quarantine(file, refusal, source)
-    else:
-        not_kept.append(refusal)
+    try:
+        take_out(file)
+        if source.way_in is not WayIn.STOW or _has_room_in_quarantine(source, file.size):
+            _quarantine(file, refusal, source)
+        else:
+            not_kept.append(refusal)
+    except Exception:  # any storage's error: the sender must keep its copy, and the others are taken in
+        logger.exception("a refused file can't be quarantined")
+        return Outcome(Status.FAILED, file.file_name, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES)
     logger.warning("file refused: %s", refusal.reason)
     if checked is not None:
         return checked.outcome(Status.REFUSED, reason=refusal.reason, dicom_status=refusal.status)
@@ -189,18 +194,26 @@ def _archive(files: list[Incoming], source: Source) -> list[Outcome]:
         return [f.outcome(Status.FAILED, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES) for f in files]
     taken_in = [f for f in files if f.uids not in refused]
     committed = index.commit(taken_in, source)
-    _forget_packs(taken_in, committed)
+    _remove_overtaken(taken_in, committed)
     taken = iter(committed)
     return [_rejected_again(f, source) if f.uids in refused else next(taken) for f in files]
 
 
-def _forget_packs(files: list[Incoming], outcomes: list[Outcome]) -> None:
-    """Have packs removed that nobody names: another sender of the same instances was faster."""
-    placed = {f.object_key: f for f in files if f.is_placed and is_pack(f.object_key)}
-    kept = {f.object_key for f, o in zip(files, outcomes, strict=True) if o.status is not Status.DUPLICATE}
-    for key in placed.keys() - kept:
-        if not naming(key).exists():
-            deletion.remove_later({key: placed[key].attributes.sop_instance_uid})
+def _remove_overtaken(files: list[Incoming], outcomes: list[Outcome]) -> None:
+    """Have removed what another sender of the same instances was faster with: of a pack that others lie in, its part.
+
+    What is named all the same, as the same bytes in one request are, stays.
+    """
+    overtaken = {
+        f.object_key: f.attributes.sop_instance_uid
+        for f, outcome in zip(files, outcomes, strict=True)
+        if f.is_placed and outcome.status is Status.DUPLICATE
+    }
+    if overtaken:
+        try:
+            deletion.remove_later(overtaken)
+        except DatabaseError:
+            logger.exception("what another sender was faster with can't be listed for removal")
 
 
 def _rejected_again(file: Incoming, source: Source) -> Outcome:
@@ -236,9 +249,13 @@ def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
         if same and all(version.sha256 != file.sha256 for version in same):
             # Other file meta information: these bytes can't stand in for those that the index names.
             raise ObjectMissing(same[0].object_key)
-        if file.staged.pack not in packs and file.object_key not in new:
-            take_out(file.staged)
-        new.setdefault(file.object_key, file)
+        first = new.setdefault(file.object_key, file)
+        if file.staged.pack not in packs:
+            if first is file:
+                take_out(file.staged)
+            else:
+                # The same bytes once more: they lie where the first ones do.
+                file.staged.path, file.staged.offset, file.staged.pack = first.staged.path, 0, None
     for pack, members in packs.items():
         pack.finish([(f.attributes.sop_instance_uid, f.staged.offset, f.staged.size) for f in members])
     objects.place_all(
@@ -251,14 +268,15 @@ def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
 
 
 def _packed(files: list[Incoming], site: Site) -> dict[Pack, list[Incoming]]:
-    """Give the packs that may become objects, with their members: those of one study, all of which are good."""
+    """Give the packs that may become objects, with their members: all good, of one study, and none sent twice."""
     packs: dict[Pack, list[Incoming]] = {}
+    sent = Counter(f.attributes.sop_instance_uid for f in files)
     for file in files:
         if file.staged.pack is not None:
             packs.setdefault(file.staged.pack, []).append(file)
     for pack, members in list(packs.items()):
-        are_all = len({f.attributes.sop_instance_uid for f in members}) == pack.count
-        if not are_all or len({f.attributes.study_instance_uid for f in members}) > 1:
+        is_whole = len(members) == pack.count and all(sent[f.attributes.sop_instance_uid] == 1 for f in members)
+        if not is_whole or len({f.attributes.study_instance_uid for f in members}) > 1:
             del packs[pack]
             continue
         key = pack_key(site.slug, members[0].attributes.study_instance_uid, (f.sha256 for f in members))

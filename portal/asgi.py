@@ -27,6 +27,7 @@ from portal.threads import Receive, Scope, Send, Shortcut, ThreadedDjango  # noq
 from portal.uploads import Uploads  # noqa: E402
 from studies.dicomweb import fast_path, fast_search  # noqa: E402
 from studies.dicomweb import live as workitem_events  # noqa: E402
+from studies.ingest import leftovers  # noqa: E402
 from studies.viewer import files as viewer_files  # noqa: E402
 from studies.worklists import live as worklist_changes  # noqa: E402
 
@@ -64,8 +65,9 @@ class Application:
 
 
 async def _live_and_die(receive: Receive, send: Send) -> None:
-    """Write what was viewed every few seconds, and the rest at the end."""
+    """Write what was viewed every few seconds, and the rest at the end; remove what dead processes left."""
     await receive()
+    leftovers.keep_swept()
     writing = asyncio.create_task(_keep_counts())
     await send({"type": "lifespan.startup.complete"})
     await receive()

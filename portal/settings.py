@@ -144,6 +144,8 @@ STORAGES: dict[str, dict[str, Any]] = {
 if ATRIUM.cold_storage_url:
     STORAGES["cold"] = object_storage(ATRIUM.cold_storage_url)
 STAGING_ROOT = ATRIUM.data / "staging"
+# Notes of what is being placed in storage (studies/ingest/leftovers.py).
+PLACING_ROOT = ATRIUM.data / "placing"
 # Where «make» unpacks Pango for a machine that lacks it and where nobody may install it.
 PDF_LIBRARIES = BASE_DIR / ".build" / "libraries"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024

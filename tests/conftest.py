@@ -65,6 +65,7 @@ def _objects_of_this_test_only(tmp_path: Path, settings: settings) -> None:
     storages["quarantine"]["OPTIONS"] = {"location": str(tmp_path / "quarantine")}
     settings.STORAGES = storages
     settings.STAGING_ROOT = tmp_path / "staging"
+    settings.PLACING_ROOT = tmp_path / "placing"
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 

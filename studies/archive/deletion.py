@@ -92,18 +92,26 @@ def keep_objects(keys: list[str]) -> None:
         listed.delete()
 
 
-def remove_later(objects_of: Mapping[str, str]) -> None:
+def remove_later(objects_of: Mapping[str, str], *, after: timedelta = GRACE) -> None:
     """Have objects, given with the SOP Instance UID of one that lay there, removed once they are surely unused.
 
     One that's listed already waits anew.
     """
-    due_at = timezone.now() + GRACE
+    due_at = timezone.now() + after
     ObjectRemoval.objects.bulk_create(
         (ObjectRemoval(object_key=key, sop_instance_uid=uid, due_at=due_at) for key, uid in sorted(objects_of.items())),
         update_conflicts=True,
         unique_fields=["object_key"],
         update_fields=["due_at"],
     )
+
+
+def is_named(object_key: str, sop_instance_uid: str) -> bool:
+    """Say whether the index names an object, given with the SOP Instance UID of one that lay there."""
+    if packs.is_pack(object_key):
+        return packs.naming(object_key).exists()
+    # Their keys aren't indexed, their UIDs are.
+    return Instance.objects.filter(sop_instance_uid=sop_instance_uid, object_key=object_key).exists()
 
 
 def remove_objects(*, now: datetime | None = None) -> int:
@@ -121,16 +129,11 @@ def remove_objects(*, now: datetime | None = None) -> int:
             if removal is None:
                 continue
             key = removal.object_key
-            if packs.is_pack(key):
-                is_named = packs.naming(key).exists()
-            else:
-                # Their keys aren't indexed, their UIDs are.
-                uid = removal.sop_instance_uid
-                is_named = Instance.objects.filter(sop_instance_uid=uid, object_key=key).exists()
-            if not is_named:
+            is_used = is_named(key, removal.sop_instance_uid)
+            if not is_used:
                 objects.remove(key)
                 removed += 1
-            if not is_named or not packs.is_pack(key):
+            if not is_used or not packs.is_pack(key):
                 removal.delete()
                 continue
             # It's this call's to take apart.

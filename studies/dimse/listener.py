@@ -28,11 +28,11 @@ from studies.dimse.registry import SERVICES
 from studies.dimse.scp import Session, bindings, negotiate, requests
 from studies.dimse.tls import server_context
 from studies.dimse.transport import LARGEST_PDU, TunedRequestHandler, TunedServer, listening_socket
+from studies.ingest import leftovers
 
 logger = logging.getLogger("atrium.dimse")
 ACSE_SECONDS, DIMSE_SECONDS, NETWORK_SECONDS = 15, 120, 120
 GRACE_SECONDS = 10
-STALE_SECONDS = 3600
 WATCH_SECONDS = 1.0
 NOBODY = "\x00"
 # PS3.8 Table 9-21: (result, source, reason).
@@ -131,19 +131,10 @@ def end(association: Any) -> None:
     connection.close()
 
 
-def sweep_staging(folder: Path) -> None:
-    """Remove what aborted associations and killed processes left behind; nothing there was ever acknowledged."""
-    oldest = time.time() - STALE_SECONDS
-    for path in folder.glob("*"):
-        if path.is_file() and path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)
-
-
 def prepare() -> None:
     """Do what must be done once before listening."""
     folder: Path = settings.STAGING_ROOT
     folder.mkdir(parents=True, exist_ok=True)
-    sweep_staging(folder)
     associations.close_all_of_this_host()
 
 
@@ -200,6 +191,7 @@ def run() -> None:
     def listen(is_over: Callable[[], bool]) -> None:
         ae = listening_ae()
         servers = [serve(ae, listening, tls) for listening, tls in sockets]
+        leftovers.keep_swept()
         flush_at = time.monotonic() + FLUSH_SECONDS
         while not is_over():
             time.sleep(WATCH_SECONDS / 5)

@@ -1,7 +1,8 @@
 """The one way in. Bytes are kept as they came, durable before success is said, and visible only when indexed.
 
 The order is: stage, check, place (durable), commit the index, answer. An object's key holds its content's hash, so
-that a crash between placing and committing leaves at most an object that nobody names, which a later sending reuses.
+that a crash between placing and committing leaves at most an object that nobody names, which a later sending reuses
+or a sweep removes (:mod:`studies.ingest.leftovers`).
 
 :func:`ingest` may be called by many threads and processes at once.
 """
@@ -48,6 +49,7 @@ from studies.ingest.incoming import (
     stage,
     take_out,
 )
+from studies.ingest.leftovers import Note
 from studies.ingest.models import QuarantinedFile
 from studies.ingest.statements import is_anything_known
 from studies.ingest.versions import Place, Version, versions_at
@@ -104,13 +106,21 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
             continue
         outcomes.append(one.outcome(Status.FAILED, reason="Not stored.", dicom_status=PROCESSING_FAILURE))
         parsed.append((number, one))
-    for number, outcome in zip((n for n, _ in parsed), _archive([p for _, p in parsed], source), strict=True):
+    with Note() as note:
+        archived = _archive([p for _, p in parsed], source, note)
+        note.is_settled = all(_is_named(p, outcome) for (_, p), outcome in zip(parsed, archived, strict=True))
+    for number, outcome in zip((n for n, _ in parsed), archived, strict=True):
         outcomes[number] = outcome
     for path in paths | {file.path for file in files}:
         path.unlink(missing_ok=True)
     if not_kept:
         _record_refusal(source, not_kept[0], not_kept=len(not_kept))
     return outcomes
+
+
+def _is_named(file: Incoming, outcome: Outcome) -> bool:
+    """Say whether the index surely names what was placed; a faster sender's same bytes may have another key."""
+    return outcome.status is not Status.FAILED and not (file.is_placed and outcome.status is Status.DUPLICATE)
 
 
 def _may_reject(source: Source) -> bool:
@@ -178,11 +188,11 @@ def _sha256(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _archive(files: list[Incoming], source: Source) -> list[Outcome]:
+def _archive(files: list[Incoming], source: Source, note: Note) -> list[Outcome]:
     if not files:
         return []
     try:
-        refused = _place(files, source.site)
+        refused = _place(files, source.site, note)
     except DatabaseError:
         logger.exception("the database failed")
         return [
@@ -222,7 +232,7 @@ def _rejected_again(file: Incoming, source: Source) -> Outcome:
     return file.outcome(Status.REFUSED, reason="This instance was rejected here.", dicom_status=WAS_REJECTED)
 
 
-def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
+def _place(files: list[Incoming], site: Site, note: Note) -> set[tuple[str, str]]:
     """Make all durable that isn't kept already; give the UIDs of those that were rejected for good.
 
     What storage has lost is placed again by the same bytes. Raises DatabaseError, or the storage's error.
@@ -258,6 +268,7 @@ def _place(files: list[Incoming], site: Site) -> set[tuple[str, str]]:
                 file.staged.path, file.staged.offset, file.staged.pack = first.staged.path, 0, None
     for pack, members in packs.items():
         pack.finish([(f.attributes.sop_instance_uid, f.staged.offset, f.staged.size) for f in members])
+    note.write({key: file.attributes.sop_instance_uid for key, file in new.items()})
     objects.place_all(
         [(key, file.staged.path) for key, file in new.items()],
         begun={file.staged.path: file.staged.synced for file in new.values() if file.staged.synced is not None},

@@ -30,10 +30,10 @@ def main(*instants: int) -> None:
     seen: list[dict[str, Any]] = []
     for name, count in [INSTANTS[n] for n in instants] or INSTANTS:
         for tier in (COLD, HOT):
-            killed = _in_child(lambda name=name, count=count, tier=tier: _move(tier, name, count))
-            readable = _in_child(assert_all_is_there)
-            again = _in_child(tiers.work_off)
-            whole = _in_child(lambda tier=tier: _ended(tier))
+            killed = in_child(lambda name=name, count=count, tier=tier: _move(tier, name, count))
+            readable = in_child(assert_all_is_there)
+            again = in_child(tiers.work_off)
+            whole = in_child(lambda tier=tier: _ended(tier))
             seen.append(
                 {"instant": f"{name} {count}", "to": tier.value, "signal": -killed, "readable": readable == 0}
                 | {"again": again == 0, "whole": whole == 0}
@@ -63,7 +63,7 @@ def _ended(tier: Study.Tier) -> None:
     assert_all_is_there()
 
 
-def _in_child(work: Callable[[], Any]) -> int:
+def in_child(work: Callable[[], Any]) -> int:
     """Do the work in a forked process; give its exit code, below zero the signal that ended it."""
     connections.close_all()
     storages._storages = {}

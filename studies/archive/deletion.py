@@ -106,12 +106,12 @@ def remove_later(objects_of: Mapping[str, str], *, after: timedelta = GRACE) -> 
     )
 
 
-def is_named(object_key: str, sop_instance_uid: str) -> bool:
-    """Say whether the index names an object, given with the SOP Instance UID of one that lay there."""
+def naming(object_key: str, sop_instance_uid: str) -> QuerySet[Instance]:
+    """Give the instances that lie in an object, given with the SOP Instance UID of one that lay there."""
     if packs.is_pack(object_key):
-        return packs.naming(object_key).exists()
+        return packs.naming(object_key)
     # Their keys aren't indexed, their UIDs are.
-    return Instance.objects.filter(sop_instance_uid=sop_instance_uid, object_key=object_key).exists()
+    return Instance.objects.filter(sop_instance_uid=sop_instance_uid, object_key=object_key)
 
 
 def remove_objects(*, now: datetime | None = None) -> int:
@@ -129,7 +129,7 @@ def remove_objects(*, now: datetime | None = None) -> int:
             if removal is None:
                 continue
             key = removal.object_key
-            is_used = is_named(key, removal.sop_instance_uid)
+            is_used = naming(key, removal.sop_instance_uid).exists()
             if not is_used:
                 objects.remove(key)
                 removed += 1

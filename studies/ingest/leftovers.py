@@ -18,7 +18,8 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +34,8 @@ SWEEP_SECONDS = 3600
 # Whatever comes on the slowest line has grown within this time, and who placed the same meanwhile has indexed it.
 GRACE = timedelta(days=1)
 STRUCK_OUT = b"\n"
+# By key: the SOP Instance UID of one that lies there, and how many do.
+Objects = dict[str, tuple[str, int]]
 
 
 class _Page:
@@ -88,11 +91,12 @@ class Note:
     def __enter__(self) -> Note:
         return self
 
-    def write(self, objects: Mapping[str, str]) -> None:
-        """Note keys with their SOP Instance UIDs. Storing goes on without a note where none can be written."""
-        if not objects:
+    def write(self, placed: Sequence[tuple[str, str]]) -> None:
+        """Note instances: object key and SOP Instance UID. Storing goes on where that can't be written."""
+        if not placed:
             return
-        text = json.dumps(objects).encode()
+        uid_of, count_of = dict(placed), Counter(key for key, _ in placed)
+        text = json.dumps({key: (uid, count_of[key]) for key, uid in uid_of.items()}).encode()
         page: _Page | None = None
         try:
             page = _page()
@@ -154,20 +158,21 @@ def _take_over(path: Path) -> None:
     """Have removed what a dead process's note tells. Raises BlockingIOError when the process lives, DatabaseError."""
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A pack that's named would be taken apart.
-        objects = {k: uid for k, uid in _objects_of(file.readline()).items() if not deletion.is_named(k, uid)}
+        noted = _read(file.readline())
+        # A pack in which others lie is taken apart: not one of which all was indexed.
+        objects = {key: uid for key, (uid, count) in noted.items() if deletion.naming(key, uid).count() < count}
         if objects:
             deletion.remove_later(objects, after=GRACE)
             logger.warning("objects were left behind", extra={"objects": len(objects)})
         path.unlink()
 
 
-def _objects_of(line: bytes) -> dict[str, str]:
-    """Read a note; none where nothing is noted, or only part of it was written."""
+def _read(line: bytes) -> Objects:
+    """Give what a line notes: nothing where it's struck out, or where only part of it was written."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if not text or checksum != b"%08x" % zlib.crc32(text):
         return {}
-    objects: dict[str, str] = json.loads(text)
+    objects: Objects = json.loads(text)
     return objects
 
 

@@ -108,7 +108,7 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
         parsed.append((number, one))
     with Note() as note:
         archived = _archive([p for _, p in parsed], source, note)
-        note.is_settled = all(_is_named(p, outcome) for (_, p), outcome in zip(parsed, archived, strict=True))
+        note.is_settled = all(outcome.status is not Status.FAILED for outcome in archived)
     for number, outcome in zip((n for n, _ in parsed), archived, strict=True):
         outcomes[number] = outcome
     for path in paths | {file.path for file in files}:
@@ -116,11 +116,6 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
     if not_kept:
         _record_refusal(source, not_kept[0], not_kept=len(not_kept))
     return outcomes
-
-
-def _is_named(file: Incoming, outcome: Outcome) -> bool:
-    """Say whether the index surely names what was placed; a faster sender's same bytes may have another key."""
-    return outcome.status is not Status.FAILED and not (file.is_placed and outcome.status is Status.DUPLICATE)
 
 
 def _may_reject(source: Source) -> bool:
@@ -268,7 +263,7 @@ def _place(files: list[Incoming], site: Site, note: Note) -> set[tuple[str, str]
                 file.staged.path, file.staged.offset, file.staged.pack = first.staged.path, 0, None
     for pack, members in packs.items():
         pack.finish([(f.attributes.sop_instance_uid, f.staged.offset, f.staged.size) for f in members])
-    note.write({key: file.attributes.sop_instance_uid for key, file in new.items()})
+    note.write([(f.object_key, f.attributes.sop_instance_uid) for f in files if f.object_key in new])
     objects.place_all(
         [(key, file.staged.path) for key, file in new.items()],
         begun={file.staged.path: file.staged.synced for file in new.values() if file.staged.synced is not None},

@@ -18,18 +18,19 @@ from django.utils import timezone
 
 from studies.archive import deletion, objects
 from studies.archive.models import ObjectRemoval
-from studies.ingest import incoming, index, leftovers, services
+from studies.ingest import incoming, index, leftovers
 from studies.models import Instance
 from tests.archive.killed_moves import in_child
 from tests.archive.tiered import assert_all_is_there
 from tests.dicomweb.test_packs import DICOM, ct, message
 
-# While it's staged, before it's placed, before and after the commit.
+# While it's staged, before it's placed, before the commit, between one instance's and the next's, and after it.
 INSTANTS: dict[str, tuple[Any, str, int]] = {
     "staging": (incoming, "_write", 3),
     "placing": (objects, "place_all", 0),
     "committing": (index, "_commit", 0),
-    "committed": (services, "_is_named", 0),
+    "one by one": (index, "_commit", 3),
+    "committed": (leftovers.Note, "__exit__", 0),
 }
 OLD = leftovers.GRACE.total_seconds() + 60
 
@@ -40,19 +41,17 @@ def main(token: str) -> None:
     for number, instant in enumerate(INSTANTS, 1):
         study = f"1.2.826.9.{number}"
         killed = in_child(lambda study=study, instant=instant: _killed(token, study, instant))
-        left = {"instant": instant, "signal": -killed, "placed": len(stored()), "staged": len(staged())}
+        left = {"instant": instant, "signal": -killed, "placed": len(stored(study)), "staged": len(staged())}
         _checked(leftovers.sweep)
         left |= {"fresh": len(staged())}
         for path in staged():
             os.utime(path, (timezone.now().timestamp() - OLD,) * 2)
         _checked(_swept_and_removed)
-        left |= {"then placed": len(stored()), "then staged": len(staged())}
+        left |= {"then placed": len(stored(study)), "then staged": len(staged())}
         _checked(lambda study=study: _sent(token, study))
         _checked(_swept_and_removed)
         _checked(lambda study=study: _stands(study))
         seen.append(left)
-        # The next has an empty storage to look at.
-        _checked(_emptied)
     print(json.dumps(seen))
 
 
@@ -71,7 +70,18 @@ def _killed(token: str, study: str, instant: str) -> None:
         return real(*arguments, **more)
 
     setattr(module, name, dies)
+    if instant == "one by one":
+        index._keep = _fails_for_many(index._keep)
     _sent(token, study)
+
+
+def _fails_for_many(keep: Callable[..., Any]) -> Callable[..., Any]:
+    def fails(new: list[Any], known: Any) -> Any:
+        if len(new) > 1:
+            raise ValueError("one of them can't be indexed")
+        return keep(new, known)
+
+    return fails
 
 
 def _sent(token: str, study: str) -> None:
@@ -83,7 +93,8 @@ def _sent(token: str, study: str) -> None:
 
 def _swept_and_removed() -> None:
     leftovers.sweep()
-    deletion.remove_objects(now=timezone.now() + leftovers.GRACE)
+    for rounds in (1, 2):
+        deletion.remove_objects(now=timezone.now() + rounds * leftovers.GRACE)
     assert not ObjectRemoval.objects.exists()
     assert not list(settings.PLACING_ROOT.glob("*"))
 
@@ -93,15 +104,8 @@ def _stands(study: str) -> None:
     assert_all_is_there()
 
 
-def _emptied() -> None:
-    deletion.remove_later(dict(Instance.objects.values_list("object_key", "sop_instance_uid")))
-    Instance.objects.all().delete()
-    _swept_and_removed()
-    assert not stored()
-
-
-def stored() -> list[str]:
-    """Give the keys of all objects in storage, whoever names them."""
+def stored(study: str) -> list[str]:
+    """Give the keys of all of a study's objects in storage, whoever names them."""
 
     def below(folder: str) -> list[str]:
         try:
@@ -111,7 +115,7 @@ def stored() -> list[str]:
         keys = [f"{folder}{name}" for name in files]
         return keys + [key for name in folders for key in below(f"{folder}{name}/")]
 
-    return below("")
+    return below(f"north/{study}/")
 
 
 def staged() -> list[Any]:

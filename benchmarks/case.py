@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from playwright.sync_api import CDPSession, Frame, Page, Playwright, TimeoutError, sync_playwright
+from playwright.sync_api import CDPSession, Error, Frame, Page, Playwright, TimeoutError, sync_playwright
 
 from benchmarks.peers import Peer, nginx, orthanc
 from benchmarks.plane import ct_series, store
@@ -39,6 +40,14 @@ LOOK = 8.0
 COUNT_DRAWN = """document.addEventListener("CORNERSTONE_IMAGE_RENDERED", () => {
   window.drawn = (window.drawn || 0) + 1;
 }, true)"""
+# Asked every 10 ms, by one script in the page at either place: asking is work for the page's thread, too.
+IS_DRAWN_AT_ATRIUM = """study => {
+  const images = document.getElementById("study-images");
+  const wait = document.getElementById("viewer-wait");
+  const address = images?.querySelector("iframe")?.contentWindow.location.href || "";
+  return images?.dataset.study === study && address.includes(study) && !wait?.checkVisibility();
+}"""
+IS_DRAWN_AT_ORTHANC = "() => Boolean(window.drawn)"
 EMPTY, SAME_DAY, GOES_ON = "empty cache", "same day, whole page", "same day, goes on"
 AFRESH = """
 from studies.models import Study
@@ -74,7 +83,7 @@ class Browser:
         self,
         study: str,
         act: Callable[[], object],
-        is_drawn: Callable[[], Frame | None],
+        is_drawn: str,
         word: str = "",
         *,
         goes_on: bool = False,
@@ -85,14 +94,23 @@ class Browser:
         if word:
             self.page.fill(WORDS, word, timeout=LONGEST * 1000)
         typed = time.perf_counter() - start
-        while (frame := is_drawn()) is None:
+        while not self._says(is_drawn, study):
             assert time.perf_counter() - start < LONGEST, "the image didn't come"
             self.page.wait_for_timeout(10)
+        # OHIF's own frame, or its page.
+        frame: Frame = next((f for f in self.page.frames if "/viewer/viewer?" in f.url), self.page.main_frame)
         while frame.evaluate(DISTINCT_GREYS) < 50:
             assert time.perf_counter() - start < LONGEST, "what was drawn is no image"
         drawn, used = time.perf_counter() - start, self.cpu() - cpu
         looked = look_painted(self.page, study)
         return Opening(typed, drawn, used, looked and looked - begun)
+
+    def _says(self, script: str, study: str) -> bool:
+        try:
+            return bool(self.page.evaluate(script, study))
+        except Error:
+            # The page goes while it's asked.
+            return False
 
 
 @contextmanager
@@ -123,21 +141,12 @@ def at_atrium(playwright: Playwright, atrium: Atrium, number: int) -> Openings:
         page.press("input[name=password]", "Enter")
         page.wait_for_url(lambda url: "/accounts/login/" not in url)
 
-        def shows(study: str) -> Callable[[], Frame | None]:
-            def look() -> Frame | None:
-                images = page.locator("#study-images")
-                if not images.count() or images.get_attribute("data-study") != study or page.is_visible("#viewer-wait"):
-                    return None
-                return next((f for f in page.frames if f"/viewer/viewer?StudyInstanceUIDs={study}" in f.url), None)
-
-            return look
-
         # The third opening of a profile is the first that runs code that chromium has kept.
         for moment in (EMPTY, "", SAME_DAY):
             page.goto(f"{atrium.url}/worklist/?sort=name")
             page.locator(f".row-link[href*='{STUDIES[0]}']").focus()
             word = f"Round {number}, {moment}."
-            opening = one.opened(STUDIES[0], lambda: page.keyboard.press("Enter"), shows(STUDIES[0]), word)
+            opening = one.opened(STUDIES[0], lambda: page.keyboard.press("Enter"), IS_DRAWN_AT_ATRIUM, word)
             assert page.locator(WORDS).first.input_value() == word, "the word is gone"
             if moment:
                 found[moment].append(opening)
@@ -154,7 +163,7 @@ def at_atrium(playwright: Playwright, atrium: Atrium, number: int) -> Openings:
                 except TimeoutError as error:
                     raise RuntimeError(f"{study} didn't come: {_told(page)}") from error
 
-            found[GOES_ON].append(one.opened(study, go_on, shows(study), word, goes_on=True))
+            found[GOES_ON].append(one.opened(study, go_on, IS_DRAWN_AT_ATRIUM, word, goes_on=True))
             assert page.locator(WORDS).first.input_value() == word, "the word is gone"
             time.sleep(LOOK)
     return found
@@ -171,13 +180,10 @@ def at_orthanc(playwright: Playwright, root: str) -> Openings:
     found: Openings = {EMPTY: [], SAME_DAY: [], GOES_ON: []}
     with browser(playwright) as one:
         page = one.page
-
-        def drawn() -> Frame | None:
-            return page.main_frame if page.evaluate("Boolean(window.drawn)") else None
-
         for moment in (EMPTY, "", SAME_DAY):
             address = f"{root}/viewer/viewer?StudyInstanceUIDs={STUDIES[0]}"
-            opening = one.opened(STUDIES[0], lambda address=address: page.goto(address, wait_until="commit"), drawn)
+            go = partial(page.goto, address, wait_until="commit")
+            opening = one.opened(STUDIES[0], go, IS_DRAWN_AT_ORTHANC)
             if moment:
                 found[moment].append(opening)
             time.sleep(LOOK)
@@ -186,7 +192,7 @@ def at_orthanc(playwright: Playwright, root: str) -> Openings:
             row = page.get_by_text(f"Bench{number}", exact=False).first
             row.wait_for(timeout=LONGEST * 1000)
             time.sleep(LOOK)
-            opening = one.opened(STUDIES[number], lambda row=row: row.dblclick(), drawn, goes_on=True)
+            opening = one.opened(STUDIES[number], row.dblclick, IS_DRAWN_AT_ORTHANC, goes_on=True)
             # The first one brings what the list hasn't loaded yet.
             if number:
                 found[GOES_ON].append(opening)

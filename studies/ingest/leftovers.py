@@ -43,7 +43,7 @@ class _Page:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / uuid.uuid4().hex
+        self.folder, self.path = folder, folder / uuid.uuid4().hex
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX)
@@ -124,7 +124,7 @@ def _page() -> _Page:
     folder: Path = settings.PLACING_ROOT
     with suppress(IndexError):
         page = _free.pop()
-        if page.path.parent == folder:
+        if page.folder == folder:
             return page
         page.close()
     return _Page(folder)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,7 @@ from storages.backends.s3 import S3Storage
 
 # Disks and object stores take several writes at a time.
 _syncing = ThreadPoolExecutor(8, thread_name_prefix="durable")
+PARTIAL = ".partial"
 # To an object store, for each process: its threads that answer and those that send bodies. Opened when needed.
 MOST_CONNECTIONS = 192
 
@@ -65,26 +67,33 @@ def _sync_and_close(descriptors: Sequence[int]) -> None:
             os.close(descriptor)
 
 
-def _rename(staged: Path, target: Path) -> None:
+def _rename(staged: Path, target: Path, root: Path) -> None:
     try:
         os.replace(staged, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # Staging lies on another file system: copy beside the target, then rename.
-        beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+        # Staging lies on another file system: copy to the target's, then rename.
+        partial = _partial_folder(root, target) / f".{uuid.uuid4().hex}"
         try:
-            with staged.open("rb") as source, beside.open("wb") as copy:
+            with staged.open("rb") as source, partial.open("xb") as copy:
                 while chunk := source.read(1 << 20):
                     copy.write(chunk)
                 copy.flush()
                 os.fsync(copy.fileno())
-            os.replace(beside, target)
+            os.replace(partial, target)
         except BaseException:
             # A full disk isn't made fuller by what couldn't be finished.
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise
         staged.unlink()
+
+
+def _partial_folder(root: Path, target: Path) -> Path:
+    """Give where a copy is begun that becomes the target: where a sweep finds it, or else beside the target."""
+    folder = root / PARTIAL
+    folder.mkdir(exist_ok=True)
+    return folder if folder.stat().st_dev == target.parent.stat().st_dev else target.parent
 
 
 class DurableFileSystemStorage(FileSystemStorage):
@@ -109,13 +118,23 @@ class DurableFileSystemStorage(FileSystemStorage):
         for key, path in staged:
             target = Path(self.path(key))
             folders |= {target.parent, *_make_folders(target.parent)}
-            _rename(path, target)
+            _rename(path, target, Path(self.location))
             targets.append(target)
         _each(_sync_bytes, [target for target, (_, path) in zip(targets, staged, strict=True) if path not in begun])
         _each(fsync_folder, folders)
         for _, path in staged:
             if path in begun:
                 begun[path].result()
+
+    def remove_partial(self, oldest: float) -> None:
+        """Remove copies of files of another file system that whoever made them didn't end. Raises OSError.
+
+        ``oldest`` is the time, in seconds of the epoch, since when nothing has been added to them.
+        """
+        for path in (Path(self.location) / PARTIAL).glob("*"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def sync_all(self, keys: Sequence[str]) -> None:
         """Make objects durable that someone else may have placed, and died before they were."""

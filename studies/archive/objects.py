@@ -192,6 +192,15 @@ def remove(key: str) -> None:
     _storage().delete(key)
 
 
+def remove_partial(oldest: float) -> None:
+    """Remove what was begun to be copied into a folder of storage and isn't written to since then. Raises OSError."""
+    for alias in ("objects", "quarantine", "cold"):
+        if alias in settings.STORAGES:
+            storage = _storage(alias)
+            if isinstance(storage, DurableFileSystemStorage):
+                storage.remove_partial(oldest)
+
+
 def remove_from(tier: Study.Tier, key: str) -> None:
     """Remove an object from one tier; it must lie in the other."""
     _storage(ALIASES[tier]).delete(key)

@@ -1,6 +1,6 @@
 """What a process that was killed leaves behind, and who removes it.
 
-Staged files, which no sender was ever told of, go once they are old. Objects that were placed and never indexed are
+Staged files, and what was begun to be copied into storage, no sender was ever told of: they go once they are old. Objects that were placed and never indexed are
 told of by notes: before a batch is placed its keys are written to a file that this process keeps locked, and they are
 struck out after the commit. What an unlocked note still tells is nobody's; whether the index names it all the same is
 asked before it's removed (:func:`studies.archive.deletion.remove_objects`).
@@ -27,7 +27,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from studies.archive import deletion
+from studies.archive import deletion, objects
 
 logger = logging.getLogger("atrium.ingest")
 SWEEP_SECONDS = 3600
@@ -35,7 +35,7 @@ SWEEP_SECONDS = 3600
 GRACE = timedelta(days=1)
 STRUCK_OUT = b"\n"
 # By key: the SOP Instance UID of one that lies there, and how many do.
-Objects = dict[str, tuple[str, int]]
+Noted = dict[str, tuple[str, int]]
 
 
 class _Page:
@@ -146,6 +146,10 @@ def sweep() -> None:
                 continue
             except OSError:
                 logger.exception("what was left behind can't be removed")
+    try:
+        objects.remove_partial(oldest)
+    except OSError:
+        logger.exception("copies that were left behind can't be removed")
 
 
 def _remove_older(path: Path, oldest: float) -> None:
@@ -160,20 +164,20 @@ def _take_over(path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         noted = _read(file.readline())
         # A pack in which others lie is taken apart: not one of which all was indexed.
-        objects = {key: uid for key, (uid, count) in noted.items() if deletion.naming(key, uid).count() < count}
-        if objects:
-            deletion.remove_later(objects, after=GRACE)
-            logger.warning("objects were left behind", extra={"objects": len(objects)})
+        unnamed = {key: uid for key, (uid, count) in noted.items() if deletion.naming(key, uid).count() < count}
+        if unnamed:
+            deletion.remove_later(unnamed, after=GRACE)
+            logger.warning("objects were left behind", extra={"objects": len(unnamed)})
         path.unlink()
 
 
-def _read(line: bytes) -> Objects:
+def _read(line: bytes) -> Noted:
     """Give what a line notes: nothing where it's struck out, or where only part of it was written."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if not text or checksum != b"%08x" % zlib.crc32(text):
         return {}
-    objects: Objects = json.loads(text)
-    return objects
+    noted: Noted = json.loads(text)
+    return noted
 
 
 def keep_swept() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +245,42 @@ def test_only_staged_files_that_nothing_was_added_to_for_a_day_go(settings: Lazy
         growing.write(b"x")
     sweep()
     assert sorted(path.name for path in folder.iterdir()) == ["fresh", "growing"]
+
+
+@pytest.fixture
+def elsewhere(settings: LazySettings, tmp_path: Path) -> Iterator[None]:
+    """Let the staging folder lie on another file system than storage."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        if os.stat(folder).st_dev == os.stat(tmp_path).st_dev:
+            pytest.skip("there's one file system only")
+        settings.STAGING_ROOT = Path(folder) / "staging"
+        yield
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("elsewhere")
+def test_a_copy_from_another_file_system_that_was_broken_off_goes(
+    send: Any,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            staging: Path = settings.STAGING_ROOT
+            staging.mkdir()
+            (staging / "one").write_bytes(bytes(1 << 20))
+            os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+            objects.place("north/1.2/1.3/1.4-0.dcm", staging / "one")
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (partial,) = [path for path in (tmp_path / "objects").rglob("*") if path.is_file()]
+    assert partial.stat().st_size > 0
+    sweep()
+    assert partial.exists()
+    os.utime(partial, (time.time() - OLD,) * 2)
+    sweep()
+    assert not partial.exists()
+    assert send(ct(1), ct(2), ct(3)).status_code == 200
+    assert_all_is_there()
+    assert {p.name for p in (tmp_path / "objects").rglob("*") if p.is_file()} == {Path(key).name for key in keys()}

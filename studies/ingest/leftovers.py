@@ -1,9 +1,9 @@
 """What a process that was killed leaves behind, and who removes it.
 
-Staged files, and what was begun to be copied into storage, no sender was ever told of: they go once they are old. Objects that were placed and never indexed are
-told of by notes: before a batch is placed its keys are written to a file that this process keeps locked, and they are
-struck out after the commit. What an unlocked note still tells is nobody's; whether the index names it all the same is
-asked before it's removed (:func:`studies.archive.deletion.remove_objects`).
+Of staged files, and of what was begun to be copied into storage, no sender was ever told: they go once they are old.
+Objects that were placed and never indexed are told of by notes: before a batch is placed its keys are written to a file
+that this process keeps locked, and they are struck out after the commit. What an unlocked note still tells is nobody's;
+whether the index names it all the same is asked before it's removed (:func:`studies.archive.deletion.remove_objects`).
 
 A note is written to memory only: it outlives its process, not a loss of power.
 """

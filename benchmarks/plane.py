@@ -32,7 +32,7 @@ FRAMES = {"Accept": "multipart/related; type=application/octet-stream; transfer-
 DICOM = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 US_FRAMES = 60
 # A second of work is measured so many times: the median of storing, one run of whole studies.
-STORED, WHOLE = 3, 5
+STORED, WHOLE = 7, 5
 CONNECTIONS = (1, 8, 25)
 CT_STUDY = "1.2.826.0.1.3680043.10.1.1"
 

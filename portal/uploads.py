@@ -22,7 +22,7 @@ _COUNT = struct.Struct("=I")
 # In seconds: a client counts for so long after its upload, for its next follows at once.
 LINGER = 1.0
 # In seconds: for so long after a connection was let go it's seen where it went.
-PAUSE = 0.25
+PAUSE = 0.1
 # A connection's address.
 Client = tuple[str, int]
 

@@ -125,6 +125,7 @@ def run(peer: Peer, folder: Path, ct: list[bytes], small: list[bytes], us: bytes
         for number in range(STORED):
             files = ct if clients == 1 and not number else ct_series(count, f"{study}.{clients}{number}")
             settle(peer)
+            fill_page_cache(folder)
             runs.append(measure(peer, count, store(peer, files, clients)))
         figures[f"STOW-RS, {clients} client{'s' if clients > 1 else ''}, instances"] = _median(runs)
     settle(peer)
@@ -229,10 +230,8 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="atrium-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         theirs_peer = stack.enter_context(orthanc(folder / "orthanc"))
-        fill_page_cache(folder)
         theirs = run(theirs_peer, folder, ct, small, us, options.seconds)
         ours_peer = stack.enter_context(atrium(folder / "atrium"))
-        fill_page_cache(folder)
         ours = run(ours_peer, folder, ct, small, us, options.seconds)
         most = limit(folder / "nginx", ct, options.seconds)
     print(f"| {options.slices} slices, units/s | Orthanc | Atrium | ratio | CPU ms/unit Orthanc | Atrium | limit |")

@@ -75,7 +75,8 @@ class Uploads:
                 self._clients[client] = asyncio.get_running_loop().call_later(LINGER, self._forget, client)
 
     def _forget(self, client: Client) -> None:
-        del self._clients[client]
+        # Over HTTP/2 one client may have several under way: whichever ends last finds it forgotten.
+        self._clients.pop(client, None)
         self._show()
 
     def let_go(self, client: Client) -> bool:

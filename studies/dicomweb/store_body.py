@@ -82,12 +82,8 @@ class Packing:
         self._has_first = False
         self._pack: Pack | None = None
 
-    def begin(self) -> None:
-        """Let those that follow come into another pack: what came so far is being archived."""
-        self.close()
-
     def pack(self) -> Pack | None:
-        """Give the pack for the next file, None for the first."""
+        """Give the pack for the next file, None for the first. Raises OSError."""
         if not self._has_first:
             self._has_first = True
             return None
@@ -95,7 +91,7 @@ class Packing:
         return self._pack
 
     def close(self) -> None:
-        """Close the pack."""
+        """Close the pack: what follows comes into another."""
         if self._pack is not None:
             self._pack.close()
             self._pack = None
@@ -123,9 +119,7 @@ def received(request: HttpRequest, packing: Packing | None = None) -> Generator[
         part_type = str(content_type.get_param("type") or DICOM).lower()
         if part_type == DICOM:
             for part in parts:
-                yield from _file(
-                    part.chunks, part.headers.get("content-location", ""), packing.pack() if packing else None
-                )
+                yield from _file(part.chunks, part.headers.get("content-location", ""), packing)
         elif part_type in {DICOM_JSON, DICOM_XML}:
             yield from _assembled(request, parts)
         else:
@@ -142,10 +136,10 @@ def _too_large() -> DicomWebError:
     return DicomWebError(413, "The request is larger than may be stored at once.", most=settings.ATRIUM.largest_store)
 
 
-def _file(chunks: Iterable[bytes | memoryview], name: str, pack: Pack | None = None) -> Iterator[Received]:
+def _file(chunks: Iterable[bytes | memoryview], name: str, packing: Packing | None = None) -> Iterator[Received]:
     """Stage one file. One too large, or without room, is told of and its bytes are thrown away."""
     try:
-        yield stage(bounded(chunks), file_name=name, pack=pack)
+        yield stage(bounded(chunks), file_name=name, pack=packing.pack() if packing else None)
     except FileTooLarge:
         yield _failed("The file is larger than may be stored.", name)
     except OSError:

@@ -86,7 +86,7 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
             sync()
             add(ingest(batch, source, only_study=study_instance_uid))
             batch.clear()
-            packing.begin()
+            packing.close()
 
     with closing(packing), closing(received(request, packing)) as incoming:
         try:

@@ -207,6 +207,18 @@ def test_a_disk_that_is_full_for_one_keeps_those_before(send: Any, monkeypatch: 
     assert_all_is_there()
 
 
+def test_where_no_pack_can_be_begun_the_sender_is_told_and_what_came_is_kept(
+    send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("studies.dicomweb.store_body.Pack", full)
+    assert send(ct(1), ct(2), ct(3)).status_code == 202
+    assert Instance.objects.count() == 1
+    assert_all_is_there()
+
+
 def test_what_is_deleted_of_a_pack_is_gone_and_the_others_stay(
     hot: str, send: Any, client_of: Any, tmp_path: Path
 ) -> None:

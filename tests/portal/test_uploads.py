@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from portal.uploads import PAUSE, Uploads
+from portal.uploads import LINGER, PAUSE, Uploads
 from tests.factories import make_instance
 from tests.services.atrium import ROOT, Atrium, running_atrium
 
@@ -23,7 +23,7 @@ import asyncio
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from portal.uploads import PAUSE, Uploads
+from portal.uploads import LINGER, PAUSE, Uploads
 
 async def upload():
     uploads = Uploads(Path(sys.argv[1]), 2)
@@ -84,6 +84,25 @@ def test_one_goes_at_a_time_and_a_client_counts_a_little_longer_than_its_upload(
         return [uploads.let_go(("127.0.0.1", number)) for number in range(2)]
 
     assert asyncio.run(upload()) == [True, False]
+
+
+def test_several_uploads_of_one_connection_count_as_one(uploads: Uploads) -> None:
+    client = ("127.0.0.1", 1)
+    wrong: list[dict[str, object]] = []
+
+    async def upload() -> bool:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+        with uploads.one(client):
+            with uploads.one(client):
+                pass
+            is_let_go = uploads.let_go(client)
+        with uploads.one(client), uploads.one(client):
+            pass
+        await asyncio.sleep(LINGER + 0.2)
+        return is_let_go
+
+    assert not asyncio.run(upload())
+    assert wrong == []
 
 
 def test_who_follows_one_that_was_killed_takes_its_place(tmp_path: Path, uploads: Uploads) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from studies.archive import deletion, objects, tiers
 from studies.archive.models import ObjectRemoval
 from studies.archive.packs import is_pack
 from studies.ingest import index
+from studies.ingest.incoming import Pack, stage, take_out
 from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
 from tests.archive.tiered import COLD, HOT, assert_all_is_there, cold_tier, lies, move
@@ -180,6 +182,31 @@ def test_a_broken_file_among_good_ones_goes_to_quarantine_alone(send: Any, tmp_p
     with objects.open_quarantined(QuarantinedFile.objects.get().object_key) as file:
         assert file.read() == broken
     assert staged(tmp_path) == []
+
+
+def test_a_broken_file_that_cant_be_quarantined_fails_alone_and_its_sender_keeps_it(
+    send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(objects, "quarantine", full)
+    answer = send(ct(1), ct(2), ct(3)[:-500], ct(4))
+    assert answer.status_code == 202
+    (failure,) = answer.json()["0008119A"]["Value"]
+    assert failure["00081197"]["Value"] == [0xA700]
+    assert Instance.objects.count() == 3
+    assert not QuarantinedFile.objects.exists()
+    assert_all_is_there()
+
+
+def test_what_the_staging_folder_gives_back_changed_is_not_taken_for_what_came(tmp_path: Path) -> None:
+    with closing(Pack()) as pack:
+        file = stage([ct(1)], pack=pack)
+        os.pwrite(pack.descriptor, b"?", file.offset + 1000)
+        with pytest.raises(OSError, match="other bytes"):
+            take_out(file)
+        assert staged(tmp_path) == [pack.path]
 
 
 @pytest.mark.parametrize("cut", [10, 300, 700])

@@ -38,6 +38,8 @@ class Multipart:
         self.buffer = b"\r\n"
         # What lies before it in the buffer was given already.
         self.place = 0
+        # Where delimiters begin in the buffer, the last first.
+        self.delimiters: list[int] = []
         self.is_at_end = False
 
     def __iter__(self) -> Iterator[Part]:
@@ -54,7 +56,15 @@ class Multipart:
         self.is_at_end = not data
         self.buffer = self.buffer[self.place :] + data
         self.place = 0
+        self._find_delimiters()
         return bool(data)
+
+    def _find_delimiters(self) -> None:
+        # From the end, since most pieces have none, which is found out so in half the time.
+        self.delimiters, end = [], len(self.buffer)
+        while (place := self.buffer.rfind(self.delimiter, 0, end)) >= 0:
+            self.delimiters.append(place)
+            end = place
 
     def _until_delimiter(self) -> Iterator[memoryview]:
         while True:
@@ -70,10 +80,9 @@ class Multipart:
                 raise BrokenBody("The body ends before its closing boundary.")
 
     def _next_delimiter(self) -> int:
-        # Most pieces have none, which a search from the end finds out in half the time.
-        if self.buffer.rfind(self.delimiter, self.place) < 0:
-            return -1
-        return self.buffer.find(self.delimiter, self.place)
+        while self.delimiters and self.delimiters[-1] < self.place:
+            self.delimiters.pop()
+        return self.delimiters[-1] if self.delimiters else -1
 
     def _end_of_content(self) -> int:
         """Give the place in the buffer, which has no delimiter, where one that's cut off may begin."""

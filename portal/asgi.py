@@ -22,9 +22,10 @@ from django.urls import reverse  # noqa: E402
 from accounts.capabilities import Capability  # noqa: E402
 from portal.audit.services import flush_counts  # noqa: E402
 from portal.audit.viewing import FLUSH_SECONDS  # noqa: E402
+from portal.bodies import Receive, Send  # noqa: E402
 from portal.garbage import look_less_often  # noqa: E402
 from portal.live import LiveConnections, LiveRoute, in_thread  # noqa: E402
-from portal.threads import Receive, Scope, Send, Shortcut, ThreadedDjango  # noqa: E402
+from portal.threads import Scope, Shortcut, ThreadedDjango  # noqa: E402
 from portal.uploads import Uploads  # noqa: E402
 from studies.dicomweb import fast_path, fast_search  # noqa: E402
 from studies.dicomweb import live as workitem_events  # noqa: E402

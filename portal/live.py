@@ -37,7 +37,8 @@ from django.urls.resolvers import RoutePattern
 from accounts.capabilities import Capability
 from accounts.credentials import credential_of, principal_of_credential
 from accounts.principals import Principal
-from portal.threads import Receive, Scope, Send
+from portal.bodies import Receive, Send
+from portal.threads import Scope
 
 T = TypeVar("T")
 Result = TypeVar("Result")

@@ -64,9 +64,9 @@ def transcoded_file(
     What can't be given raises here, before the first chunk, as far as the first frame tells; a broken later frame
     raises while iterating. Raises NotTranscodable, ObjectMissing.
     """
-    target = UID(transfer_syntax_uid)
-    if target == instance.transfer_syntax_uid:
+    if transfer_syntax_uid == instance.transfer_syntax_uid:
         return objects.stream_instance(instance, original=original)
+    target = UID(transfer_syntax_uid)
     _check(instance, target, allow_lossy=allow_lossy)
     if not instance.number_of_frames:
         return _without_frames(instance, target, original=original)

@@ -106,9 +106,9 @@ def each_with_study(
     for start in range(0, len(ids), PAGE):
         page = ids[start : start + PAGE]
         rows = Instance.objects.select_related("series").defer(*unread).in_bulk(page)
+        release_connections()
         for instance in (rows[pk] for pk in page if pk in rows):
             instance.series.study = study
-            release_connections()
             yield instance
 
 

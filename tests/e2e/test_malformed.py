@@ -22,7 +22,7 @@ SHOW = """series => {
   viewportGridService.setDisplaySetsForViewport({ viewportId, displaySetInstanceUIDs: [set.displaySetInstanceUID] });
   return true;
 }"""
-# Drawn, written, or said that it can't be; not an empty field, not for ever on its way, and not what stood there before.
+# Drawn, written, or said that it can’t be; no empty field, not for ever on its way, not what stood there before.
 SETTLED = """series => {
   const pane = document.querySelector("[data-cy=viewport-pane]");
   if (!pane) return "gone";

@@ -1,15 +1,16 @@
-"""A request's body that a thread reads while it comes."""
+"""Bodies that a thread reads while they come, and makes while they go."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from portal import threads
-from portal.threads import GATHERED, ClientGone, Message, RequestBody
+from portal import bodies
+from portal.bodies import GATHERED, HELD, PIECE, ClientGone, Message, RequestBody, ResponseBody, gathered
 
 pytestmark = pytest.mark.django_db
 
@@ -35,7 +36,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "PATIENCE", 0.6)
+    monkeypatch.setattr(bodies, "PATIENCE", 0.6)
 
 
 def body_of(loop: asyncio.AbstractEventLoop, piece: bytes, *, count: int, every: float) -> RequestBody:
@@ -70,3 +71,84 @@ def test_what_comes_too_late_makes_no_whole_of_what_was_given_up(loop: asyncio.A
         pass
     with pytest.raises(ClientGone):
         body.read(10)
+
+
+class Client:
+    """One who reads a piece each so many seconds, and may leave, or break, after some."""
+
+    def __init__(self, *, every: float = 0, leaves_after: int = -1, breaks_after: int = -1) -> None:
+        self.every, self.leaves_after, self.breaks_after = every, leaves_after, breaks_after
+        self.read: list[bytes] = []
+        self.is_told_the_end = False
+
+    async def receive(self) -> Message:
+        while len(self.read) != self.leaves_after:
+            await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        await asyncio.sleep(self.every)
+        if len(self.read) == self.breaks_after:
+            raise RuntimeError("broken")
+        if message["type"] == "http.response.body" and message["body"]:
+            self.read.append(message["body"])
+        self.is_told_the_end = message.get("more_body") is False
+
+    def answered(self, loop: asyncio.AbstractEventLoop) -> ResponseBody:
+        return ResponseBody({"type": "http.response.start"}, self.receive, self.send, loop)
+
+
+def put_many(body: ResponseBody) -> None:
+    for _ in range(100):
+        body.put(b"x")
+
+
+def test_an_answer_goes_whole_and_in_order(loop: asyncio.AbstractEventLoop) -> None:
+    client = Client()
+    body = client.answered(loop)
+    pieces = [str(number).encode() for number in range(2000)]
+    for number, piece in enumerate(pieces):
+        # Now and then the loop has sent all and waits.
+        time.sleep(0.002 if number % 100 == 0 else 0)
+        body.put(piece)
+    body.finish()
+    assert client.read == pieces
+    assert client.is_told_the_end
+
+
+def test_no_more_is_made_ahead_of_a_slow_client_than_one_piece(loop: asyncio.AbstractEventLoop) -> None:
+    client = Client(every=0.05)
+    body = client.answered(loop)
+    for made in range(10):
+        body.put(b"x")
+        assert made - len(client.read) <= 1
+    body.finish()
+
+
+def test_who_stops_reading_holds_no_thread_for_ever(loop: asyncio.AbstractEventLoop) -> None:
+    body = Client(every=5).answered(loop)
+    with pytest.raises(ClientGone, match="stopped"):
+        put_many(body)
+
+
+@pytest.mark.parametrize("client", [Client(every=0.05, leaves_after=2), Client(breaks_after=2)])
+def test_who_leaves_frees_the_thread_at_once(client: Client, loop: asyncio.AbstractEventLoop) -> None:
+    body = client.answered(loop)
+    begun_at = time.monotonic()
+    with pytest.raises(ClientGone, match="went away"):
+        put_many(body)
+    assert time.monotonic() - begun_at < bodies.PATIENCE
+    body.close()
+    assert not client.is_told_the_end
+
+
+def test_small_pieces_are_joined_and_slow_ones_are_not_held_back() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield from [bytes(PIECE // 4)] * 8
+        yield b"slow"
+        time.sleep(HELD * 2)
+        yield b"er"
+        yield b"end"
+
+    assert [len(piece) for piece in gathered(chunks())] == [PIECE, PIECE, 6, 3]
+    assert list(gathered([b"", b""])) == []

@@ -1,0 +1,283 @@
+"""Bodies between an event loop, which must not block, and the threads that Django runs in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from threading import Semaphore
+from time import monotonic
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+
+from portal.connections import release_connections
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+GATHERED = 1 << 18
+# Of a request's body, what is taken before it's read.
+AHEAD = 1 << 20
+# How long a thread waits for GATHERED bytes of a body, or for its end, before it's taken back.
+PATIENCE = 60.0
+# Of a response's body, what is sent at once; less where so many seconds passed since the piece before.
+PIECE = 1 << 21
+HELD = 0.05
+
+
+class ClientGone(OSError):
+    """The client closed the connection, or stopped reading or sending."""
+
+
+class RequestBody:
+    """The body as a file that a thread reads, while the event loop takes what comes up to a little more than AHEAD."""
+
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+        self._receive, self._loop = receive, loop
+        # What has come and isn't read yet; an empty piece ends it. The loop counts what came, the thread what it took.
+        self._pieces: SimpleQueue[bytes] = SimpleQueue()
+        self._came = self._taken = 0
+        self._has_room = asyncio.Event()
+        self._is_full = False
+        self._is_begun = False
+        self._coming: Future[None] | None = None
+        self._buffer = b""
+        self._place = 0
+        self._is_at_end = False
+        self._is_whole = False
+        # How long the thread has waited, and for how many bytes.
+        self._waited, self._waited_for = 0.0, 0
+        self._has_given_up = False
+
+    async def _take(self) -> bool:
+        """Take the next message; say whether more may come."""
+        message = await self._receive()
+        piece = message.get("body", b"")
+        more: bool = message.get("more_body", False)
+        if piece:
+            self._came += len(piece)
+            self._pieces.put(piece)
+        if not more:
+            self._is_whole = message["type"] != "http.disconnect"
+            self._pieces.put(b"")
+        return more
+
+    async def begin(self) -> None:
+        """Wait for the first piece, which most bodies are whole in: no thread waits for a slow client's form."""
+        self._is_begun = True
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while self._came < GATHERED:
+                    if not await self._take():
+                        return
+        except TimeoutError:
+            self._pieces.put(b"")
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._coming = asyncio.run_coroutine_threadsafe(self._take_all(), self._loop)
+
+    async def _take_all(self) -> None:
+        try:
+            while await self._take():
+                while self._came - self._taken >= AHEAD:
+                    self._has_room.clear()
+                    self._is_full = True
+                    # The thread looks whether it's full after it has taken: what it took before that counts here.
+                    if self._came - self._taken >= AHEAD:
+                        await self._has_room.wait()
+                    self._is_full = False
+        finally:
+            # However it ended, nobody waits for more.
+            self._pieces.put(b"")
+
+    @property
+    def is_gone(self) -> bool:
+        """Say whether nothing of it came before the client went, or fell silent; after :meth:`begin`."""
+        return not self._came and not self._is_whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether all of it has come."""
+        return self._is_whole
+
+    def _fill(self) -> bool:
+        """Get what has come, GATHERED and a piece at most; wait where nothing has. Raises ClientGone."""
+        if self._has_given_up:
+            raise ClientGone("The client stopped sending before its request was whole.")
+        if not self._is_begun:
+            self._is_begun = True
+            self._go_on()
+        pieces: list[bytes] = []
+        size = 0
+        while not self._is_at_end and (not pieces or (size < GATHERED and not self._pieces.empty())):
+            piece = self._next()
+            if piece:
+                pieces.append(piece)
+                size += len(piece)
+            else:
+                self._is_at_end = True
+        self._taken += size
+        if self._is_full:
+            self._loop.call_soon_threadsafe(self._has_room.set)
+        self._buffer, self._place = pieces[0] if len(pieces) == 1 else b"".join(pieces), 0
+        # What came before the client went is given first.
+        if not pieces and not self._is_whole:
+            raise ClientGone("The client went away, or stopped sending, before its request was whole.")
+        return bool(pieces)
+
+    def _next(self) -> bytes:
+        """Give the next piece. Raises ClientGone where too little comes."""
+        try:
+            piece = self._pieces.get_nowait()
+        except Empty:
+            piece = self._wait()
+        self._waited_for += len(piece)
+        if self._waited_for >= GATHERED:
+            self._waited, self._waited_for = 0.0, 0
+        return piece
+
+    def _wait(self) -> bytes:
+        # The client may take its time: meanwhile the connection to the database serves others.
+        release_connections()
+        begun_at = monotonic()
+        try:
+            return self._pieces.get(timeout=max(0.0, PATIENCE - self._waited))
+        except Empty:
+            # What comes from now on comes too late.
+            self._has_given_up = True
+            raise ClientGone("The client stopped sending before its request was whole.") from None
+        finally:
+            self._waited += monotonic() - begun_at
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Give at most ``size`` bytes, fewer when fewer have come, none at the end; without a size, all that is left.
+
+        Raises ClientGone, or RequestDataTooBig where all is asked for and is more than a view may hold in memory.
+        """
+        if size < 0:
+            return self._read_all()
+        if self._place >= len(self._buffer) and not self._fill():
+            return b""
+        piece = self._buffer[self._place : self._place + size]
+        self._place += len(piece)
+        return piece
+
+    def _read_all(self) -> bytes:
+        pieces, total = [], 0
+        while piece := self.read(GATHERED):
+            pieces.append(piece)
+            total += len(piece)
+            if total > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+                raise RequestDataTooBig("The body is larger than may be held in memory.")
+        return b"".join(pieces)
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """Give the next line, as multipart parsers of older make want it."""
+        line = b""
+        while size < 0 or len(line) < size:
+            if self._place >= len(self._buffer) and not self._fill():
+                break
+            end = self._buffer.find(b"\n", self._place) + 1 or len(self._buffer)
+            if size >= 0:
+                end = min(end, self._place + size - len(line))
+            line += self._buffer[self._place : end]
+            self._place = end
+            if line.endswith(b"\n"):
+                break
+        return line
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._coming is not None:
+            self._coming.cancel()
+
+
+class ResponseBody:
+    """A body on its way to the client: a thread makes its pieces, the event loop sends one while the next is made.
+
+    Memory holds these two, however slow the client.
+    """
+
+    def __init__(self, start: Message, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop) -> None:
+        self._receive, self._send, self._loop = receive, send, loop
+        # What isn't sent yet; an empty piece ends it.
+        self._pieces: deque[bytes] = deque()
+        self._room = Semaphore()
+        self._has_more = asyncio.Event()
+        self._is_idle = False
+        self._is_over = False
+        self._sending = asyncio.run_coroutine_threadsafe(self._send_all(start), loop)
+
+    async def _send_all(self, start: Message) -> None:
+        departure = asyncio.create_task(self._see_departure())
+        try:
+            await self._send(start)
+            while not self._is_over:
+                while self._pieces:
+                    piece = self._pieces.popleft()
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": bool(piece)})
+                    self._room.release()
+                    if not piece:
+                        return
+                self._has_more.clear()
+                self._is_idle = True
+                # The thread looks whether it's idle after it has put: what it put before that is seen here.
+                if not self._pieces:
+                    await self._has_more.wait()
+                self._is_idle = False
+        finally:
+            departure.cancel()
+            self._end()
+
+    async def _see_departure(self) -> None:
+        # The server swallows what is sent to a closed connection; only this tells.
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._room.release()
+
+    def put(self, piece: bytes) -> None:
+        """Have the next piece sent, an empty one as the end, when the one before is sent. Raises ClientGone."""
+        if not self._room.acquire(timeout=PATIENCE):
+            raise ClientGone("The client stopped reading.")
+        if self._is_over:
+            raise ClientGone("The client went away before its answer was whole.")
+        self._pieces.append(piece)
+        if self._is_idle:
+            self._loop.call_soon_threadsafe(self._has_more.set)
+
+    def finish(self) -> None:
+        """Wait until all is sent. Raises ClientGone, TimeoutError, or what sending raised."""
+        self.put(b"")
+        self._sending.result(PATIENCE)
+
+    def close(self) -> None:
+        """Stop sending."""
+        self._sending.cancel()
+
+
+def gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Join small pieces, so that the event loop isn't woken for each; what is slow to make, or to send, less."""
+    pieces: list[bytes] = []
+    size, begun_at = 0, monotonic()
+    for chunk in chunks:
+        pieces.append(chunk)
+        size += len(chunk)
+        if size >= PIECE or (size and monotonic() - begun_at > HELD):
+            piece, pieces, size, begun_at = b"".join(pieces), [], 0, monotonic()
+            yield piece
+    if size:
+        yield b"".join(pieces)

@@ -73,7 +73,7 @@ def request(
         information, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
     )
     if reports is not None:
-        assert wait_until(lambda: not reports.empty(), 20) or status.Status != 0
+        assert status.Status != 0 or wait_until(lambda: not reports.empty())
     association.release()
     return transaction, status.Status
 

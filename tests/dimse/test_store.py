@@ -214,7 +214,7 @@ def test_a_data_set_that_breaks_off_leaves_no_file(atrium: Atrium) -> None:
     test_echo_is_answered(atrium)
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> bool:
+def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while not is_so() and time.monotonic() < deadline:
         time.sleep(0.05)

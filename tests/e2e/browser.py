@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Frame, Page, sync_playwright
+from playwright.sync_api import Browser, Frame, Page, expect, sync_playwright
 
 from tests.factories import PASSWORD
 from tests.services.atrium import ROOT, Atrium
+
+# As long as Playwright waits for all else; its own five seconds are too few for a busy machine.
+expect.set_options(timeout=30_000)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VIEWER = ROOT / ".build" / "viewer" / "index.html"
@@ -28,8 +31,8 @@ FLAGS = [
 ]
 # OHIF draws by WebGL, which costs a core here; pages of words do without.
 WITH_IMAGES = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-DISTINCT_GREYS = """() => {
-  const canvas = document.querySelector("canvas.cornerstone-canvas");
+DISTINCT_GREYS = """(viewport = 0) => {
+  const canvas = document.querySelectorAll("canvas.cornerstone-canvas")[viewport];
   if (!canvas || !canvas.width) return 0;
   const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   const seen = new Set();

@@ -14,10 +14,19 @@ from pathlib import Path
 import pydicom
 import pytest
 import requests
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Frame, Page, Route
 
 from portal.demo.studies import demo_studies
-from tests.e2e.browser import chromium, needs_chromium, needs_viewer, outside, signed_in, until, viewer_of
+from tests.e2e.browser import (
+    DISTINCT_GREYS,
+    chromium,
+    needs_chromium,
+    needs_viewer,
+    outside,
+    signed_in,
+    until,
+    viewer_of,
+)
 from tests.factories import PASSWORD
 from tests.services.atrium import Atrium, running_atrium
 
@@ -25,6 +34,11 @@ pytestmark = [needs_chromium, needs_viewer]
 SLICES = 30
 # The image number that the first viewport says it shows.
 PLACE = "(document.querySelector('[data-cy=viewport-pane]').innerText.match(/I:\\s*(\\d+)/) || [])[1]"
+# The image that a viewport holds.
+IMAGE = """n => {
+  const id = [...services.viewportGridService.getState().viewports.keys()][n];
+  return services.cornerstoneViewportService.getCornerstoneViewport(id).getCornerstoneImage()?.imageId;
+}"""
 # A radiologist's, made once.
 TOKEN: list[str] = []
 SR = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -90,9 +104,15 @@ def begin(page: Page) -> None:
     page.wait_for_selector("#draft #section-findings")
 
 
+def drawn(viewer: Frame, viewport: int) -> None:
+    """Wait until this viewport, too, has its image."""
+    until(viewer, f"({DISTINCT_GREYS})({viewport}) >= 60")
+
+
 def measure(page: Page, viewport: int = 0) -> None:
     """Draw a length in the left viewport, or another one, as a hand with a mouse does."""
     viewer = viewer_of(page)
+    drawn(viewer, viewport)
     if viewport:
         # The first click into another viewport only makes it the active one.
         viewer.locator("canvas.cornerstone-canvas").nth(viewport).click()
@@ -113,10 +133,15 @@ def test_one_key_in_the_worklist_opens_images_and_a_report_to_type_in(
     prior = prior_of(installation, study)
     with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
         page.goto(f"{installation.url}/worklist/?q=lindqvist")
+        held: list[Route] = []
+        page.route("**/viewer/open/**", held.append)
         page.locator(f".row-link[href*='{prior}']").focus()
         page.keyboard.press("Enter")
         page.fill("#draft #section-findings", "Typed while the images load.")
         assert page.is_visible("#viewer-wait"), "the words wait for no image"
+        page.unroute("**/viewer/open/**")
+        for route in held:
+            route.continue_()
         viewer_of(page)
         assert page.input_value("#section-findings") == "Typed while the images load."
         page.wait_for_selector("#save-state[data-state=saved]:has-text('Saved')")
@@ -245,7 +270,7 @@ def named(page: Page, viewport: int, label: str) -> None:
     page.mouse.move(frame["x"] + x, frame["y"] + y, steps=3)
     page.mouse.click(frame["x"] + x, frame["y"] + y, button="right")
     viewer.click("text=Add Label")
-    viewer.wait_for_selector("[role=dialog] input")
+    viewer.wait_for_selector("[role=dialog] input:focus")
     page.keyboard.type(label)
     page.keyboard.press("Enter")
 
@@ -260,12 +285,16 @@ def test_a_label_given_in_ohif_to_both_becomes_the_growth(installation: Atrium, 
         for viewport in (0, 1):
             # Away from what an earlier visit measured, whose ends the mouse would take.
             canvas = viewer.locator("canvas.cornerstone-canvas").nth(viewport)
+            drawn(viewer, viewport)
             canvas.click()
             canvas.hover()
+            before = viewer.evaluate(IMAGE, viewport)
             page.mouse.wheel(0, 300)
+            until(viewer, f"({IMAGE})({viewport}) !== {before!r}")
             page.wait_for_timeout(1000)  # until it's drawn
             measure(page, viewport)
-            until(page, f"/mm \\([^)]*series \\d+, image \\d+\\)\\.$/.test({words})")
+            day = r"Prior [\d-]{10}: [\d.]+ mm \([\d-]{10}, " if viewport else r"[\d.]+ mm \("
+            until(page, f"/{day}series \\d+, image \\d+\\)\\.$/.test({words})")
             named(page, viewport, "Target 1")
         grown = r"Target 1: [\d.]+ mm \(series[^)]*\); prior [\d.]+ mm \([\d-]{10}, series[^)]*\), [^\n]*%\)\."
         until(page, f"/{grown}/.test({words})")
@@ -301,8 +330,8 @@ def test_the_images_move_to_a_window_of_their_own_and_stay_connected(
         window = opened.value
         window.wait_for_selector("canvas.cornerstone-canvas", timeout=60_000)
         page.wait_for_selector("#images-elsewhere", state="visible")
-        until(window, "document.querySelector('canvas.cornerstone-canvas').width > 100")
-        time.sleep(2)
+        # A desk's wish is dropped until the window has drawn.
+        until(window, f"({DISTINCT_GREYS})() >= 60", seconds=90)
         page.click("#key-image")
         until(page, f"document.querySelectorAll('#findings img').length === {before + 1}")
         page.click("#images-back")

@@ -456,9 +456,11 @@ def test_the_right_breast_hangs_left_whatever_the_description_says(installation:
 @pytest.mark.parametrize("study", [US, XA])
 def test_a_film_plays(installation: Atrium, page: Page, study: str) -> None:
     viewer = open_study(installation, page, study)
+    # A film that plays before its first frame is drawn is stopped by it.
+    until(viewer, f"({SEEN})() > 0")
     viewer.click('[data-cy="cine-player-play-pause"]')
     seen = set()
-    for _ in range(60):
+    for _ in range(300):
         seen.add(viewer.evaluate(SEEN))
         if len(seen) > 3:
             break
@@ -509,7 +511,7 @@ def test_every_kind_of_pixels_is_drawn_in_ohif_as_the_server_draws_it(installati
         answer = page.request.get(f"{installation.url}{path}", headers={"Accept": "image/png"})
         expected = thumbnail(Image.open(io.BytesIO(answer.body())))
         difference = 255.0
-        for _ in range(50):
+        for _ in range(300):
             if page.evaluate("said.some(one => one.type === 'jumped' && one.isFound)"):
                 drawn = page.evaluate("document.querySelector('canvas.cornerstone-canvas').toDataURL('image/png')")
                 with Image.open(io.BytesIO(base64.b64decode(drawn.partition(",")[2]))) as canvas:

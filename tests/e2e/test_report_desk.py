@@ -11,12 +11,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.e2e.browser import chromium, needs_chromium, signed_in
+from tests.e2e.browser import chromium, needs_chromium, signed_in, until
 from tests.factories import PASSWORD, make_instance
 from tests.services.atrium import Atrium, running_atrium
 
 pytestmark = needs_chromium
 SAVED = "#save-state[data-state=saved]:has-text('Saved')"
+# What is typed is locked away beside the try to save it.
+LOCKED = "Object.keys(localStorage).some((key) => key.startsWith('atrium.draft'))"
 PICTURES = os.environ.get("ATRIUM_PICTURES", "")
 
 
@@ -84,6 +86,7 @@ def test_words_typed_without_a_network_are_there_again(installation: Atrium, bro
         page.context.set_offline(True)
         page.fill("#section-impression", "typed on the train")
         page.wait_for_selector("#save-state[data-state=failed]")
+        until(page, LOCKED)
         locked = page.evaluate("() => Object.entries(localStorage).filter(([k]) => k.startsWith('atrium.draft'))")
         assert len(locked) == 1
         assert "train" not in locked[0][1]
@@ -107,6 +110,7 @@ def test_words_typed_before_the_draft_was_heard_to_be_begun_are_there_again(
         page.route("**/start/", answer_lost)
         page.fill("#section-findings", "the first words")
         page.wait_for_selector("#save-state[data-state=failed]")
+        until(page, LOCKED)
         page.close(run_before_unload=False)
         again = page.context.new_page()
         again.goto(desk)
@@ -125,6 +129,7 @@ def test_words_typed_while_the_server_is_dead_survive_a_closed_page(
         installation.kill("web")
         page.fill("#section-findings", "nobody listens")
         page.wait_for_selector("#save-state[data-state=failed]")
+        until(page, LOCKED)
         page.on("dialog", lambda dialog: dialog.accept())
         page.close(run_before_unload=False)
         installation.start("web")
@@ -157,7 +162,8 @@ def test_words_typed_after_the_session_ended_are_saved_once_signed_in_again(
         again.press("input[name=password]", "Enter")
         again.wait_for_url(lambda url: "/accounts/" not in url)
         again.close()
-        page.wait_for_selector(SAVED, timeout=20_000)
+        # The first try after signing in only renews the form's token; the last one comes after 30 s.
+        page.wait_for_selector(SAVED, timeout=90_000)
         expect(page.locator("#signed-out")).to_have_count(0)
         page.reload()
         assert page.input_value("#section-impression") == "typed while signed out"
@@ -198,7 +204,9 @@ def test_who_comes_second_is_told_who_was_first_and_goes_on_with_the_own_words(
     with signed_in(browser, installation, "radiologist") as one, signed_in(browser, installation, "resident") as two:
         for page in (one, two):
             page.context.route("**/viewer/**", lambda route: route.abort())
-            page.goto(study)
+            # Who doesn't listen yet isn't told.
+            with page.expect_response(lambda r: r.url.endswith("/worklist/changes/") and "/studies/" in r.frame.url):
+                page.goto(study)
             page.wait_for_selector("#draft")
         one.click("#begin-report")
         two.wait_for_selector("#claim.is-others")
@@ -277,7 +285,7 @@ def test_the_resident_writes_and_the_attending_confirms(installation: Atrium, br
         page.fill("#section-impression", "Follow-up in 6 months.")
         page.wait_for_selector(SAVED)
         sign(page)
-        page.wait_for_selector(".status-preliminary, #show-history")
+        page.wait_for_selector("#preliminary-note")
     with signed_in(browser, installation, "referrer") as page:
         page.goto(desk.replace("/desk/", "/"))
         assert "Preliminary" in page.inner_text("article.report")
@@ -466,12 +474,15 @@ def test_what_an_answer_brings_can_be_pressed_at_once(installation: Atrium, brow
 def answers_held(page: Page, pattern: str) -> Iterator[Callable[[], None]]:
     """Hold the server's answers to what matches back; what is given lets them go, at the latest at the end."""
     waiting: list[Route] = []
+    is_held = True
 
     def let_go() -> None:
+        nonlocal is_held
+        is_held = False
         while waiting:
             waiting.pop(0).continue_()
 
-    page.route(pattern, lambda route: waiting.append(route))
+    page.route(pattern, lambda route: waiting.append(route) if is_held else route.continue_())
     yield let_go
     let_go()
     page.unroute(pattern)

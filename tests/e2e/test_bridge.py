@@ -134,12 +134,13 @@ def test_one_key_in_the_worklist_opens_images_and_a_report_to_type_in(
     with signed_in(browser, installation, "radiologist", color_scheme="dark") as page:
         page.goto(f"{installation.url}/worklist/?q=lindqvist")
         held: list[Route] = []
-        page.route("**/viewer/open/**", held.append)
+        is_held = True
+        page.route("**/viewer/open/**", lambda route: held.append(route) if is_held else route.continue_())
         page.locator(f".row-link[href*='{prior}']").focus()
         page.keyboard.press("Enter")
         page.fill("#draft #section-findings", "Typed while the images load.")
         assert page.is_visible("#viewer-wait"), "the words wait for no image"
-        page.unroute("**/viewer/open/**")
+        is_held = False
         for route in held:
             route.continue_()
         viewer_of(page)

@@ -25,7 +25,8 @@ GATHERED = 1 << 18
 AHEAD = 1 << 20
 # How long a thread waits for GATHERED bytes of a body, or for its end, before it's taken back.
 PATIENCE = 60.0
-# Of a response's body, what is sent at once; less where so many seconds passed since the piece before.
+# Of a response's body, what is sent at once: from GATHERED bytes up to PIECE, an eighth of what was sent before; and
+# what there is where so many seconds passed since the piece before.
 PIECE = 1 << 21
 HELD = 0.05
 
@@ -270,14 +271,19 @@ class ResponseBody:
 
 
 def gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small pieces, so that the event loop isn't woken for each; what is slow to make, or to send, less."""
+    """Join small pieces, so that the event loop isn't woken for each.
+
+    They grow with what was sent, so that many who stop reading early hold little memory; what is slow to make, or to
+    send, goes in smaller ones.
+    """
     pieces: list[bytes] = []
-    size, begun_at = 0, monotonic()
+    size, sent, begun_at = 0, 0, monotonic()
     for chunk in chunks:
         pieces.append(chunk)
         size += len(chunk)
-        if size >= PIECE or (size and monotonic() - begun_at > HELD):
-            piece, pieces, size, begun_at = b"".join(pieces), [], 0, monotonic()
+        if size >= min(max(GATHERED, sent // 8), PIECE) or (size and monotonic() - begun_at > HELD):
+            piece, pieces = b"".join(pieces), []
+            size, sent, begun_at = 0, sent + size, monotonic()
             yield piece
     if size:
         yield b"".join(pieces)

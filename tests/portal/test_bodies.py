@@ -144,11 +144,18 @@ def test_who_leaves_frees_the_thread_at_once(client: Client, loop: asyncio.Abstr
 
 def test_small_pieces_are_joined_and_slow_ones_are_not_held_back() -> None:
     def chunks() -> Iterator[bytes]:
-        yield from [bytes(PIECE // 4)] * 8
+        yield from [bytes(GATHERED // 4)] * 8
         yield b"slow"
         time.sleep(HELD * 2)
         yield b"er"
         yield b"end"
 
-    assert [len(piece) for piece in gathered(chunks())] == [PIECE, PIECE, 6, 3]
+    assert [len(piece) for piece in gathered(chunks())] == [GATHERED, GATHERED, 6, 3]
     assert list(gathered([b"", b""])) == []
+
+
+def test_pieces_grow_with_what_was_sent() -> None:
+    sizes = [len(piece) for piece in gathered([bytes(GATHERED // 4)] * 500)]
+    assert sizes[:8] == [GATHERED] * 8
+    assert sizes == sorted(sizes[:-1]) + sizes[-1:]
+    assert max(sizes) == PIECE

@@ -20,7 +20,7 @@ from django.http import FileResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
-from portal.bodies import PIECE, Receive, RequestBody, ResponseBody, Send, gathered
+from portal.bodies import GATHERED, Receive, RequestBody, ResponseBody, Send, gathered
 from portal.connections import release_connections
 from portal.uploads import Uploads
 
@@ -133,7 +133,7 @@ def _headers_of(response: HttpResponseBase) -> Headers:
 def _stream(response: HttpResponseBase, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop) -> None:
     """Send a response piece by piece, each as soon as it's made."""
     if isinstance(response, FileResponse):
-        response.block_size = max(response.block_size, PIECE)
+        response.block_size = max(response.block_size, GATHERED)
     chunks: Iterable[bytes] = response.streaming_content  # type: ignore[attr-defined]
     start = {"type": "http.response.start", "status": response.status_code, "headers": _headers_of(response)}
     body = ResponseBody(start, receive, send, loop)

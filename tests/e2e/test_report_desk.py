@@ -343,7 +343,7 @@ def test_a_critical_result_reaches_the_referrers_phone(installation: Atrium, bro
     with signed_in(browser, installation, "radiologist") as page:
         begin(page, desk)
         page.fill("#section-findings", "Tension pneumothorax.")
-        # By its key: the desk still glides to the field that was just typed in, and a mouse would miss.
+        # By the keyboard: the desk may still glide to the field that was just typed in, and a mouse miss.
         page.locator("summary", has_text="Flag a critical finding").press("Enter")
         page.fill("#critical-finding", "Tension pneumothorax, right")
         page.check("input[name=category][value='1']")

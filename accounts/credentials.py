@@ -74,8 +74,9 @@ def _session_key(cookies: str) -> str:
 class Remembered(Generic[T]):
     """Values by key for REMEMBERED seconds, forgotten all at once when any right changes in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_REMEMBERED) -> None:
         self._values: OrderedDict[Any, tuple[float, T]] = OrderedDict()
+        self._most = most
         self._lock = Lock()
         _forgetful.append(self)
 
@@ -88,7 +89,7 @@ class Remembered(Generic[T]):
         """Remember the value."""
         with self._lock:
             self._values[key] = (time.monotonic() + REMEMBERED, value)
-            while len(self._values) > MOST_REMEMBERED:
+            while len(self._values) > self._most:
                 self._values.popitem(last=False)
 
     def clear(self) -> None:

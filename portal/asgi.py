@@ -43,6 +43,7 @@ LIVE: list[LiveRoute] = [
         Capability.WORKITEM_PERFORM,
     ),
 ]
+AT_ONCE: list[Shortcut] = [fast_path.answer_at_once]
 SHORTCUTS: list[Shortcut] = [fast_path.answer, fast_search.answer, viewer_files.answer]
 
 
@@ -53,7 +54,7 @@ class Application:
         self.live = LiveConnections(LIVE)
         atrium = settings.ATRIUM
         uploads = Uploads(atrium.data / f"uploads-{atrium.http_port}", atrium.web_workers)
-        self.django = ThreadedDjango(threads=atrium.web_threads, uploads=uploads, shortcuts=SHORTCUTS)
+        self.django = ThreadedDjango(threads=atrium.web_threads, uploads=uploads, at_once=AT_ONCE, shortcuts=SHORTCUTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -156,6 +156,21 @@ class DurableFileSystemStorage(FileSystemStorage):
         finally:
             os.close(descriptor)
 
+    def read_range_at_once(self, key: str, offset: int, length: int) -> bytearray | None:
+        """Give ``length`` bytes from ``offset`` where the kernel holds them in memory; None where it's a disk's turn.
+
+        None, too, where a file system can't say (NFS). Raises FileNotFoundError.
+        """
+        data = bytearray(length)
+        descriptor = os.open(self.path(key), os.O_RDONLY)
+        try:
+            read = os.preadv(descriptor, [data], offset, os.RWF_NOWAIT)
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return data if read == length else None
+
     def open_object(self, key: str) -> IO[bytes]:
         """Open the object for streaming. Raises FileNotFoundError."""
         return open(self.path(key), "rb")

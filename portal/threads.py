@@ -43,17 +43,23 @@ class Answer:
     path: str = ""
 
 
-# Answers a request by itself, in a thread, or gives None to leave it to Django.
+# Answers a request by itself, or gives None to leave it to the next and at last to Django.
 Shortcut = Callable[[Scope], Answer | None]
 
 
 class ThreadedDjango(BaseHandler):
-    """An ASGI application that answers by shortcuts or by Django's views, each request in a thread."""
+    """An ASGI application that answers by shortcuts or by Django's views, each request in a thread.
 
-    def __init__(self, *, threads: int, uploads: Uploads, shortcuts: Iterable[Shortcut] = ()) -> None:
+    What is ``at_once`` a shortcut runs on the event loop: it must neither wait nor take long.
+    """
+
+    def __init__(
+        self, *, threads: int, uploads: Uploads, at_once: Iterable[Shortcut] = (), shortcuts: Iterable[Shortcut] = ()
+    ) -> None:
         super().__init__()
         self.load_middleware()
         self.uploads = uploads
+        self.at_once = list(at_once)
         self.shortcuts = list(shortcuts)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self.streams = ThreadPoolExecutor(MOST_STREAMS, thread_name_prefix="stream")
@@ -72,8 +78,11 @@ class ThreadedDjango(BaseHandler):
                 await _refuse(send, 408)
                 return
             is_whole = body.is_whole
+        answer: Answer | HttpResponseBase | None
         if is_whole:
-            answer = await loop.run_in_executor(self.pool, self._answer, scope, body)
+            answer = _try(self.at_once, scope)
+            if answer is None:
+                answer = await loop.run_in_executor(self.pool, self._answer, scope, body)
         else:
             # Who sends piece by piece may stop at any: the threads of all others mustn't wait for that.
             client = scope["client"]
@@ -92,14 +101,9 @@ class ThreadedDjango(BaseHandler):
 
     def _answer(self, scope: Scope, body: RequestBody) -> Answer | HttpResponseBase:
         """Give the answer, or the response whose body is yet to be made."""
-        for shortcut in self.shortcuts:
-            try:
-                answer = shortcut(scope)
-            except Exception:  # the views are the reference: they say what is wrong
-                logger.exception("a shortcut failed")
-                answer = None
-            if answer is not None:
-                return answer
+        answer = _try(self.shortcuts, scope)
+        if answer is not None:
+            return answer
         set_script_prefix("/")
         signals.request_started.send(sender=self.__class__, scope=scope)
         response = self.get_response(ASGIRequest(scope, body))  # type: ignore[arg-type]
@@ -112,6 +116,18 @@ class ThreadedDjango(BaseHandler):
             return Answer(response.status_code, _headers_of(response), response.content)  # type: ignore[attr-defined]
         finally:
             response.close()
+
+
+def _try(shortcuts: list[Shortcut], scope: Scope) -> Answer | None:
+    for shortcut in shortcuts:
+        try:
+            answer = shortcut(scope)
+        except Exception:  # the views are the reference: they say what is wrong
+            logger.exception("a shortcut failed")
+            continue
+        if answer is not None:
+            return answer
+    return None
 
 
 async def _refuse(send: Send, status: int) -> None:

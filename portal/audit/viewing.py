@@ -94,6 +94,23 @@ def record_viewing(
         flush_counts()
 
 
+def count_viewing(
+    action: AuditEvent.Action,
+    *,
+    principal: Principal,
+    site_id: int,
+    study_instance_uid: str,
+    frames: int,
+    octets: int,
+) -> bool:
+    """Count more of a viewing that this process knows to be recorded, else say False; asks no database."""
+    window = _Window(int(time.time()) // QUARTER_HOUR, principal.name, action.value, study_instance_uid, site_id)
+    if window not in _recorded:
+        return False
+    _count(window, _Counts(0, frames, octets))
+    return True
+
+
 def _remember(window: _Window) -> None:
     with _lock:
         _recorded[window] = None

@@ -13,6 +13,7 @@ from django.db.models import Exists, OuterRef, ProtectedError, QuerySet
 from django.utils import timezone
 
 from accounts.capabilities import Capability
+from accounts.credentials import forget_all
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
@@ -54,6 +55,8 @@ def delete_instances(*, study: Study, instances: QuerySet[Instance], principal: 
     uid, site_id = study.study_instance_uid, study.site_id
     remove_later({key: of for key, of, *_ in named})
     doomed.delete()
+    # Where their frames lie, too.
+    transaction.on_commit(forget_all)
     Series.objects.filter(pk__in=series_ids).exclude(Exists(Instance.objects.filter(series=OuterRef("pk")))).delete()
     if Series.objects.filter(study=study).exists():
         count_series(series_ids)

@@ -22,6 +22,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage, generate_uid
 
 from accounts.capabilities import Capability
+from accounts.credentials import forget_all
 from accounts.models import Site
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
@@ -217,6 +218,8 @@ def _hide(study: Study, sop_instance_uids: list[str], reason: Reason) -> None:
     hidden = Instance.objects.filter(series__study=study, sop_instance_uid__in=sop_instance_uids, is_current=True)
     series_ids = set(hidden.values_list("series_id", flat=True))
     hidden.update(is_current=False, rejection_code=reason)
+    # Where their frames lie, too.
+    transaction.on_commit(forget_all)
     count_series(series_ids)
     count_study(study)
 

@@ -3,13 +3,18 @@
 Only the plain requests that viewers send are answered here, by one remembered authorisation, one query of the index and
 one read of a byte range. For everything else, and for everything that isn't found or isn't allowed, the answer is None
 and the views, which stay the reference, say what they have to.
+
+Who is sent one frame of a series is about to ask for the others: where they lie is remembered for some seconds, and a
+frame that the machine's memory holds is then answered on the event loop, without a thread, a query or a disk.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django.db import close_old_connections, connection
@@ -17,7 +22,7 @@ from django.db import close_old_connections, connection
 from accounts.credentials import Credential, Remembered, credential_of, principal_of_credential
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
-from portal.audit.services import record_viewing
+from portal.audit.services import count_viewing, record_viewing
 from portal.common_headers import common_headers
 from portal.middleware import acceptable_request_id, request_id
 from portal.threads import Answer, Scope
@@ -43,14 +48,23 @@ from studies.models import Instance, Study
 _UID = r"([0-9.]{1,64})"
 _INSTANCE = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/instances/{_UID}(?:/frames/([0-9,]{{1,400}}))?")
 _METADATA = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/metadata")
+# In bytes: what is copied on the event loop while all others wait.
+LARGEST_AT_ONCE = 1 << 20
 # What changes an answer in ways that only the views know.
 _BEYOND = {"range", "if-match", "if-modified-since", "if-unmodified-since", "if-range", "te", "content-length"}
 
-_FIND_INSTANCE = """
-    SELECT i.sha256, i.transfer_syntax_uid, i.object_key, i.object_offset, i.object_length,
-           i.number_of_frames, i.pixel_data_offset, i.frame_length, i.frame_offsets, i.frames_are_fragmented
+_COLUMNS = (
+    *("sop_instance_uid", "sha256", "transfer_syntax_uid", "object_key", "object_offset", "object_length"),
+    *("number_of_frames", "pixel_data_offset", "frame_length", "frame_offsets", "frames_are_fragmented"),
+)
+_SELECT = f"""
+    SELECT {", ".join(f"i.{column}" for column in _COLUMNS)}
     FROM studies_instance i JOIN studies_series s ON s.id = i.series_id
-    WHERE i.sop_instance_uid = %s AND i.is_current AND s.study_id = %s AND s.series_instance_uid = %s
+    WHERE i.is_current AND s.study_id = %s AND s.series_instance_uid = %s
+"""  # noqa: S608  column names only
+_FIND_INSTANCE = f"{_SELECT} AND i.sop_instance_uid = %s"
+_FIND_NEIGHBOURS = f"""
+    {_SELECT} AND NOT i.frames_are_fragmented AND (i.frame_offsets IS NULL OR i.number_of_frames < 100) LIMIT 1000
 """
 _FIND_METADATA = """
     SELECT m.content, m.etag FROM studies_series s JOIN archive_seriesmetadata m ON m.series_id = s.id
@@ -80,20 +94,83 @@ class _Request:
     def accept(self) -> str:
         return self.headers.get("accept") or "*/*"
 
+    @cached_property
+    def id(self) -> str:
+        given = self.headers.get("x-request-id", "")
+        return given if acceptable_request_id(given) else uuid.uuid4().hex
+
+    @property
+    def credential(self) -> Credential | None:
+        client = self.scope.get("client")
+        return credential_of(self.headers, client[0] if client else None)
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Frames of an instance as they are sent: where each lies in its file, and the message's form."""
+
+    instance: Instance
+    spans: list[tuple[int, int]]
+    content_type: str
+    boundary: str
+    headers: dict[str, str]
+
+    @property
+    def octets(self) -> int:
+        return sum(length for _, length in self.spans)
+
+    def message(self, read_range: Callable[[Instance, int, int], bytes | bytearray | None]) -> bytes | None:
+        """Give the message, or None where a range isn't given."""
+        head = part_head(self.boundary, self.content_type)
+        pieces: list[bytes] = []
+        for offset, length in self.spans:
+            pixels = read_range(self.instance, offset, length)
+            if pixels is None:
+                return None
+            pieces += (head, pixels, b"\r\n")
+        return b"".join((*pieces, closing(self.boundary)))
+
 
 _grants: Remembered[_Grant] = Remembered()
+# By study and series: which were looked for, and of the last few the rows by SOP Instance UID.
+_sought: Remembered[bool] = Remembered()
+_neighbours: Remembered[dict[str, tuple[Any, ...]]] = Remembered(30)
+
+
+def answer_at_once(scope: Scope) -> Answer | None:
+    """Answer for frames of which all is in memory, or give None. Called on the event loop: no query, no disk."""
+    request = _plain_request(scope)
+    match = _INSTANCE.fullmatch(scope["path"])
+    if request is None or match is None or match[4] is None:
+        return None
+    study, series, instance_uid, numbers = match.groups()
+    grant = _grants.get((request.credential, study))
+    rows = _neighbours.get((grant.study, series)) if grant is not None else None
+    row = rows.get(instance_uid) if rows is not None else None
+    if grant is None or row is None:
+        return None
+    frames = _find_frames(request, _instance_of(row), numbers)
+    if frames is None or frames.octets > LARGEST_AT_ONCE or _is_known(request, frames.headers["ETag"]):
+        return None
+    body = frames.message(objects.read_range_at_once)
+    is_counted = body is not None and count_viewing(
+        AuditEvent.Action.RETRIEVE,
+        principal=grant.principal,
+        site_id=grant.site_id,
+        study_instance_uid=study,
+        frames=len(frames.spans),
+        octets=frames.octets,
+    )
+    return _answer(request, frames.headers, body) if is_counted else None
 
 
 def answer(scope: Scope) -> Answer | None:
     """Answer a plain retrieval, or give None. Called in a thread."""
-    if scope["method"] != "GET" or scope.get("query_string"):
+    request = _plain_request(scope)
+    if request is None:
         return None
-    path: str = scope["path"]
-    match = _INSTANCE.fullmatch(path) or _METADATA.fullmatch(path)
+    match = _INSTANCE.fullmatch(scope["path"]) or _METADATA.fullmatch(scope["path"])
     if match is None:
-        return None
-    request = _Request({n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}, scope)
-    if not _BEYOND.isdisjoint(request.headers):
         return None
     close_old_connections()
     try:
@@ -106,10 +183,16 @@ def answer(scope: Scope) -> Answer | None:
         close_old_connections()
 
 
+def _plain_request(scope: Scope) -> _Request | None:
+    if scope["method"] != "GET" or scope.get("query_string"):
+        return None
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    return _Request(headers, scope) if _BEYOND.isdisjoint(headers) else None
+
+
 def _grant(request: _Request, study_instance_uid: str) -> _Grant | None:
     """Pass the gate, from memory when it was passed within the last seconds."""
-    client = request.scope.get("client")
-    credential = credential_of(request.headers, client[0] if client else None)
+    credential = request.credential
     if credential is None:
         return None
     grant = _grants.get((credential, study_instance_uid))
@@ -133,51 +216,59 @@ def _ask_gate(credential: Credential, study_instance_uid: str) -> _Grant | None:
     return grant
 
 
-def _row(query: str, *parameters: Any) -> tuple[Any, ...] | None:
+def _rows(query: str, *parameters: Any) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(query, parameters)
-        rows = cursor.fetchmany(2)
-    return rows[0] if len(rows) == 1 else None
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+def _instance_of(row: tuple[Any, ...]) -> Instance:
+    return Instance(**dict(zip(_COLUMNS, row, strict=True)))
 
 
 def _instance(grant: _Grant, series_instance_uid: str, sop_instance_uid: str) -> Instance | None:
-    row = _row(_FIND_INSTANCE, sop_instance_uid, grant.study, series_instance_uid)
-    if row is None:
-        return None
-    names = ("sha256", "transfer_syntax_uid", "object_key", "object_offset", "object_length", "number_of_frames")
-    places = ("pixel_data_offset", "frame_length", "frame_offsets", "frames_are_fragmented")
-    return Instance(sop_instance_uid=sop_instance_uid, **dict(zip((*names, *places), row, strict=True)))
+    rows = _rows(_FIND_INSTANCE, grant.study, series_instance_uid, sop_instance_uid)
+    return _instance_of(rows[0]) if len(rows) == 1 else None
 
 
-def _frames(request: _Request, study: str, series: str, instance_uid: str, frames: str) -> Answer | None:
-    grant = _grant(request, study)
-    instance = _instance(grant, series, instance_uid) if grant is not None else None
-    if grant is None or instance is None or instance.frames_are_fragmented:
-        return None
+def _seek_neighbours(grant: _Grant, series_instance_uid: str) -> None:
+    """Remember where a series' frames lie, at most once in some seconds, where they may be read at once."""
+    key = grant.study, series_instance_uid
+    if _sought.get(key) or not objects.may_read_at_once():
+        return
+    _sought.put(key, True)
+    _neighbours.put(key, {row[0]: row for row in _rows(_FIND_NEIGHBOURS, *key)})
+
+
+def _find_frames(request: _Request, instance: Instance, numbers: str) -> _Frames | None:
+    """Say where frames lie and in what form they go, if as stored."""
     has_places = instance.pixel_data_offset is not None and instance.frame_length is not None
     content_type = stored_frame_form(instance.transfer_syntax_uid, request.accept, has_places)
-    if content_type is None:
+    if content_type is None or instance.frames_are_fragmented:
         return None
     try:
-        spans = [instance.frame_span(int(number)) for number in frames.split(",")]
+        spans = [instance.frame_span(int(number)) for number in numbers.split(",")]
     except (IndexError, LookupError, ValueError):
         return None
-    octets = sum(length for _, length in spans)
-    if octets > LARGEST_WHOLE:
-        return None
-    etag = etag_of(bytes(instance.sha256), frames, content_type)
+    etag = etag_of(bytes(instance.sha256), numbers, content_type)
     boundary = boundary_of(etag)
     headers = {"Content-Type": message_type(content_type.split(";")[0], boundary), "ETag": etag, **IMMUTABLE}
-    if _is_known(request, etag):
-        return _answer(request, grant, "frames", {}, headers, b"")
-    head = part_head(boundary, content_type)
-    pieces: list[bytes] = []
-    for offset, length in spans:
-        pieces += (head, objects.read_range(instance, offset, length), b"\r\n")
-    pieces.append(closing(boundary))
-    return _answer(
-        request, grant, "frames", {"frames": len(spans), "octets": octets}, headers, b"".join(pieces), status=200
-    )
+    return _Frames(instance, spans, content_type, boundary, headers)
+
+
+def _frames(request: _Request, study: str, series: str, instance_uid: str, numbers: str) -> Answer | None:
+    grant = _grant(request, study)
+    instance = _instance(grant, series, instance_uid) if grant is not None else None
+    frames = _find_frames(request, instance, numbers) if instance is not None else None
+    if grant is None or frames is None or frames.octets > LARGEST_WHOLE:
+        return None
+    if _is_known(request, frames.headers["ETag"]):
+        return _recorded(request, grant, "frames", {}, frames.headers)
+    body = frames.message(objects.read_range)
+    _seek_neighbours(grant, series)
+    counts = {"frames": len(frames.spans), "octets": frames.octets}
+    return _recorded(request, grant, "frames", counts, frames.headers, body)
 
 
 def _whole_instance(request: _Request, study: str, series: str, instance_uid: str) -> Answer | None:
@@ -193,11 +284,9 @@ def _whole_instance(request: _Request, study: str, series: str, instance_uid: st
     etag = etag_of(bytes(instance.sha256))
     headers = {"Content-Type": DICOM, "ETag": etag, **REVALIDATED}
     if _is_known(request, etag):
-        return _answer(request, grant, "wado", {}, headers, b"")
+        return _recorded(request, grant, "wado", {}, headers)
     content = objects.read_instance(instance)
-    return _answer(
-        request, grant, "wado", {"instances": 1, "octets": instance.object_length}, headers, content, status=200
-    )
+    return _recorded(request, grant, "wado", {"instances": 1, "octets": instance.object_length}, headers, content)
 
 
 def _series_metadata(request: _Request, study: str, series: str) -> Answer | None:
@@ -207,34 +296,32 @@ def _series_metadata(request: _Request, study: str, series: str) -> Answer | Non
     if "gzip" not in request.headers.get("accept-encoding", ""):
         return None
     grant = _grant(request, study)
-    row = _row(_FIND_METADATA, grant.study, series) if grant is not None else None
-    if grant is None or row is None:
+    rows = _rows(_FIND_METADATA, grant.study, series) if grant is not None else []
+    if grant is None or len(rows) != 1:
         return None
-    etag = f'"{row[1]}"'
+    content, revision = rows[0]
+    etag = f'"{revision}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding, Cookie"}
     if _is_known(request, etag):
-        return _answer(request, grant, "metadata", {}, headers, b"")
+        return _recorded(request, grant, "metadata", {}, headers)
     headers |= {"Content-Type": DICOM_JSON, "Content-Encoding": "gzip"}
-    return _answer(request, grant, "metadata", {}, headers, bytes(row[0]), status=200)
+    return _recorded(request, grant, "metadata", {}, headers, bytes(content))
 
 
 def _is_known(request: _Request, etag: str) -> bool:
     return request.headers.get("if-none-match") == etag
 
 
-def _answer(
+def _recorded(
     request: _Request,
     grant: _Grant,
     way: str,
     counts: dict[str, int],
     headers: dict[str, str],
-    body: bytes,
-    *,
-    status: int = 304,
+    body: bytes | None = None,
 ) -> Answer:
-    given = request.headers.get("x-request-id", "")
-    current = given if acceptable_request_id(given) else uuid.uuid4().hex
-    token = request_id.set(current)
+    """Give the answer, once the trail says who looks."""
+    token = request_id.set(request.id)
     try:
         record_viewing(
             AuditEvent.Action.RETRIEVE,
@@ -248,11 +335,16 @@ def _answer(
         )
     finally:
         request_id.reset(token)
-    if status == 304:
+    return _answer(request, headers, body)
+
+
+def _answer(request: _Request, headers: dict[str, str], body: bytes | None) -> Answer:
+    """Give 200 with the body, or 304 without one."""
+    headers = {**headers, "X-Request-ID": request.id}
+    if body is None:
         headers.pop("Content-Type", None)
     else:
         headers["Content-Length"] = str(len(body))
     sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return Answer(
-        status, [*sent, *common_headers(request.scope, request.headers), (b"X-Request-ID", current.encode())], body
-    )
+    status = 304 if body is None else 200
+    return Answer(status, [*sent, *common_headers(request.scope, request.headers)], body or b"")

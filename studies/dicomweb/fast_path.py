@@ -122,7 +122,7 @@ class _Frames:
     def message(self, read_range: Callable[[Instance, int, int], bytes | bytearray | None]) -> bytes | None:
         """Give the message, or None where a range isn't given."""
         head = part_head(self.boundary, self.content_type)
-        pieces: list[bytes] = []
+        pieces: list[bytes | bytearray] = []
         for offset, length in self.spans:
             pixels = read_range(self.instance, offset, length)
             if pixels is None:

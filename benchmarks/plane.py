@@ -108,8 +108,52 @@ def fetch_all(peer: Peer, paths: list[str], wanted: list[bytes], connections: in
         list(pool.map(fetch, zip(paths, wanted, strict=True)))
 
 
+def in_turns(
+    peers: list[Peer], folder: Path, units: int, work_of: Callable[[Peer, int], Callable[[], None]]
+) -> list[Figure]:
+    """Measure short work of the peers TIMES times in turns, so that a slow minute is everyone's; give medians."""
+    runs: list[list[Figure]] = [[] for _ in peers]
+    for number in range(TIMES):
+        for place in range(len(peers)):
+            turn = (place + number) % len(peers)
+            work = work_of(peers[turn], number)
+            for peer in peers:
+                settle(peer)
+            fill_page_cache(folder)
+            runs[turn].append(measure(peers[turn], units, work))
+    return [Figure(statistics.median(r.per_second for r in of), statistics.median(r.cpu_ms for r in of)) for of in runs]
+
+
+def run_in_turns(peers: list[Peer], folder: Path, ct: list[bytes], us: bytes) -> list[dict[str, Figure]]:
+    """Store, and retrieve whole studies: half a second of work, which one slow moment of the machine spoils."""
+    count, figures = len(ct), [dict[str, Figure]() for _ in peers]
+    study = pydicom.dcmread(BytesIO(ct[0])).StudyInstanceUID
+    pixels = [pydicom.dcmread(BytesIO(f)).PixelData for f in ct]
+    for peer in peers:
+        # Neither's start is measured.
+        store(peer, [us], 1)()
+        store(peer, ct, 1)()
+    for clients in (1, 4):
+        title = f"STOW-RS, {clients} client{'s' if clients > 1 else ''}, instances"
+        measured = in_turns(
+            peers,
+            folder,
+            count,
+            lambda peer, number, clients=clients: store(peer, ct_series(count, f"{study}.{clients}{number}"), clients),
+        )
+        for known, figure in zip(figures, measured, strict=True):
+            known[title] = figure
+    megabytes = WHOLE * sum(map(len, ct)) // 1_000_000
+    before = [peer.resident_megabytes() for peer in peers]
+    measured = in_turns(peers, folder, megabytes, lambda peer, _: lambda: _whole(peer, study, pixels))
+    for known, figure, peer, megabytes_before in zip(figures, measured, peers, before, strict=True):
+        known["whole study, MB"] = figure
+        print(f"  {peer.name}: {peer.resident_megabytes() - megabytes_before:+.0f} MB of memory for the whole study")
+    return figures
+
+
 def run(peer: Peer, folder: Path, ct: list[bytes], small: list[bytes], us: bytes, seconds: int) -> dict[str, Figure]:
-    """Do all the work with one peer."""
+    """Do the other work with one peer, which has the series already."""
     figures: dict[str, Figure] = {}
     headers = [pydicom.dcmread(BytesIO(f)) for f in ct]
     study, series = headers[0].StudyInstanceUID, headers[0].SeriesInstanceUID
@@ -118,16 +162,6 @@ def run(peer: Peer, folder: Path, ct: list[bytes], small: list[bytes], us: bytes
     pixels = [h.PixelData for h in headers]
     count = len(ct)
 
-    # Neither's start is measured, and of what follows a storing only what falls into the time of its own.
-    store(peer, [us], 1)()
-    for clients in (1, 4):
-        runs = []
-        for number in range(TIMES):
-            files = ct if clients == 1 and not number else ct_series(count, f"{study}.{clients}{number}")
-            settle(peer)
-            fill_page_cache(folder)
-            runs.append(measure(peer, count, store(peer, files, clients)))
-        figures[f"STOW-RS, {clients} client{'s' if clients > 1 else ''}, instances"] = _median(runs)
     settle(peer)
     figures["STOW-RS, 50 small studies, 4 clients"] = measure(peer, len(small), store(peer, small, 4, 1))
 
@@ -165,19 +199,9 @@ def run(peer: Peer, folder: Path, ct: list[bytes], small: list[bytes], us: bytes
     figures["ultrasound frames, Python client, 8 connections"] = measure(
         peer, US_FRAMES, lambda: fetch_all(peer, numbers, wanted, 8)
     )
-    before = peer.resident_megabytes()
-    megabytes = WHOLE * sum(map(len, ct)) // 1_000_000
-    figures["whole study, MB"] = _median(
-        [measure(peer, megabytes, lambda: _whole(peer, study, pixels)) for _ in range(TIMES)]
-    )
     for title, figure in figures.items():
         print(f"  {peer.name}: {title}: {figure.per_second:.1f}/s, {figure.cpu_ms:.2f} ms", flush=True)
-    print(f"  {peer.name}: {peer.resident_megabytes() - before:+.0f} MB of memory for the whole study", flush=True)
     return figures
-
-
-def _median(runs: list[Figure]) -> Figure:
-    return Figure(statistics.median(r.per_second for r in runs), statistics.median(r.cpu_ms for r in runs))
 
 
 def _whole(peer: Peer, study: str, pixels: list[bytes]) -> None:
@@ -230,10 +254,13 @@ def main(arguments: list[str] | None = None) -> None:
     us = make_instance(pixels=movie, Modality="US", SOPClassUID=UltrasoundMultiFrameImageStorage, PatientID="US")
     with tempfile.TemporaryDirectory(prefix="atrium-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        theirs_peer = stack.enter_context(orthanc(folder / "orthanc"))
-        theirs = run(theirs_peer, folder, ct, small, us, options.seconds)
-        ours_peer = stack.enter_context(atrium(folder / "atrium"))
-        ours = run(ours_peer, folder, ct, small, us, options.seconds)
+        peers = [
+            stack.enter_context(orthanc(folder / "orthanc")),
+            stack.enter_context(atrium(folder / "atrium")),
+        ]
+        theirs, ours = run_in_turns(peers, folder, ct, us)
+        for peer, figures in zip(peers, (theirs, ours), strict=True):
+            figures |= run(peer, folder, ct, small, us, options.seconds)
         most = limit(folder / "nginx", ct, options.seconds)
     print(f"| {options.slices} slices, units/s | Orthanc | Atrium | ratio | CPU ms/unit Orthanc | Atrium | limit |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -1,7 +1,8 @@
 """The ASGI application that the web server's workers run.
 
 Live connections stay on the event loop; everything else is answered by Django in a thread. Where a room has a live
-connection, it's named in LIVE; where it answers a kind of request by itself, ahead of Django, in SHORTCUTS.
+connection, it's named in LIVE; where it answers a kind of request by itself, ahead of Django, in SHORTCUTS; where it
+can do so without waiting for anything, in AT_ONCE.
 """
 
 from __future__ import annotations

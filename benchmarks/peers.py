@@ -173,16 +173,17 @@ def nginx(folder: Path, servers: str) -> Iterator[int]:
         process.wait()
 
 
-def settle(peer: Peer) -> None:
-    """Wait until the peer has done what it does after the last request, a minute at most.
+def settle(*peers: Peer) -> None:
+    """Wait until the peers have done what they do after the last request, a minute at most.
 
     Atrium lets a series rest for three seconds before it builds its metadata, so one quiet second says nothing.
     """
     quiet = 0
     for _ in range(60):
-        cpu = peer.cpu_seconds()
+        cpu = [peer.cpu_seconds() for peer in peers]
         time.sleep(1)
-        quiet = quiet + 1 if peer.cpu_seconds() - cpu < IDLE else 0
+        is_quiet = all(peer.cpu_seconds() - before < IDLE for peer, before in zip(peers, cpu, strict=True))
+        quiet = quiet + 1 if is_quiet else 0
         if quiet == QUIET_SECONDS:
             return
 

@@ -117,8 +117,7 @@ def in_turns(
         for place in range(len(peers)):
             turn = (place + number) % len(peers)
             work = work_of(peers[turn], number)
-            for peer in peers:
-                settle(peer)
+            settle(*peers)
             fill_page_cache(folder)
             runs[turn].append(measure(peers[turn], units, work))
     return [Figure(statistics.median(r.per_second for r in of), statistics.median(r.cpu_ms for r in of)) for of in runs]
@@ -148,7 +147,10 @@ def run_in_turns(peers: list[Peer], folder: Path, ct: list[bytes], us: bytes) ->
     measured = in_turns(peers, folder, megabytes, lambda peer, _: lambda: _whole(peer, study, pixels))
     for known, figure, peer, megabytes_before in zip(figures, measured, peers, before, strict=True):
         known["whole study, MB"] = figure
-        print(f"  {peer.name}: {peer.resident_megabytes() - megabytes_before:+.0f} MB of memory for the whole study")
+        print(
+            f"  {peer.name}: {peer.resident_megabytes() - megabytes_before:+.0f} MB of memory for the whole study",
+            flush=True,
+        )
     return figures
 
 

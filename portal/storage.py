@@ -99,6 +99,9 @@ def _partial_folder(root: Path, target: Path) -> Path:
 class DurableFileSystemStorage(FileSystemStorage):
     """Files that are on disk, under their final name, before :meth:`place` returns."""
 
+    # Until the file system has said that it can't tell what is in memory.
+    may_read_at_once = True
+
     def place(self, key: str, staged: Path) -> None:
         """Make the staged file durable under ``key``. An object that is already there is replaced by equal bytes."""
         self.place_all([(key, staged)], {})
@@ -159,13 +162,17 @@ class DurableFileSystemStorage(FileSystemStorage):
     def read_range_at_once(self, key: str, offset: int, length: int) -> bytearray | None:
         """Give ``length`` bytes from ``offset`` where the kernel holds them in memory; None where it's a disk's turn.
 
-        None, too, where a file system can't say (NFS). Raises FileNotFoundError.
+        A file system that can't tell (NFS) isn't asked again. Raises FileNotFoundError.
         """
+        if not self.may_read_at_once:
+            return None
         data = bytearray(length)
         descriptor = os.open(self.path(key), os.O_RDONLY)
         try:
             read = os.preadv(descriptor, [data], offset, os.RWF_NOWAIT)
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                self.may_read_at_once = False
             return None
         finally:
             os.close(descriptor)

@@ -217,8 +217,9 @@ def read_range(instance: Instance, offset: int, length: int) -> bytes:
 
 
 def may_read_at_once() -> bool:
-    """Say whether :func:`read_range_at_once` ever gives anything: storage is a folder."""
-    return isinstance(_storage(), DurableFileSystemStorage)
+    """Say whether :func:`read_range_at_once` ever gives anything: storage is a folder of a local file system."""
+    storage = _storage()
+    return isinstance(storage, DurableFileSystemStorage) and storage.may_read_at_once
 
 
 def read_range_at_once(instance: Instance, offset: int, length: int) -> bytearray | None:

@@ -12,6 +12,7 @@ import pytest
 
 from portal.audit.models import AuditEvent, ViewingWindow
 from portal.audit.services import flush_counts, forget_recorded
+from portal.storage import DurableFileSystemStorage
 from portal.threads import Answer
 from studies.archive.deletion import delete_instances
 from studies.dicomweb import fast_path
@@ -197,3 +198,10 @@ def test_deleting_ends_it_at_once_in_the_same_process(
     assert known_neighbour is not None
     assert fast_path.answer(asking(token)) is None
     assert fast_path.answer_at_once(asking(token)) is None
+
+
+def test_a_file_system_that_cannot_tell_what_is_in_memory_is_not_asked_again() -> None:
+    processes = DurableFileSystemStorage(location="/proc")
+    assert processes.may_read_at_once
+    assert processes.read_range_at_once("version", 0, 5) is None
+    assert not processes.may_read_at_once

@@ -25,7 +25,7 @@ GATHERED = 1 << 18
 AHEAD = 1 << 20
 # How long a thread waits for GATHERED bytes of a body, or for its end, before it's taken back.
 PATIENCE = 60.0
-# Of a response's body, what is sent at once: from GATHERED bytes up to PIECE, an eighth of what was sent before; and
+# Of a response's body, what is sent at once: from GATHERED bytes up to PIECE, a sixteenth of what was sent before; and
 # what there is where so many seconds passed since the piece before.
 PIECE = 1 << 21
 HELD = 0.05
@@ -281,7 +281,7 @@ def gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         pieces.append(chunk)
         size += len(chunk)
-        if size >= min(max(GATHERED, sent // 8), PIECE) or (size and monotonic() - begun_at > HELD):
+        if size >= min(max(GATHERED, sent // 16), PIECE) or (size and monotonic() - begun_at > HELD):
             piece, pieces = b"".join(pieces), []
             size, sent, begun_at = 0, sent + size, monotonic()
             yield piece

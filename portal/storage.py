@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import threading
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +22,11 @@ from storages.backends.s3 import S3Storage
 # Disks and object stores take several writes at a time.
 _syncing = ThreadPoolExecutor(8, thread_name_prefix="durable")
 PARTIAL = ".partial"
+# Linux's, which Python's os lacks: of a file, or all of it from 0 for 0 bytes, what is to be written is begun to be.
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+_SYNC_FILE_RANGE_WRITE = 2
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 # To an object store, for each process: its threads that answer and those that send bodies. Opened when needed.
 MOST_CONNECTIONS = 192
 
@@ -55,16 +61,11 @@ def _make_folders(folder: Path) -> list[Path]:
 
 
 def _sync_bytes(path: Path) -> None:
-    _sync_and_close([os.open(path, os.O_RDONLY)])
-
-
-def _sync_and_close(descriptors: Sequence[int]) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        for descriptor in descriptors:
-            os.fdatasync(descriptor)
+        os.fdatasync(descriptor)
     finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def _rename(staged: Path, target: Path, root: Path) -> None:
@@ -104,17 +105,19 @@ class DurableFileSystemStorage(FileSystemStorage):
 
     def place(self, key: str, staged: Path) -> None:
         """Make the staged file durable under ``key``. An object that is already there is replaced by equal bytes."""
-        self.place_all([(key, staged)], {})
+        self.place_all([(key, staged)])
 
-    def begin_sync(self, paths: Sequence[Path]) -> Future[None]:
-        """Begin to make the bytes of staged files durable, one after the other; they may be placed meanwhile."""
-        return _syncing.submit(_sync_and_close, [os.open(path, os.O_RDONLY) for path in paths])
+    def begin_writing(self, path: Path) -> None:
+        """Have the kernel begin to write a staged file, so that less is left to wait for. Promises nothing."""
+        if _sync_file_range is not None:
+            with path.open("rb", buffering=0) as file:
+                _sync_file_range(file.fileno(), 0, 0, _SYNC_FILE_RANGE_WRITE)
 
-    def place_all(self, staged: Sequence[tuple[str, Path]], begun: Mapping[Path, Future[None]]) -> None:
+    def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
         """Give many staged files their names and make bytes and names durable, each folder's at once.
 
-        ``begun`` are the syncs begun of some. Names come first: a file system with a journal makes them durable
-        together with the bytes, by one flush of the disk instead of two.
+        Names come first: a file system with a journal makes them durable together with the bytes, by one flush of the
+        disk instead of two.
         """
         targets: list[Path] = []
         folders: set[Path] = set()
@@ -123,11 +126,8 @@ class DurableFileSystemStorage(FileSystemStorage):
             folders |= {target.parent, *_make_folders(target.parent)}
             _rename(path, target, Path(self.location))
             targets.append(target)
-        _each(_sync_bytes, [target for target, (_, path) in zip(targets, staged, strict=True) if path not in begun])
+        _each(_sync_bytes, targets)
         _each(fsync_folder, folders)
-        for _, path in staged:
-            if path in begun:
-                begun[path].result()
 
     def remove_partial(self, oldest: float) -> None:
         """Remove copies of files of another file system that whoever made them didn't end. Raises OSError.
@@ -229,10 +229,10 @@ class RangedS3Storage(S3Storage):
             )
         staged.unlink()
 
-    def begin_sync(self, paths: Sequence[Path]) -> None:
+    def begin_writing(self, path: Path) -> None:
         """Do nothing: a staged file is read once and gone."""
 
-    def place_all(self, staged: Sequence[tuple[str, Path]], begun: Mapping[Path, Future[None]]) -> None:
+    def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
         """Upload many staged files, some at a time."""
         list(_syncing.map(lambda pair: self.place(*pair), staged))
 

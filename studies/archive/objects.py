@@ -12,8 +12,7 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -115,25 +114,14 @@ def place(key: str, staged: Path) -> None:
     _storage().place(key, staged)
 
 
-def begin_sync(paths: Sequence[Path]) -> Future[None] | None:
-    """Begin to make the bytes of staged files durable; the result comes, or OSError is raised, when all are.
-
-    None where storage has no use for it.
-    """
-    return _storage().begin_sync(paths)
+def begin_writing(path: Path) -> None:
+    """Begin to write a staged file to where it will be durable, so that placing it takes less. Raises OSError."""
+    _storage().begin_writing(path)
 
 
-def place_all(
-    staged: Sequence[tuple[str, Path]],
-    tier: Study.Tier = Study.Tier.HOT,
-    *,
-    begun: Mapping[Path, Future[None]] | None = None,
-) -> None:
-    """Move many staged files into storage at once; on return all are durable. Raises as :func:`place`.
-
-    ``begun`` are the syncs begun of some.
-    """
-    _storage(ALIASES[tier]).place_all(staged, begun or {})
+def place_all(staged: Sequence[tuple[str, Path]], tier: Study.Tier = Study.Tier.HOT) -> None:
+    """Move many staged files into storage at once; on return all are durable. Raises as :func:`place`."""
+    _storage(ALIASES[tier]).place_all(staged)
 
 
 def sync_all(keys: Sequence[str], tier: Study.Tier) -> None:

@@ -19,11 +19,11 @@ from studies.dicomweb.sites import site_for
 from studies.dicomweb.store_body import Packing, TooLarge, received
 from studies.dicomweb.store_metadata import DICOM_XML
 from studies.ingest.errors import CANNOT_UNDERSTAND, COERCED, OUT_OF_RESOURCES, PROCESSING_FAILURE
-from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, begin_sync, ingest
+from studies.ingest.services import Outcome, Source, StagedFile, Status, WayIn, begin_writing, ingest
 
 BATCH_FILES = 20
 BATCH_BYTES = 64 << 20
-SYNCED_FILES = 5
+WRITTEN_FILES = 5
 # A body with more bad parts than this isn't read on: it would be told of part by part for ever.
 MOST_REFUSED = 1000
 may_store = program_capability_required(Capability.STUDY_UPLOAD)
@@ -67,7 +67,7 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
     """Store what comes, in batches; give the outcomes in order, and what ended the body before its end."""
     outcomes: list[Outcome] = []
     batch: list[StagedFile] = []
-    unsynced: list[StagedFile] = []
+    unwritten: list[StagedFile] = []
     packing = Packing()
     refused = 0
 
@@ -76,14 +76,14 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
         outcomes.extend(more)
         refused += sum(not outcome.is_in for outcome in more)
 
-    def sync() -> None:
-        if unsynced:
-            begin_sync(unsynced)
-            unsynced.clear()
+    def write() -> None:
+        if unwritten:
+            begin_writing(unwritten)
+            unwritten.clear()
 
     def ingest_batch() -> None:
         if batch:
-            sync()
+            write()
             add(ingest(batch, source, only_study=study_instance_uid))
             batch.clear()
             packing.close()
@@ -101,9 +101,9 @@ def _store(request: HttpRequest, source: Source, study_instance_uid: str) -> tup
                     add([one])
                     continue
                 batch.append(one)
-                unsynced.append(one)
-                if len(unsynced) >= SYNCED_FILES:
-                    sync()
+                unwritten.append(one)
+                if len(unwritten) >= WRITTEN_FILES:
+                    write()
                 if len(batch) >= BATCH_FILES or sum(f.size for f in batch) >= BATCH_BYTES:
                     ingest_batch()
         except (BrokenBody, TooLarge) as error:

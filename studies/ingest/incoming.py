@@ -7,7 +7,6 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -71,7 +70,6 @@ class Pack:
         self.path = objects.new_staging_path()
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         self.count = self.end = 0
-        self.syncs: list[Future[None]] = []
         self._mapped: mmap.mmap | None = None
 
     def part(self, offset: int, size: int) -> memoryview:
@@ -86,9 +84,6 @@ class Pack:
             header = member_header(uid, size)
             os.pwrite(self.descriptor, header, offset - len(header))
         os.ftruncate(self.descriptor, pack_length(self.end))
-        # What they found wrong isn't found by the one that follows.
-        for sync in self.syncs:
-            sync.result()
 
     def close(self) -> None:
         """Close it, and remove what nobody took from the staging folder."""
@@ -111,7 +106,6 @@ class StagedFile:
     sha256: bytes = b""
     dataset_sha256: bytes = b""
     warning: int = 0
-    synced: Future[None] | None = None
     offset: int = 0
     pack: Pack | None = None
 
@@ -236,7 +230,7 @@ def take_out(file: StagedFile) -> None:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    file.path, file.offset, file.pack, file.synced = path, 0, None, None
+    file.path, file.offset, file.pack = path, 0, None
 
 
 def _chunks(path: Path, begin: int, length: int) -> Iterator[bytes]:
@@ -247,17 +241,10 @@ def _chunks(path: Path, begin: int, length: int) -> Iterator[bytes]:
             yield chunk
 
 
-def begin_sync(files: Sequence[StagedFile]) -> None:
-    """Begin to make staged files, or what has come of their packs, durable while others of their batch still come."""
-    alone = [file for file in files if file.pack is None]
-    if alone:
-        synced = objects.begin_sync([file.path for file in alone])
-        for file in alone:
-            file.synced = synced
-    for pack in {file.pack for file in files if file.pack is not None}:
-        begun = objects.begin_sync([pack.path])
-        if begun is not None:
-            pack.syncs.append(begun)
+def begin_writing(files: Sequence[StagedFile]) -> None:
+    """Begin to write staged files, or what has come of their packs, to disk while others of their batch still come."""
+    for path in {file.path for file in files}:
+        objects.begin_writing(path)
 
 
 def check(file: StagedFile) -> Incoming:

@@ -44,7 +44,7 @@ from studies.ingest.incoming import (
     StagedFile,
     Status,
     WayIn,
-    begin_sync,
+    begin_writing,
     check,
     stage,
     take_out,
@@ -61,7 +61,7 @@ __all__ = [
     "StagedFile",
     "Status",
     "WayIn",
-    "begin_sync",
+    "begin_writing",
     "ingest",
     "stage",
 ]
@@ -264,10 +264,7 @@ def _place(files: list[Incoming], site: Site, note: Note) -> set[tuple[str, str]
     for pack, members in packs.items():
         pack.finish([(f.attributes.sop_instance_uid, f.staged.offset, f.staged.size) for f in members])
     note.write([(f.object_key, f.attributes.sop_instance_uid) for f in files if f.object_key in new])
-    objects.place_all(
-        [(key, file.staged.path) for key, file in new.items()],
-        begun={file.staged.path: file.staged.synced for file in new.values() if file.staged.synced is not None},
-    )
+    objects.place_all([(key, file.staged.path) for key, file in new.items()])
     for file in files:
         file.is_placed = file.object_key in new
     return refused

@@ -262,9 +262,9 @@ def test_a_full_tier_fails_the_move_and_nothing_else_and_it_is_tried_again(
 ) -> None:
     real, placed = DurableFileSystemStorage.place_all, []
 
-    def full(self: DurableFileSystemStorage, staged: Any, begun: Any) -> None:
+    def full(self: DurableFileSystemStorage, staged: Any) -> None:
         placed.extend(staged)
-        real(self, staged[:2], begun)
+        real(self, staged[:2])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as context:
@@ -343,10 +343,10 @@ def test_a_copy_that_was_written_wrong_is_found_before_the_source_is_removed(
 ) -> None:
     real = DurableFileSystemStorage.place_all
 
-    def wrong(self: DurableFileSystemStorage, staged: Any, begun: Any) -> None:
+    def wrong(self: DurableFileSystemStorage, staged: Any) -> None:
         _key, path = staged[0]
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-        real(self, staged, begun)
+        real(self, staged)
 
     monkeypatch.setattr(DurableFileSystemStorage, "place_all", wrong)
     assert move(study, COLD).status == "failed"

@@ -423,11 +423,11 @@ def test_a_pack_whose_copy_is_wrong_where_nothing_is_indexed_stays(
 ) -> None:
     real = DurableFileSystemStorage.place_all
 
-    def wrong(self: DurableFileSystemStorage, staged: Any, begun: Any) -> None:
+    def wrong(self: DurableFileSystemStorage, staged: Any) -> None:
         for key, path in staged:
             if is_pack(key):
                 path.write_bytes(path.read_bytes()[:-1] + b"?")
-        real(self, staged, begun)
+        real(self, staged)
 
     with cold_tier(settings, "file", tmp_path):
         send(ct(1), ct(2), ct(3))
@@ -463,10 +463,10 @@ def test_what_was_written_wrong_when_it_left_its_pack_is_still_read_there(
     delete(client_of, 3)
     real = DurableFileSystemStorage.place_all
 
-    def wrong(self: DurableFileSystemStorage, staged: Any, begun: Any) -> None:
+    def wrong(self: DurableFileSystemStorage, staged: Any) -> None:
         for _key, path in staged:
             path.write_bytes(path.read_bytes()[:-1] + b"?")
-        real(self, staged, begun)
+        real(self, staged)
 
     monkeypatch.setattr(DurableFileSystemStorage, "place_all", wrong)
     deletion.remove_objects(now=later())

@@ -224,7 +224,7 @@ def test_file_meta_information_of_another_instance_is_a_warning(send: Any) -> No
 
 
 def test_storage_that_fails_is_said_so(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(staged: Any, **begun: Any) -> None:
+    def full(staged: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(objects, "place_all", full)

@@ -27,7 +27,7 @@ from studies.ingest.attributes import INDEXED, Attributes
 from studies.ingest.errors import Refusal
 from studies.ingest.models import QuarantinedFile
 from studies.ingest.part10 import read_structure
-from studies.ingest.services import Source, Status, WayIn, begin_sync, ingest, stage
+from studies.ingest.services import Source, Status, WayIn, begin_writing, ingest, stage
 from studies.ingest.values import Values
 from studies.models import Instance, Patient, Series, Study
 from tests.factories import SHARED, make_instance
@@ -107,7 +107,7 @@ def test_bytes_and_names_are_on_disk_before_the_index_knows_of_them(
     monkeypatch.setattr(index, "commit", committing)
     ingest_files(north, make_instance(), make_instance())
     staged = stage([make_instance()])
-    begin_sync([staged])
+    begin_writing([staged])
     ingest([staged], Source(WayIn.STOW, north, Principal(ae_title="SCANNER")))
     paths = [Path(storages["objects"].path(i.object_key)) for i in Instance.objects.order_by("pk")]
     assert len(paths) == 3

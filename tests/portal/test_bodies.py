@@ -155,7 +155,7 @@ def test_small_pieces_are_joined_and_slow_ones_are_not_held_back() -> None:
 
 
 def test_pieces_grow_with_what_was_sent() -> None:
-    sizes = [len(piece) for piece in gathered([bytes(GATHERED // 4)] * 500)]
-    assert sizes[:8] == [GATHERED] * 8
+    sizes = [len(piece) for piece in gathered([bytes(GATHERED // 4)] * 1000)]
+    assert sizes[:16] == [GATHERED] * 16
     assert sizes == sorted(sizes[:-1]) + sizes[-1:]
     assert max(sizes) == PIECE

@@ -23,7 +23,7 @@ from storages.backends.s3 import S3Storage
 _syncing = ThreadPoolExecutor(8, thread_name_prefix="durable")
 PARTIAL = ".partial"
 # Linux's, which Python's os lacks: of a file, or all of it from 0 for 0 bytes, what is to be written is begun to be.
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+_sync_file_range = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
 _SYNC_FILE_RANGE_WRITE = 2
 if _sync_file_range is not None:
     _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
@@ -108,10 +108,18 @@ class DurableFileSystemStorage(FileSystemStorage):
         self.place_all([(key, staged)])
 
     def begin_writing(self, path: Path) -> None:
-        """Have the kernel begin to write a staged file, so that less is left to wait for. Promises nothing."""
-        if _sync_file_range is not None:
-            with path.open("rb", buffering=0) as file:
-                _sync_file_range(file.fileno(), 0, 0, _SYNC_FILE_RANGE_WRITE)
+        """Have the kernel begin to write a staged file, so that less is left to wait for.
+
+        Promises nothing, but raises the OSError of a disk that's full or broken, which isn't told twice.
+        """
+        if _sync_file_range is None:
+            return
+        with path.open("rb", buffering=0) as file:
+            if _sync_file_range(file.fileno(), 0, 0, _SYNC_FILE_RANGE_WRITE) == 0:
+                return
+        error = ctypes.get_errno()
+        if error not in {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}:
+            raise OSError(error, os.strerror(error))
 
     def place_all(self, staged: Sequence[tuple[str, Path]]) -> None:
         """Give many staged files their names and make bytes and names durable, each folder's at once.

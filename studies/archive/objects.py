@@ -211,7 +211,7 @@ def may_read_at_once() -> bool:
 
 
 def read_range_at_once(instance: Instance, offset: int, length: int) -> bytearray | None:
-    """Give what :func:`read_range` gives where this machine's memory holds it, else None; never waits for a disk."""
+    """Give what :func:`read_range` gives where this machine's memory holds it, else None."""
     storage = _storage()
     if not isinstance(storage, DurableFileSystemStorage):
         return None

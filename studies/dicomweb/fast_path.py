@@ -5,7 +5,8 @@ one read of a byte range. For everything else, and for everything that isn't fou
 and the views, which stay the reference, say what they have to.
 
 Who is sent one frame of a series is about to ask for the others: where they lie is remembered for some seconds, and a
-frame that the machine's memory holds is then answered on the event loop, without a thread, a query or a disk.
+frame that the machine's memory holds is then answered on the event loop, without a thread or a query. Its file is
+opened there; the first that isn't in memory leaves the series to threads for as long as it's remembered.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ from studies.models import Instance, Study
 _UID = r"([0-9.]{1,64})"
 _INSTANCE = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/instances/{_UID}(?:/frames/([0-9,]{{1,400}}))?")
 _METADATA = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/metadata")
-# In bytes: what is copied on the event loop while all others wait.
-LARGEST_AT_ONCE = 1 << 20
+# In bytes and frames: what is copied on the event loop while all others wait.
+LARGEST_AT_ONCE, MOST_AT_ONCE = 1 << 20, 8
 # What changes an answer in ways that only the views know.
 _BEYOND = {"range", "if-match", "if-modified-since", "if-unmodified-since", "if-range", "te", "content-length"}
 
@@ -119,6 +120,11 @@ class _Frames:
     def octets(self) -> int:
         return sum(length for _, length in self.spans)
 
+    @property
+    def are_few(self) -> bool:
+        """Say whether they may be sent at once."""
+        return self.octets <= LARGEST_AT_ONCE and len(self.spans) <= MOST_AT_ONCE
+
     def message(self, read_range: Callable[[Instance, int, int], bytes | bytearray | None]) -> bytes | None:
         """Give the message, or None where a range isn't given."""
         head = part_head(self.boundary, self.content_type)
@@ -138,10 +144,10 @@ _neighbours: Remembered[dict[str, tuple[Any, ...]]] = Remembered(30)
 
 
 def answer_at_once(scope: Scope) -> Answer | None:
-    """Answer for frames of which all is in memory, or give None. Called on the event loop: no query, no disk."""
-    request = _plain_request(scope)
+    """Answer for frames that are in memory, with all that they need, or give None. Called on the event loop."""
     match = _INSTANCE.fullmatch(scope["path"])
-    if request is None or match is None or match[4] is None:
+    request = _plain_request(scope) if match is not None and match[4] is not None else None
+    if match is None or request is None:
         return None
     study, series, instance_uid, numbers = match.groups()
     grant = _grants.get((request.credential, study))
@@ -150,10 +156,14 @@ def answer_at_once(scope: Scope) -> Answer | None:
     if grant is None or row is None:
         return None
     frames = _find_frames(request, _instance_of(row), numbers)
-    if frames is None or frames.octets > LARGEST_AT_ONCE or _is_known(request, frames.headers["ETag"]):
+    if frames is None or not frames.are_few or _is_known(request, frames.headers["ETag"]):
         return None
     body = frames.message(objects.read_range_at_once)
-    is_counted = body is not None and count_viewing(
+    if body is None:
+        _neighbours.forget((grant.study, series))
+        return None
+    answer = _answer(request, frames.headers, body)
+    is_counted = count_viewing(
         AuditEvent.Action.RETRIEVE,
         principal=grant.principal,
         site_id=grant.site_id,
@@ -161,16 +171,14 @@ def answer_at_once(scope: Scope) -> Answer | None:
         frames=len(frames.spans),
         octets=frames.octets,
     )
-    return _answer(request, frames.headers, body) if is_counted else None
+    return answer if is_counted else None
 
 
 def answer(scope: Scope) -> Answer | None:
     """Answer a plain retrieval, or give None. Called in a thread."""
-    request = _plain_request(scope)
-    if request is None:
-        return None
     match = _INSTANCE.fullmatch(scope["path"]) or _METADATA.fullmatch(scope["path"])
-    if match is None:
+    request = _plain_request(scope) if match is not None else None
+    if match is None or request is None:
         return None
     close_old_connections()
     try:
@@ -238,7 +246,8 @@ def _seek_neighbours(grant: _Grant, series_instance_uid: str) -> None:
     if _sought.get(key) or not objects.may_read_at_once():
         return
     _sought.put(key, True)
-    _neighbours.put(key, {row[0]: row for row in _rows(_FIND_NEIGHBOURS, *key)})
+    since = _neighbours.generation
+    _neighbours.put(key, {row[0]: row for row in _rows(_FIND_NEIGHBOURS, *key)}, since=since)
 
 
 def _find_frames(request: _Request, instance: Instance, numbers: str) -> _Frames | None:
@@ -266,7 +275,8 @@ def _frames(request: _Request, study: str, series: str, instance_uid: str, numbe
     if _is_known(request, frames.headers["ETag"]):
         return _recorded(request, grant, "frames", {}, frames.headers)
     body = frames.message(objects.read_range)
-    _seek_neighbours(grant, series)
+    if frames.are_few:
+        _seek_neighbours(grant, series)
     counts = {"frames": len(frames.spans), "octets": frames.octets}
     return _recorded(request, grant, "frames", counts, frames.headers, body)
 

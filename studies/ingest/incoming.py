@@ -97,7 +97,8 @@ class StagedFile:
     """A file on its way in, whole but not yet anyone's.
 
     Who hashed it while it came says so: ``sha256`` of the file, ``dataset_sha256`` of what follows the file meta
-    information. Otherwise it's done here. In a ``pack`` it lies at ``offset``, others beside it.
+    information. Otherwise it's done here. In a ``pack`` it lies at ``offset``, others beside it. ``failure`` is why it
+    can't be made durable, where that's known.
     """
 
     path: Path
@@ -108,6 +109,7 @@ class StagedFile:
     warning: int = 0
     offset: int = 0
     pack: Pack | None = None
+    failure: OSError | None = None
 
 
 @dataclass
@@ -242,9 +244,16 @@ def _chunks(path: Path, begin: int, length: int) -> Iterator[bytes]:
 
 
 def begin_writing(files: Sequence[StagedFile]) -> None:
-    """Begin to write staged files, or what has come of their packs, to disk while others of their batch still come."""
-    for path in {file.path for file in files}:
-        objects.begin_writing(path)
+    """Begin to write staged files, or what has come of their packs, to disk while others of their batch still come.
+
+    What fails at it is kept, for who places them.
+    """
+    for file in files:
+        try:
+            if file.pack is None or file is files[-1]:
+                objects.begin_writing(file.path)
+        except OSError as error:
+            file.failure = error
 
 
 def check(file: StagedFile) -> Incoming:

@@ -233,6 +233,8 @@ def _place(files: list[Incoming], site: Site, note: Note) -> set[tuple[str, str]
     What storage has lost is placed again by the same bytes. Raises DatabaseError, or the storage's error.
     """
     for file in files:
+        if file.staged.failure is not None:
+            raise file.staged.failure
         file.object_key = _object_key(file, site)
     packs = _packed(files, site)
     versions: dict[Place, list[Version]] = {}

@@ -20,6 +20,7 @@ from django.test import Client
 from pydicom import Dataset, Sequence
 from pydicom.uid import BasicTextSRStorage
 
+from accounts.credentials import credential_of, principal_of_credential
 from studies.archive.models import NonPatientInstance
 from studies.dicomweb.media_types import ranges_of
 from studies.models import Instance, Study
@@ -513,3 +514,16 @@ def test_a_presentation_state_of_another_site_is_not_laid_over_ones_own_image(
         f"&objectUID={own.sop_instance_uid}&presentationUID={outcome.sop_instance_uid}"
     )
     assert answer.status_code == 404
+
+
+def test_a_cookie_of_many_backslashes_costs_no_time() -> None:
+    begun = time.process_time()
+    credential = credential_of({"cookie": 'atrium_session="' + "\\" * LONG + '"'}, "127.0.0.1")
+    assert time.process_time() - begun < 0.5
+    assert credential is not None
+    assert principal_of_credential(credential) is None
+    two = {"cookie": "atrium_session=a; atrium_session=b"}
+    assert credential_of(two, "127.0.0.1") is None
+    one = credential_of({"cookie": "theme=dark; atrium_session=abc ; x=1"}, "127.0.0.1")
+    assert one is not None
+    assert one.session_key == "abc"

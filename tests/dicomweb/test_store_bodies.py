@@ -223,11 +223,12 @@ def test_file_meta_information_of_another_instance_is_a_warning(send: Any) -> No
     assert answer.json()["00081199"]["Value"][0]["00081196"]["Value"] == [0xB007]
 
 
-def test_storage_that_fails_is_said_so(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["begin_writing", "place_all"])
+def test_storage_that_fails_is_said_so(step: str, send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(staged: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(objects, "place_all", full)
+    monkeypatch.setattr(objects, step, full)
     answer = send(make_instance(**UIDS), "application/dicom")
     assert answer.status_code == 409
     assert reasons(answer) == [0xA700]

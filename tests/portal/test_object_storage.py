@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from werkzeug.serving import WSGIRequestHandler
 
+from portal import storage as storage_module
 from portal.environment import object_storage
-from portal.storage import RangedS3Storage
+from portal.storage import DurableFileSystemStorage, RangedS3Storage
 from tests.services.s3 import s3_bucket
 
 CONTENT = os.urandom(300_000)
@@ -76,3 +77,11 @@ def test_an_object_is_streamed_and_removed(storage: RangedS3Storage) -> None:
     storage.delete("a/b.dcm")
     assert not storage.exists("a/b.dcm")
     storage.delete("a/b.dcm")
+
+
+def test_the_kernel_takes_the_call_that_begins_to_write_a_file(tmp_path: Path) -> None:
+    staged = tmp_path / "staged"
+    staged.write_bytes(bytes(1 << 20))
+    with staged.open("rb") as file:
+        assert storage_module._sync_file_range(file.fileno(), 0, 0, 2) == 0
+    DurableFileSystemStorage(location=str(tmp_path)).begin_writing(staged)

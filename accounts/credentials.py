@@ -24,7 +24,8 @@ from accounts.models import ApiToken, Membership, Practice, Role, User
 from accounts.principals import Principal, principal_of_user
 from accounts.services import token_digest
 
-# For so long another process may not know of a revocation, in seconds; this process forgets at once.
+# In seconds; this process forgets at once. Another may not know of a revocation for twice as long: what it remembers of
+# a study rests on what it remembered of a principal.
 REMEMBERED = 3.0
 MOST_REMEMBERED = 10_000
 T = TypeVar("T")

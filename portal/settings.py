@@ -113,6 +113,8 @@ TEMPLATES = [
 
 _database = dj_database_url.parse(ATRIUM.database_url)
 if ATRIUM.is_embedded_database:
+    _database["ENGINE"] = "portal.sqlite"
+    _database["TEST"] = {"NAME": ":memory:"}
     _database["OPTIONS"] = {
         "timeout": 30,
         "transaction_mode": "IMMEDIATE",

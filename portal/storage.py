@@ -7,7 +7,7 @@ import errno
 import os
 import threading
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from http import HTTPStatus
@@ -40,13 +40,16 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _each(sync: Callable[[Path], None], paths: Collection[Path]) -> None:
-    """Sync side by side: the disk's flushes become fewer."""
-    if len(paths) > 1:
-        list(_syncing.map(sync, paths))
+def _sync(files: Collection[Path], folders: Collection[Path]) -> None:
+    """Make files' bytes and folders' names durable side by side: the disk's flushes become fewer."""
+    others = [_syncing.submit(fsync_folder, folder) for folder in folders]
+    if len(files) > 1:
+        others += [_syncing.submit(_sync_bytes, file) for file in files]
     else:
-        for path in paths:
-            sync(path)
+        for file in files:
+            _sync_bytes(file)
+    for other in others:
+        other.result()
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -134,8 +137,7 @@ class DurableFileSystemStorage(FileSystemStorage):
             folders |= {target.parent, *_make_folders(target.parent)}
             _rename(path, target, Path(self.location))
             targets.append(target)
-        _each(_sync_bytes, targets)
-        _each(fsync_folder, folders)
+        _sync(targets, folders)
 
     def remove_partial(self, oldest: float) -> None:
         """Remove copies of files of another file system that whoever made them didn't end. Raises OSError.
@@ -150,8 +152,7 @@ class DurableFileSystemStorage(FileSystemStorage):
     def sync_all(self, keys: Sequence[str]) -> None:
         """Make objects durable that someone else may have placed, and died before they were."""
         paths = [Path(self.path(key)) for key in keys]
-        _each(_sync_bytes, paths)
-        _each(fsync_folder, {path.parent for path in paths})
+        _sync(paths, {path.parent for path in paths})
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         """Give ``length`` bytes from ``offset``. Raises FileNotFoundError, or EOFError when the object is shorter."""

@@ -14,6 +14,8 @@ from studies.models import Study
 QUIET = timedelta(seconds=10)
 LONGEST = timedelta(minutes=2)
 AT_ONCE = 500
+# Studies that settle in one commit: who stores waits for it.
+TOGETHER = 50
 
 
 def settle_studies() -> int:
@@ -24,11 +26,16 @@ def settle_studies() -> int:
     now = timezone.now()
     quiet = Q(updated_at__lte=now - QUIET) | Q(unsettled_since__lte=now - LONGEST)
     waiting = Study.objects.filter(quiet, unsettled_since__isnull=False).order_by("unsettled_since")
-    settled = 0
-    for pk in list(waiting.values_list("pk", flat=True)[:AT_ONCE]):
-        with transaction.atomic():
-            # Whoever stores at this moment holds the row: its instances are seen, or settle it once more.
-            if Study.objects.filter(pk=pk, unsettled_since__isnull=False).update(unsettled_since=None):
-                events.emit("study.settled", study=pk)
-                settled += 1
-    return settled
+    due = list(waiting.values_list("pk", flat=True)[:AT_ONCE])
+    return sum(_settle(due[begin : begin + TOGETHER]) for begin in range(0, len(due), TOGETHER))
+
+
+@transaction.atomic
+def _settle(due: list[int]) -> int:
+    # Whoever stores at this moment holds the row: its instances are seen, or settle it once more.
+    locked = Study.objects.select_for_update().filter(pk__in=due, unsettled_since__isnull=False).order_by("pk")
+    settled = list(locked.values_list("pk", flat=True))
+    Study.objects.filter(pk__in=settled).update(unsettled_since=None)
+    for pk in settled:
+        events.emit("study.settled", study=pk)
+    return len(settled)

@@ -28,6 +28,8 @@ FLUSH_SECONDS = 5.0
 # Counts arrive late by the time between flushes, and machines' clocks differ.
 LATEST = 60
 MOST_REMEMBERED = 20_000
+# Windows whose counts are made durable together.
+WRITTEN_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def record_viewing(
     How many instances, frames and bytes it was in all is recorded by :func:`close_viewing_windows` when it's over.
     """
     window = _Window(int(time.time()) // QUARTER_HOUR, principal.name, action.value, study_instance_uid, site_id)
+    counts = _Counts(instances, frames, octets)
+    is_counted = not any(counts.__dict__.values())
     if window not in _recorded:
         with transaction.atomic(savepoint=False):
             # Whoever else begins the same window waits for the head, and finds the window there.
@@ -84,12 +88,14 @@ def record_viewing(
                     study_instance_uid=study_instance_uid,
                     details=details,
                 )
-                ViewingWindow.objects.bulk_create([ViewingWindow(**window.__dict__, event_sequence=event.sequence)])
+                begun = ViewingWindow(**window.__dict__, **counts.__dict__, event_sequence=event.sequence)
+                ViewingWindow.objects.bulk_create([begun])
+                is_counted = True
             transaction.on_commit(lambda: _remember(window))
     # After the event, so that what writes the counts never makes a window that nobody began.
-    if instances or frames or octets:
+    if not is_counted:
         # A transaction that fails is tried again: what it counted didn't happen.
-        transaction.on_commit(lambda: _count(window, _Counts(instances, frames, octets)))
+        transaction.on_commit(lambda: _count(window, counts))
     if time.monotonic() - _flushed_at > FLUSH_SECONDS and not transaction.get_connection().in_atomic_block:
         flush_counts()
 
@@ -132,23 +138,26 @@ def flush_counts() -> None:
     with _lock:
         counted, _pending = _pending, {}
         _flushed_at = time.monotonic()
-    written: set[_Window] = set()
+    # One order for all processes, so that two never wait for each other.
+    windows = sorted(counted, key=lambda w: (w.quarter, w.principal, w.study_instance_uid, w.action))
+    written = 0
     try:
-        # One order for all processes, so that two never wait for each other.
-        for window in sorted(counted, key=lambda w: (w.quarter, w.principal, w.study_instance_uid, w.action)):
-            _write(window, counted[window])
-            written.add(window)
+        for begin in range(0, len(windows), WRITTEN_AT_ONCE):
+            some = windows[begin : begin + WRITTEN_AT_ONCE]
+            with transaction.atomic():
+                for window in some:
+                    _write(window, counted[window])
+            written += len(some)
     finally:
-        for window in counted.keys() - written:
+        for window in windows[written:]:
             _count(window, counted[window])
 
 
 def _write(window: _Window, counts: _Counts) -> None:
     sums = {name: F(name) + value for name, value in counts.__dict__.items()}
-    with transaction.atomic():
-        if not ViewingWindow.objects.filter(**window.__dict__).update(**sums):
-            # It was closed already: these counts get an event of their own.
-            ViewingWindow.objects.create(**window.__dict__, **counts.__dict__)
+    if not ViewingWindow.objects.filter(**window.__dict__).update(**sums):
+        # It was closed already: these counts get an event of their own.
+        ViewingWindow.objects.create(**window.__dict__, **counts.__dict__)
 
 
 def forget_recorded() -> None:

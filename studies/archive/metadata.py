@@ -103,7 +103,15 @@ def series_metadata(series: Series) -> SeriesMetadata:
                 "etag": hashlib.sha256(plain).hexdigest(),
             },
         )
+        _is_built(series)
     return kept
+
+
+def _is_built(series: Series) -> None:
+    """Nobody need build the metadata any more, unless the series has grown since it was read."""
+    Series.objects.filter(pk=series.pk, revision=series.revision, metadata_due_at__isnull=False).update(
+        metadata_due_at=None
+    )
 
 
 def build_due_metadata(*, most: int = 100) -> int:
@@ -117,5 +125,5 @@ def build_due_metadata(*, most: int = 100) -> int:
             series_metadata(series)
         except Exception:  # whatever is wrong with one series must not hold up those behind it
             logger.exception("a series' metadata can't be built")
-        Series.objects.filter(pk=series.pk, revision=series.revision).update(metadata_due_at=None)
+        _is_built(series)
     return len(due)

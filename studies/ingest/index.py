@@ -6,18 +6,16 @@ a second durable, however little is in each.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from auditlog.context import disable_auditlog
-from django.conf import settings
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 
@@ -106,26 +104,9 @@ def commit(files: Sequence[Incoming], source: Source) -> list[Outcome]:
         while job.outcomes is None:
             with _turn:
                 if job.outcomes is None:
-                    with _alone():
-                        _run(_taken())
+                    _run(_taken())
     assert job.outcomes is not None
     return job.outcomes
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """On SQLite, wait asleep until no other process commits; SQLite would ask again and again, and give up."""
-    if connection.vendor != "sqlite":
-        yield
-        return
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context((settings.ATRIUM.data / "ingest.lock").open("ab"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            # Without it SQLite's own waiting has to do.
-            logger.exception("ingest.lock can't be used")
-        yield
 
 
 def _taken() -> list[_Job]:

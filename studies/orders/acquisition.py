@@ -50,16 +50,26 @@ def is_under_way(site_ids: Iterable[int] | None = None) -> Q:
     return condition
 
 
-@transaction.atomic
 def follow_steps(*, study_id: int) -> None:
     """Take the study to where its performed steps have brought it; one that somebody reads stays with them.
 
     A study that is discontinued goes to the readers with the images that it has, and is called off without any.
     """
+    study = Study.objects.filter(pk=study_id).first()
+    if study is None:
+        return
+    is_the_readers = study.status == Study.Status.ARRIVED and study.number_of_instances
+    # Most are, and need no lock: a step that begins now has the study follow by itself.
+    if not (is_the_readers and _step_of(study) is None):
+        _follow(study_id)
+
+
+@transaction.atomic
+def _follow(study_id: int) -> None:
     study = Study.objects.select_for_update(of=("self",)).filter(pk=study_id).first()
     if study is None:
         return
-    if Study.objects.filter(is_under_way([study.site_id]), pk=study_id).exists():
+    if _step_of(study) is not None:
         reading.begin_acquisition(study=study)
     elif study.number_of_instances:
         reading.end_acquisition(study=study, has_images=True)
@@ -88,14 +98,20 @@ def end_forgotten() -> int:
 
 def acquisition_of(study: Study) -> Acquisition | None:
     """Give what a modality does for the study now, or that all it did for its order was broken off; else None."""
-    for step in steps_under_way([study.site_id]):
-        if study.study_instance_uid in step.study_instance_uids:
-            return _told(step)
+    under_way = _step_of(study)
+    if under_way is not None:
+        return _told(under_way)
     performed = PerformedProcedureStep.objects.filter(scheduled_steps__order__study=study)
     steps = list(performed.distinct().order_by("pk"))
     if steps and all(step.status == Status.DISCONTINUED for step in steps):
         return _told(steps[-1])
     return None
+
+
+def _step_of(study: Study) -> PerformedProcedureStep | None:
+    """Give the step by which a modality is at work for the study."""
+    under_way = steps_under_way([study.site_id])
+    return next((step for step in under_way if study.study_instance_uid in step.study_instance_uids), None)
 
 
 def _told(step: PerformedProcedureStep) -> Acquisition:

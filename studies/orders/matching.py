@@ -32,27 +32,38 @@ def match_study(*, study_id: int) -> Match | None:
     Gives None for a study that is gone, linked already or settled by a person.
     """
     study = Study.objects.select_for_update(of=("self",)).select_related("patient", "site").filter(pk=study_id).first()
-    if study is None or study.orders.exists():
+    if study is None:
         return None
-    if Mismatch.objects.filter(study=study, settled_at__isnull=False).exists():
+    is_settled = Q(orders__isnull=False) | Q(mismatch__settled_at__isnull=False)
+    if Study.objects.filter(is_settled, pk=study_id).exists():
         return None
     found = find_order(study)
     if found.order is not None:
         link_by_rule(study=study, order=found.order)
     else:
-        Mismatch.objects.update_or_create(study=study, defaults={"reason": found.reason})
+        Mismatch.objects.bulk_create(
+            [Mismatch(study=study, reason=found.reason)],
+            update_conflicts=True,
+            unique_fields=["study"],
+            update_fields=["reason"],
+        )
     return found
 
 
 def find_order(study: Study) -> Match:
     """Say which order the study answers."""
-    by_uid = _free(study).filter(study_instance_uid=study.study_instance_uid).first()
-    if by_uid is not None:
-        return _of_same_patient(study, [by_uid])
+    meant = Q(study_instance_uid=study.study_instance_uid) | Q(patient_id=study.patient_id)
     if study.accession_number:
-        by_accession = list(_free(study).filter(accession_number=study.accession_number))
-        if by_accession:
-            return _of_same_patient(study, by_accession)
+        meant |= Q(accession_number=study.accession_number)
+    free = list(_free(study).filter(meant).order_by("pk"))
+    if not free:
+        return Match(reason=Mismatch.Reason.NO_ORDER)
+    by_uid = [order for order in free if order.study_instance_uid == study.study_instance_uid]
+    if by_uid:
+        return _of_same_patient(study, by_uid)
+    by_accession = [order for order in free if order.accession_number == study.accession_number != ""]
+    if by_accession:
+        return _of_same_patient(study, by_accession)
     candidates = list(same_day_orders(study))
     if len(candidates) == 1:
         return Match(candidates[0])

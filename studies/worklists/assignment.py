@@ -23,13 +23,18 @@ from studies.worklists.selectors import cases_of, readers_at
 Managed = ReadingGroup | Shift | AssignmentRule | TurnaroundTarget
 
 
-@transaction.atomic
 def assign_on_arrival(*, study_id: int) -> User | None:
     """Give a case that nobody has to the reader whom the first fitting rule finds; None when no rule finds one."""
+    rules = list(AssignmentRule.objects.filter(is_active=True, group__site__studies=study_id).select_related("group"))
+    # Where a site has none, nothing need be locked.
+    return _assign_by(rules, study_id) if rules else None
+
+
+@transaction.atomic
+def _assign_by(rules: list[AssignmentRule], study_id: int) -> User | None:
     study = Study.objects.select_for_update(of=("self",)).filter(pk=study_id, assigned_to__isnull=True).first()
     if study is None or study.status not in UNFINISHED_STATUSES:
         return None
-    rules = AssignmentRule.objects.filter(is_active=True, group__site=study.site_id).select_related("group")
     for rule in rules:
         if (
             Study.objects.filter(cases_of(rule.group), pk=study.pk).exists()

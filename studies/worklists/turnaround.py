@@ -49,8 +49,10 @@ def set_clock(*, study_id: int) -> None:
     if study is None:
         return
     due_at = study.received_at + timedelta(minutes=minutes_for(study))
-    clock, is_new = CaseClock.objects.get_or_create(study=study, defaults={"due_at": due_at})
-    if not is_new and clock.due_at != due_at:
+    clock = CaseClock.objects.filter(study=study).first()
+    if clock is None:
+        CaseClock.objects.bulk_create([CaseClock(study=study, due_at=due_at)], ignore_conflicts=True)
+    elif clock.due_at != due_at:
         CaseClock.objects.filter(pk=clock.pk).update(due_at=due_at, escalated_at=None)
         # Lists followed the other priority before the clock did.
         events.emit("study.changed", study=study_id)

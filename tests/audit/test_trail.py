@@ -117,6 +117,21 @@ def test_what_a_failed_transaction_counted_did_not_happen(north: Any, django_cap
     assert ViewingWindow.objects.get().instances == 1
 
 
+def test_what_began_a_viewing_is_counted_in_the_same_transaction(north: Any) -> None:
+    record_viewing(
+        AuditEvent.Action.IMPORT,
+        principal=Principal(ae_title="CT1"),
+        site_id=north.pk,
+        patient_id="P",
+        patient_name="N",
+        study_instance_uid="1.2",
+        instances=3,
+        octets=50,
+    )
+    window = ViewingWindow.objects.get()
+    assert (window.instances, window.octets) == (3, 50), "a process that is killed now loses no count"
+
+
 def test_what_was_viewed_is_counted_once_the_quarter_hour_is_over(
     north: Any, django_capture_on_commit_callbacks: Any
 ) -> None:

@@ -76,7 +76,7 @@ def test_many_senders_into_one_study_lose_nothing(server: Atrium, headers: dict[
 def test_on_sqlite_a_sender_waits_for_another_process_that_commits(server: Atrium, headers: dict[str, str]) -> None:
     if server.environment.get("ATRIUM_DATABASE_URL", ""):
         pytest.skip("only SQLite lets one process write at a time")
-    with ThreadPoolExecutor(1) as pool, (server.data / "ingest.lock").open("ab") as others:
+    with ThreadPoolExecutor(1) as pool, (server.data / "atrium.sqlite3.lock").open("ab") as others:
         fcntl.flock(others, fcntl.LOCK_EX)
         answer = pool.submit(send, server, headers, make_instance(StudyInstanceUID="1.8"))
         with pytest.raises(TimeoutError):
@@ -87,7 +87,7 @@ def test_on_sqlite_a_sender_waits_for_another_process_that_commits(server: Atriu
 
 
 def test_a_lock_that_cannot_be_opened_holds_no_sender_up(server: Atrium, headers: dict[str, str]) -> None:
-    lock = server.data / "ingest.lock"
+    lock = server.data / "atrium.sqlite3.lock"
     lock.unlink(missing_ok=True)
     lock.mkdir()
     try:

@@ -1,0 +1,60 @@
+"""The database backend: a transaction waits asleep until no other writes.
+
+SQLite itself would have each ask again and again, after ever longer pauses, until it gives up: who comes late in a busy
+hour hardly gets a turn, and most of the time that the others leave is nobody's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from typing import IO
+
+from django.db.backends.sqlite3 import base
+
+logger = logging.getLogger("atrium.database")
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection that holds a lock of the file system, ``….sqlite3.lock``, from a transaction's begin to its end.
+
+    Whoever dies loses it. Statements outside a transaction, and other programs, go by SQLite's own locks.
+    """
+
+    _lock: IO[bytes] | None = None
+
+    def _start_transaction_under_autocommit(self) -> None:
+        if not self.is_in_memory_db():
+            self._take_turn()
+        try:
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+        except BaseException:
+            self._end_turn()
+            raise
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        # What waits for the commit runs after this, and needs no turn.
+        try:
+            super()._set_autocommit(autocommit)  # type: ignore[misc]
+        finally:
+            self._end_turn()
+
+    def _close(self) -> None:
+        try:
+            super()._close()  # type: ignore[misc]
+        finally:
+            self._end_turn()
+
+    def _take_turn(self) -> None:
+        try:
+            self._lock = open(f"{self.settings_dict['NAME']}.lock", "ab")  # noqa: SIM115  held until the end
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError:
+            # Without it SQLite's own waiting has to do.
+            logger.exception("the database's lock can't be used")
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()

@@ -1,0 +1,92 @@
+"""The outbox: what happened in one room reaches the others, whatever becomes of a handler or of the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from studies import events
+from studies.models import DomainEvent
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+NAME = "test.happened"
+
+
+@pytest.fixture
+def handled() -> Iterator[list[int]]:
+    """Give the numbers of the events that were delivered."""
+    numbers: list[int] = []
+    yield from _handling(lambda payload: numbers.append(payload["number"]), numbers)
+
+
+def _handling(handler: Callable[[dict[str, Any]], None], result: Any) -> Iterator[Any]:
+    events.handle(NAME)(handler)
+    yield result
+    del events._handlers[NAME]
+
+
+def emit(count: int) -> None:
+    for number in range(count):
+        events.emit(NAME, number=number)
+
+
+def waiting() -> list[int]:
+    left = DomainEvent.objects.filter(name=NAME, delivered_at__isnull=True)
+    return [event.payload["number"] for event in left.order_by("due_at", "pk")]
+
+
+def test_each_event_is_delivered_once_and_in_order(handled: list[int]) -> None:
+    emit(300)
+    assert events.deliver_due() == 300
+    assert handled == list(range(300))
+    assert events.deliver_due() == 0
+    assert set(DomainEvent.objects.filter(name=NAME).values_list("attempts", flat=True)) == {1}
+
+
+def test_what_fails_comes_again_and_holds_up_no_other(handled: list[int]) -> None:
+    emit(20)
+    DomainEvent.objects.filter(name=NAME, payload__number=7).update(payload={"broken": True})
+    assert events.deliver_due() == 19
+    failed = DomainEvent.objects.get(delivered_at__isnull=True)
+    assert (failed.attempts, failed.last_error) == (1, "KeyError")
+    assert timezone.now() < failed.due_at < timezone.now() + timedelta(minutes=2)
+    DomainEvent.objects.filter(pk=failed.pk).update(payload={"number": 7}, due_at=timezone.now())
+    assert events.deliver_due() == 1
+    assert sorted(handled) == list(range(20))
+
+
+def test_what_a_killed_worker_had_taken_is_delivered_once_its_lease_is_over(handled: list[int]) -> None:
+    emit(10)
+    assert len(events._lease(4)) == 4
+    assert events.deliver_due() == 6
+    assert waiting() == [0, 1, 2, 3]
+    DomainEvent.objects.filter(delivered_at__isnull=True).update(due_at=timezone.now())
+    assert events.deliver_due() == 4
+    assert handled == [4, 5, 6, 7, 8, 9, 0, 1, 2, 3]
+
+
+def test_behind_a_slow_event_others_are_left_to_other_workers(
+    monkeypatch: pytest.MonkeyPatch, handled: list[int]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(events.time, "monotonic", lambda: now[0])
+    left: dict[int, list[int]] = {}
+
+    def look(payload: dict[str, Any]) -> None:
+        number = payload["number"]
+        now[0] += events.SHARE + 1 if number == 20 else 0
+        # What a second worker would be given now.
+        due = DomainEvent.objects.filter(name=NAME, delivered_at__isnull=True, due_at__lte=timezone.now())
+        left[number] = sorted(event.payload["number"] for event in due)
+
+    events.handle(NAME)(look)
+    emit(40)
+    assert events.deliver_due() == 40
+    assert handled == list(range(40))
+    assert left[20] == list(range(31, 40)), "taken together with fifteen others"
+    assert left[21] == list(range(22, 40)), "taken alone, as what was slow may be again"
+    assert set(DomainEvent.objects.filter(name=NAME).values_list("attempts", flat=True)) == {1}

@@ -168,24 +168,22 @@ class DurableFileSystemStorage(FileSystemStorage):
         finally:
             os.close(descriptor)
 
-    def read_range_at_once(self, key: str, offset: int, length: int) -> bytearray | None:
-        """Give ``length`` bytes from ``offset`` where the kernel holds them in memory; None where it's a disk's turn.
+    def read_at_once(self, key: str, offset: int, into: memoryview) -> bool:
+        """Fill ``into`` from ``offset`` where the kernel holds the bytes in memory; say False where it's a disk's turn.
 
         A file system that can't tell (NFS) isn't asked again. Raises FileNotFoundError.
         """
         if not self.may_read_at_once:
-            return None
-        data = bytearray(length)
+            return False
         descriptor = os.open(self.path(key), os.O_RDONLY)
         try:
-            read = os.preadv(descriptor, [data], offset, os.RWF_NOWAIT)
+            return os.preadv(descriptor, [into], offset, os.RWF_NOWAIT) == len(into)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
                 self.may_read_at_once = False
-            return None
+            return False
         finally:
             os.close(descriptor)
-        return data if read == length else None
 
     def open_object(self, key: str) -> IO[bytes]:
         """Open the object for streaming. Raises FileNotFoundError."""

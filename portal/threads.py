@@ -39,7 +39,7 @@ class Answer:
 
     status: int
     headers: Headers
-    body: bytes = b""
+    body: bytes | bytearray = b""
     path: str = ""
 
 

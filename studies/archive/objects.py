@@ -205,20 +205,20 @@ def read_range(instance: Instance, offset: int, length: int) -> bytes:
 
 
 def may_read_at_once() -> bool:
-    """Say whether :func:`read_range_at_once` ever gives anything: storage is a folder of a local file system."""
+    """Say whether :func:`read_at_once` ever reads anything: storage is a folder of a local file system."""
     storage = _storage()
     return isinstance(storage, DurableFileSystemStorage) and storage.may_read_at_once
 
 
-def read_range_at_once(instance: Instance, offset: int, length: int) -> bytearray | None:
-    """Give what :func:`read_range` gives where this machine's memory holds it, else None."""
+def read_at_once(instance: Instance, offset: int, into: memoryview) -> bool:
+    """Fill ``into`` from ``offset`` of the instance's file, and say whether this machine's memory held all of it."""
     storage = _storage()
     if not isinstance(storage, DurableFileSystemStorage):
-        return None
+        return False
     try:
-        return storage.read_range_at_once(instance.object_key, instance.object_offset + offset, length)
+        return storage.read_at_once(instance.object_key, instance.object_offset + offset, into)
     except OSError:
-        return None
+        return False
 
 
 def _has_left_its_pack(instance: Instance) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -125,16 +124,28 @@ class _Frames:
         """Say whether they may be sent at once."""
         return self.octets <= LARGEST_AT_ONCE and len(self.spans) <= MOST_AT_ONCE
 
-    def message(self, read_range: Callable[[Instance, int, int], bytes | bytearray | None]) -> bytes | None:
-        """Give the message, or None where a range isn't given."""
+    def message(self) -> bytes:
+        """Give the message. Raises ObjectMissing."""
         head = part_head(self.boundary, self.content_type)
-        pieces: list[bytes | bytearray] = []
-        for offset, length in self.spans:
-            pixels = read_range(self.instance, offset, length)
-            if pixels is None:
-                return None
-            pieces += (head, pixels, b"\r\n")
-        return b"".join((*pieces, closing(self.boundary)))
+        parts = (head + objects.read_range(self.instance, *span) + b"\r\n" for span in self.spans)
+        return b"".join((*parts, closing(self.boundary)))
+
+    def message_at_once(self) -> bytearray | None:
+        """Give the message, its pixels read to where they are sent from; None where memory doesn't hold them."""
+        head, end = part_head(self.boundary, self.content_type), closing(self.boundary)
+        message = bytearray(self.octets + len(self.spans) * (len(head) + 2) + len(end))
+        place = 0
+        with memoryview(message) as view:
+            for offset, length in self.spans:
+                view[place : place + len(head)] = head
+                place += len(head)
+                if not objects.read_at_once(self.instance, offset, view[place : place + length]):
+                    return None
+                place += length
+                view[place : place + 2] = b"\r\n"
+                place += 2
+            view[place:] = end
+        return message
 
 
 _grants: Remembered[_Grant] = Remembered()
@@ -158,7 +169,7 @@ def answer_at_once(scope: Scope) -> Answer | None:
     frames = _find_frames(request, _instance_of(row), numbers)
     if frames is None or not frames.are_few or _is_known(request, frames.headers["ETag"]):
         return None
-    body = frames.message(objects.read_range_at_once)
+    body = frames.message_at_once()
     if body is None:
         _neighbours.forget((grant.study, series))
         return None
@@ -274,7 +285,7 @@ def _frames(request: _Request, study: str, series: str, instance_uid: str, numbe
         return None
     if _is_known(request, frames.headers["ETag"]):
         return _recorded(request, grant, "frames", {}, frames.headers)
-    body = frames.message(objects.read_range)
+    body = frames.message()
     if frames.are_few:
         _seek_neighbours(grant, series)
     counts = {"frames": len(frames.spans), "octets": frames.octets}
@@ -348,7 +359,7 @@ def _recorded(
     return _answer(request, headers, body)
 
 
-def _answer(request: _Request, headers: dict[str, str], body: bytes | None) -> Answer:
+def _answer(request: _Request, headers: dict[str, str], body: bytes | bytearray | None) -> Answer:
     """Give 200 with the body, or 304 without one."""
     headers = {**headers, "X-Request-ID": request.id}
     if body is None:

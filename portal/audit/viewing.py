@@ -139,7 +139,7 @@ def flush_counts() -> None:
         counted, _pending = _pending, {}
         _flushed_at = time.monotonic()
     # One order for all processes, so that two never wait for each other.
-    windows = sorted(counted, key=lambda w: (w.quarter, w.principal, w.study_instance_uid, w.action))
+    windows = sorted(counted, key=lambda w: (w.quarter, w.principal, w.study_instance_uid, w.action, w.site_id))
     written = 0
     try:
         for begin in range(0, len(windows), WRITTEN_AT_ONCE):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from studies import events
@@ -27,13 +27,13 @@ def settle_studies() -> int:
     quiet = Q(updated_at__lte=now - QUIET) | Q(unsettled_since__lte=now - LONGEST)
     waiting = Study.objects.filter(quiet, unsettled_since__isnull=False).order_by("unsettled_since")
     due = list(waiting.values_list("pk", flat=True)[:AT_ONCE])
-    return sum(_settle(due[begin : begin + TOGETHER]) for begin in range(0, len(due), TOGETHER))
+    return sum(_settle(waiting, due[begin : begin + TOGETHER]) for begin in range(0, len(due), TOGETHER))
 
 
 @transaction.atomic
-def _settle(due: list[int]) -> int:
-    # Whoever stores at this moment holds the row: its instances are seen, or settle it once more.
-    locked = Study.objects.select_for_update().filter(pk__in=due, unsettled_since__isnull=False).order_by("pk")
+def _settle(waiting: QuerySet[Study], due: list[int]) -> int:
+    # One that's held is stored to at this moment, or changed: it isn't waited for, with others held, but comes later.
+    locked = waiting.select_for_update(skip_locked=True).filter(pk__in=due)
     settled = list(locked.values_list("pk", flat=True))
     Study.objects.filter(pk__in=settled).update(unsettled_since=None)
     for pk in settled:

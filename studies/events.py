@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 from celery import current_app
@@ -23,10 +24,10 @@ _handlers: dict[str, list[Handler]] = defaultdict(list)
 FIRST_RETRY = timedelta(seconds=30)
 LAST_RETRY = timedelta(hours=6)
 LEASE = timedelta(minutes=10)
-# Events are leased and marked together: most ask for less than making two commits durable does. Of those that take
-# longer than a share, in seconds, each is leased for itself, so that all workers have some.
+# What is handled by a few statements is leased and marked together: making commits durable would take longer. All else
+# is leased alone, for it may wait for a node or make a document.
+BRIEF = frozenset({"study.arrived"})
 MOST_TOGETHER = 64
-SHARE = 0.5
 DELIVER = "studies.tasks.deliver_due_events"
 # A message to the worker costs more than most events; one of them has all that are due delivered.
 BETWEEN_WAKES = 0.5
@@ -76,52 +77,46 @@ def _wake_late() -> None:
 
 def deliver_due() -> int:
     """Deliver every event that's due and give how many were; failed ones come again later, ever more slowly."""
-    delivered, together = 0, 1
-    while leased := _lease(together):
-        begun = time.monotonic()
+    delivered = 0
+    while leased := _lease():
         delivered += _deliver(leased)
-        together = min(2 * together, MOST_TOGETHER) if time.monotonic() - begun < SHARE else 1
     return delivered
 
 
 def _deliver(leased: list[DomainEvent]) -> int:
-    begun = time.monotonic()
     delivered: list[int] = []
-    for number, event in enumerate(leased):
-        if number and time.monotonic() - begun > SHARE:
-            _give_back(leased[number:])
-            break
-        try:
-            for handler in _handlers[event.name]:
-                handler(event.payload)
-        except Exception as error:  # a handler's fault must not stop the others' events
-            wait = min(FIRST_RETRY * 2 ** min(event.attempts, 12), LAST_RETRY)
-            DomainEvent.objects.filter(pk=event.pk).update(
-                due_at=timezone.now() + wait, last_error=type(error).__name__
-            )
-            logger.exception("event %s %s failed, again in %s", event.name, event.pk, wait)
-        else:
-            delivered.append(event.pk)
-    DomainEvent.objects.filter(pk__in=delivered).update(delivered_at=timezone.now(), last_error="")
+    try:
+        for event in leased:
+            try:
+                for handler in _handlers[event.name]:
+                    handler(event.payload)
+            except Exception as error:  # a handler's fault must not stop the others' events
+                _postpone(event, error)
+            else:
+                delivered.append(event.pk)
+    finally:
+        with transaction.atomic():
+            DomainEvent.objects.filter(pk__in=delivered).update(delivered_at=timezone.now(), last_error="")
     return len(delivered)
 
 
+def _postpone(event: DomainEvent, error: Exception) -> None:
+    wait = min(FIRST_RETRY * 2 ** min(event.attempts, 12), LAST_RETRY)
+    logger.exception("event %s %s failed, again in %s", event.name, event.pk, wait)
+    with transaction.atomic():
+        DomainEvent.objects.filter(pk=event.pk).update(due_at=timezone.now() + wait, last_error=type(error).__name__)
+
+
 @transaction.atomic
-def _lease(most: int) -> list[DomainEvent]:
-    """Take what is due: nobody else delivers it while the lease lasts, and anybody once it's over."""
+def _lease() -> list[DomainEvent]:
+    """Take what is due first: nobody else delivers it while the lease lasts, and anybody once it's over."""
     now = timezone.now()
     due = DomainEvent.objects.select_for_update(skip_locked=True).filter(delivered_at__isnull=True, due_at__lte=now)
-    leased = list(due.order_by("due_at", "pk")[:most])
+    first = list(due.order_by("due_at", "pk")[:MOST_TOGETHER])
+    leased = list(takewhile(lambda event: event.name in BRIEF, first)) or first[:1]
     DomainEvent.objects.filter(pk__in=[event.pk for event in leased]).update(
         attempts=F("attempts") + 1, due_at=now + LEASE
     )
     for event in leased:
         event.attempts += 1
     return leased
-
-
-def _give_back(events: list[DomainEvent]) -> None:
-    """Leave what wasn't begun to whoever asks next, in its old place."""
-    for event in events:
-        event.attempts -= 1
-    DomainEvent.objects.bulk_update(events, ["attempts", "due_at"])

@@ -73,7 +73,7 @@ def record_viewing(
     """
     window = _Window(int(time.time()) // QUARTER_HOUR, principal.name, action.value, study_instance_uid, site_id)
     counts = _Counts(instances, frames, octets)
-    is_counted = not any(counts.__dict__.values())
+    to_count = any(counts.__dict__.values())
     if window not in _recorded:
         with transaction.atomic(savepoint=False):
             # Whoever else begins the same window waits for the head, and finds the window there.
@@ -90,10 +90,10 @@ def record_viewing(
                 )
                 begun = ViewingWindow(**window.__dict__, **counts.__dict__, event_sequence=event.sequence)
                 ViewingWindow.objects.bulk_create([begun])
-                is_counted = True
+                to_count = False
             transaction.on_commit(lambda: _remember(window))
     # After the event, so that what writes the counts never makes a window that nobody began.
-    if not is_counted:
+    if to_count:
         # A transaction that fails is tried again: what it counted didn't happen.
         transaction.on_commit(lambda: _count(window, counts))
     if time.monotonic() - _flushed_at > FLUSH_SECONDS and not transaction.get_connection().in_atomic_block:

@@ -1,1 +1,1 @@
-"""Django's SQLite, with writers of all processes in one line."""
+"""Django's SQLite, with the transactions of all processes in one line."""

@@ -1,4 +1,4 @@
-"""The database backend: a transaction waits asleep until no other writes.
+"""The database backend: a transaction waits asleep until no other is under way.
 
 SQLite itself would have each ask again and again, after ever longer pauses, until it gives up: who comes late in a busy
 hour hardly gets a turn, and most of the time that the others leave is nobody's.
@@ -18,15 +18,16 @@ logger = logging.getLogger("atrium.database")
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection that holds a lock of the file system, ``….sqlite3.lock``, from a transaction's begin to its end.
 
-    Whoever dies loses it. Statements outside a transaction, and other programs, go by SQLite's own locks.
+    Whoever dies loses it; whoever has it and waits for something else is waited for without an end. Statements outside
+    a transaction, and other programs, go by SQLite's own locks.
     """
 
     _lock: IO[bytes] | None = None
 
     def _start_transaction_under_autocommit(self) -> None:
-        if not self.is_in_memory_db():
-            self._take_turn()
         try:
+            if not self.is_in_memory_db():
+                self._take_turn()
             super()._start_transaction_under_autocommit()  # type: ignore[misc]
         except BaseException:
             self._end_turn()

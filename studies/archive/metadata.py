@@ -107,6 +107,7 @@ def series_metadata(series: Series) -> SeriesMetadata:
     return kept
 
 
+@transaction.atomic
 def _is_built(series: Series) -> None:
     """Nobody need build the metadata any more, unless the series has grown since it was read."""
     Series.objects.filter(pk=series.pk, revision=series.revision, metadata_due_at__isnull=False).update(

@@ -52,18 +52,14 @@ def match_study(*, study_id: int) -> Match | None:
 
 def find_order(study: Study) -> Match:
     """Say which order the study answers."""
-    meant = Q(study_instance_uid=study.study_instance_uid) | Q(patient_id=study.patient_id)
+    # One by one: asked together, SQLite walks all of a site's orders.
+    by_uid = _free(study).filter(study_instance_uid=study.study_instance_uid).first()
+    if by_uid is not None:
+        return _of_same_patient(study, [by_uid])
     if study.accession_number:
-        meant |= Q(accession_number=study.accession_number)
-    free = list(_free(study).filter(meant).order_by("pk"))
-    if not free:
-        return Match(reason=Mismatch.Reason.NO_ORDER)
-    by_uid = [order for order in free if order.study_instance_uid == study.study_instance_uid]
-    if by_uid:
-        return _of_same_patient(study, by_uid)
-    by_accession = [order for order in free if order.accession_number == study.accession_number != ""]
-    if by_accession:
-        return _of_same_patient(study, by_accession)
+        by_accession = list(_free(study).filter(accession_number=study.accession_number))
+        if by_accession:
+            return _of_same_patient(study, by_accession)
     candidates = list(same_day_orders(study))
     if len(candidates) == 1:
         return Match(candidates[0])

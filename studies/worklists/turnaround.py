@@ -51,7 +51,12 @@ def set_clock(*, study_id: int) -> None:
     due_at = study.received_at + timedelta(minutes=minutes_for(study))
     clock = CaseClock.objects.filter(study=study).first()
     if clock is None:
-        CaseClock.objects.bulk_create([CaseClock(study=study, due_at=due_at)], ignore_conflicts=True)
+        CaseClock.objects.bulk_create(
+            [CaseClock(study=study, due_at=due_at)],
+            update_conflicts=True,
+            unique_fields=["study"],
+            update_fields=["due_at"],
+        )
     elif clock.due_at != due_at:
         CaseClock.objects.filter(pk=clock.pk).update(due_at=due_at, escalated_at=None)
         # Lists followed the other priority before the clock did.

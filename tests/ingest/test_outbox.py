@@ -39,14 +39,23 @@ def waiting() -> list[int]:
     return [event.payload["number"] for event in left.order_by("due_at", "pk")]
 
 
+@pytest.fixture(params=["brief", "long"])
+def _kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have events leased together, or each alone."""
+    if request.param == "brief":
+        monkeypatch.setattr(events, "BRIEF", frozenset({NAME}))
+
+
+@pytest.mark.usefixtures("_kind")
 def test_each_event_is_delivered_once_and_in_order(handled: list[int]) -> None:
-    emit(300)
-    assert events.deliver_due() == 300
-    assert handled == list(range(300))
+    emit(150)
+    assert events.deliver_due() == 150
+    assert handled == list(range(150))
     assert events.deliver_due() == 0
     assert set(DomainEvent.objects.filter(name=NAME).values_list("attempts", flat=True)) == {1}
 
 
+@pytest.mark.usefixtures("_kind")
 def test_what_fails_comes_again_and_holds_up_no_other(handled: list[int]) -> None:
     emit(20)
     DomainEvent.objects.filter(name=NAME, payload__number=7).update(payload={"broken": True})
@@ -59,9 +68,13 @@ def test_what_fails_comes_again_and_holds_up_no_other(handled: list[int]) -> Non
     assert sorted(handled) == list(range(20))
 
 
-def test_what_a_killed_worker_had_taken_is_delivered_once_its_lease_is_over(handled: list[int]) -> None:
+def test_what_a_killed_worker_had_taken_is_delivered_once_its_lease_is_over(
+    monkeypatch: pytest.MonkeyPatch, handled: list[int]
+) -> None:
+    monkeypatch.setattr(events, "BRIEF", frozenset({NAME}))
+    monkeypatch.setattr(events, "MOST_TOGETHER", 4)
     emit(10)
-    assert len(events._lease(4)) == 4
+    assert len(events._lease()) == 4
     assert events.deliver_due() == 6
     assert waiting() == [0, 1, 2, 3]
     DomainEvent.objects.filter(delivered_at__isnull=True).update(due_at=timezone.now())
@@ -69,24 +82,31 @@ def test_what_a_killed_worker_had_taken_is_delivered_once_its_lease_is_over(hand
     assert handled == [4, 5, 6, 7, 8, 9, 0, 1, 2, 3]
 
 
-def test_behind_a_slow_event_others_are_left_to_other_workers(
-    monkeypatch: pytest.MonkeyPatch, handled: list[int]
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(events.time, "monotonic", lambda: now[0])
-    left: dict[int, list[int]] = {}
+def test_what_may_take_long_holds_no_other_event(handled: list[int]) -> None:
+    left: list[list[int]] = []
 
     def look(payload: dict[str, Any]) -> None:
-        number = payload["number"]
-        now[0] += events.SHARE + 1 if number == 20 else 0
         # What a second worker would be given now.
         due = DomainEvent.objects.filter(name=NAME, delivered_at__isnull=True, due_at__lte=timezone.now())
-        left[number] = sorted(event.payload["number"] for event in due)
+        left.append(sorted(event.payload["number"] for event in due))
 
     events.handle(NAME)(look)
-    emit(40)
-    assert events.deliver_due() == 40
-    assert handled == list(range(40))
-    assert left[20] == list(range(31, 40)), "taken together with fifteen others"
-    assert left[21] == list(range(22, 40)), "taken alone, as what was slow may be again"
-    assert set(DomainEvent.objects.filter(name=NAME).values_list("attempts", flat=True)) == {1}
+    emit(4)
+    assert events.deliver_due() == 4
+    assert left == [[1, 2, 3], [2, 3], [3], []]
+
+
+def test_a_worker_that_is_stopped_in_between_has_marked_what_it_delivered(
+    monkeypatch: pytest.MonkeyPatch, handled: list[int]
+) -> None:
+    monkeypatch.setattr(events, "BRIEF", frozenset({NAME}))
+
+    def stop(payload: dict[str, Any]) -> None:
+        if payload["number"] == 3:
+            raise SystemExit
+
+    events.handle(NAME)(stop)
+    emit(6)
+    with pytest.raises(SystemExit):
+        events.deliver_due()
+    assert waiting() == [3, 4, 5]

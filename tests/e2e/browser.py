@@ -31,8 +31,8 @@ FLAGS = [
 ]
 # OHIF draws by WebGL, which costs a core here; pages of words do without.
 WITH_IMAGES = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-DISTINCT_GREYS = """(viewport = 0) => {
-  const canvas = document.querySelectorAll("canvas.cornerstone-canvas")[viewport];
+DISTINCT_GREYS = """viewport => {
+  const canvas = document.querySelectorAll("canvas.cornerstone-canvas")[viewport ?? 0];
   if (!canvas || !canvas.width) return 0;
   const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   const seen = new Set();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -20,12 +20,8 @@ NAME = "test.happened"
 def handled() -> Iterator[list[int]]:
     """Give the numbers of the events that were delivered."""
     numbers: list[int] = []
-    yield from _handling(lambda payload: numbers.append(payload["number"]), numbers)
-
-
-def _handling(handler: Callable[[dict[str, Any]], None], result: Any) -> Iterator[Any]:
-    events.handle(NAME)(handler)
-    yield result
+    events.handle(NAME)(lambda payload: numbers.append(payload["number"]))
+    yield numbers
     del events._handlers[NAME]
 
 

@@ -115,6 +115,36 @@
     heldBeside = null;
   });
 
+  // Letters and arrows in a closed list choose all they pass on the way to what is meant. Only what they come to counts,
+  // told when they pause or the list is left: an answer between two letters would have the second begin anew.
+  const PAUSE = 700;
+  let chosenIn = null;
+  let keyAt = -PAUSE;
+  let pause = 0;
+  const tellChoice = () => {
+    clearTimeout(pause);
+    const list = chosenIn;
+    chosenIn = null;
+    list?.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  const waitForPause = () => {
+    clearTimeout(pause);
+    pause = setTimeout(tellChoice, PAUSE);
+  };
+  document.addEventListener("keydown", ({ target, key, timeStamp }) => {
+    if (!target.matches?.("select")) return;
+    keyAt = key === "Enter" ? -PAUSE : timeStamp;
+    if (chosenIn && key === "Enter") tellChoice();
+    else if (chosenIn) waitForPause();
+  }, true);
+  document.addEventListener("change", (event) => {
+    if (!event.isTrusted || !event.target.matches("select") || event.timeStamp - keyAt > PAUSE) return;
+    event.stopImmediatePropagation();
+    chosenIn = event.target;
+    waitForPause();
+  }, true);
+  document.addEventListener("focusout", tellChoice);
+
   // data-confirm on a form: asks in a dialog before it is sent.
   let confirmed = null;
   const ask = (form, submitter) => {

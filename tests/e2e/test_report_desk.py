@@ -424,7 +424,10 @@ def test_a_template_is_made_by_keyboard_alone(installation: Atrium, browser: Bro
         tab_to(page, "e-5-0-label")
         page.keyboard.type("Nodule")
         tab_to(page, "e-5-0-type")
-        page.keyboard.type("One")
+        # Letter by letter, slower than answers come: "n" alone would choose a number.
+        for letter in "One":
+            page.keyboard.press(letter)
+            page.wait_for_timeout(300)
         page.keyboard.press("Tab")
         page.wait_for_selector("#e-5-0-options")
         tab_to(page, "e-5-0-options")

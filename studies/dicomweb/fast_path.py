@@ -50,6 +50,9 @@ _INSTANCE = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/instances/{_UI
 _METADATA = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/metadata")
 # In bytes and frames: what is copied on the event loop while all others wait.
 LARGEST_AT_ONCE, MOST_AT_ONCE = 1 << 20, 8
+# The kernel moves what it holds about, so that a file or two of a series in memory can't be read at times. From so many
+# on it lies on a disk, where even a file's name may have to be read.
+MANY_MISSES = 3
 # What changes an answer in ways that only the views know.
 _BEYOND = {"range", "if-match", "if-modified-since", "if-unmodified-since", "if-range", "te", "content-length"}
 
@@ -148,10 +151,18 @@ class _Frames:
         return message
 
 
+@dataclass
+class _Neighbours:
+    """The rows of a series' instances by SOP Instance UID, and how many files memory didn't hold when asked for."""
+
+    rows: dict[str, tuple[Any, ...]]
+    misses: int = 0
+
+
 _grants: Remembered[_Grant] = Remembered()
-# By study and series: which were looked for, and of the last few the rows by SOP Instance UID.
+# By study and series: which were looked for, and the last few that were found.
 _sought: Remembered[bool] = Remembered()
-_neighbours: Remembered[dict[str, tuple[Any, ...]]] = Remembered(30)
+_neighbours: Remembered[_Neighbours] = Remembered(30)
 
 
 def answer_at_once(scope: Scope) -> Answer | None:
@@ -162,16 +173,18 @@ def answer_at_once(scope: Scope) -> Answer | None:
         return None
     study, series, instance_uid, numbers = match.groups()
     grant = _grants.get((request.credential, study))
-    rows = _neighbours.get((grant.study, series)) if grant is not None else None
-    row = rows.get(instance_uid) if rows is not None else None
-    if grant is None or row is None:
+    neighbours = _neighbours.get((grant.study, series)) if grant is not None else None
+    row = neighbours.rows.get(instance_uid) if neighbours is not None else None
+    if grant is None or neighbours is None or row is None:
         return None
     frames = _find_frames(request, _instance_of(row), numbers)
     if frames is None or not frames.are_few or _is_known(request, frames.headers["ETag"]):
         return None
     body = frames.message_at_once()
     if body is None:
-        _neighbours.forget((grant.study, series))
+        neighbours.misses += 1
+        if neighbours.misses == MANY_MISSES:
+            _neighbours.forget((grant.study, series))
         return None
     answer = _answer(request, frames.headers, body)
     is_counted = count_viewing(
@@ -258,7 +271,7 @@ def _seek_neighbours(grant: _Grant, series_instance_uid: str) -> None:
         return
     _sought.put(key, True)
     since = _neighbours.generation
-    _neighbours.put(key, {row[0]: row for row in _rows(_FIND_NEIGHBOURS, *key)}, since=since)
+    _neighbours.put(key, _Neighbours({row[0]: row for row in _rows(_FIND_NEIGHBOURS, *key)}), since=since)
 
 
 def _find_frames(request: _Request, instance: Instance, numbers: str) -> _Frames | None:

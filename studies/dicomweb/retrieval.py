@@ -23,7 +23,7 @@ from studies.access import instances_visible_to, visible_study
 from studies.archive.recalls import want
 from studies.dicomweb.errors import DicomWebError, empty, not_found
 from studies.dicomweb.framing import IMMUTABLE, REVALIDATED, closing, etag_of, message_type, part_head
-from studies.models import Instance, Study
+from studies.models import Instance, Series, Study
 from studies.trail import subject_of
 
 MOST_FRAMES = 10_000
@@ -97,19 +97,24 @@ def instances_of(study: Study, series_instance_uid: str = "") -> QuerySet[Instan
 def each_with_study(
     instances: QuerySet[Instance], study: Study, *, with_attributes: bool = False
 ) -> Iterator[Instance]:
-    """Walk through the instances with little memory; each knows its study without another query.
+    """Walk through the study's instances with little memory; each knows series and study without another query.
 
     A client may take its time with each: meanwhile the connection to the database serves others.
     """
-    unread = ("series__attributes",) if with_attributes else ("attributes", "series__attributes")
     ids = list(instances.values_list("pk", flat=True))
+    unread = () if with_attributes else ("attributes",)
+    every_series = Series.objects.filter(study=study).defer("attributes").in_bulk()
+    for series in every_series.values():
+        series.study = study
     for start in range(0, len(ids), PAGE):
         page = ids[start : start + PAGE]
-        rows = Instance.objects.select_related("series").defer(*unread).in_bulk(page)
+        rows = Instance.objects.defer(*unread).in_bulk(page)
         release_connections()
         for instance in (rows[pk] for pk in page if pk in rows):
-            instance.series.study = study
-            yield instance
+            # One that was moved to another study since it was listed isn't this one's any more.
+            if instance.series_id in every_series:
+                instance.series = every_series[instance.series_id]
+                yield instance
 
 
 def frame_numbers(text: str) -> list[int]:

@@ -145,8 +145,23 @@ def test_what_the_machine_has_to_read_from_disk_is_left_to_a_thread(
 
     # A disk may be there before the kernel has looked whether it is.
     assert any(is_left() for _ in range(20))
-    # For now the series is left to threads: the next file's name might be on disk, too.
+    # One file alone says little of the others.
     begin()
+    assert fast_path.answer_at_once(asking(token)) is not None
+
+
+def test_a_series_that_is_on_disk_is_left_to_threads_for_now(
+    token: str, begin: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin()
+    asked: list[int] = []
+    monkeypatch.setattr(fast_path.objects, "read_at_once", lambda _, offset, __: asked.append(offset))
+    for _ in range(fast_path.MANY_MISSES + 5):
+        assert fast_path.answer_at_once(asking(token)) is None
+        begin()
+    # The next file's name might be on disk, too: the event loop opens no more of them.
+    assert len(asked) == fast_path.MANY_MISSES
+    monkeypatch.undo()
     assert fast_path.answer_at_once(asking(token)) is None
     credentials.forget_all()
     begin()

@@ -20,8 +20,7 @@ OPEN = (Order.Status.SCHEDULED, Order.Status.ARRIVED, Order.Status.IN_PROGRESS)
 @handle("study.arrived")
 def meet_order(payload: dict[str, Any]) -> None:
     """Give the study to the surviving record of its patient, link it to its order, see if more images are to come."""
-    if Patient.objects.filter(studies=payload["study"], merged_into__isnull=False).exists():
-        follow_merge(study_id=payload["study"])
+    follow_merge(study_id=payload["study"])
     match_study(study_id=payload["study"])
     follow_steps(study_id=payload["study"])
 

@@ -148,11 +148,12 @@ def merge_patients(*, surviving_patient: Patient, merged: Patient, principal: Pr
 
 def follow_merge(*, study_id: int) -> None:
     """Give a study that came under a merged ID to the surviving record."""
+    merged = Study.objects.select_related("patient__merged_into").filter(patient__merged_into__isnull=False)
+    study = merged.filter(pk=study_id).first()
+    if study is None:
+        return
+    principal = Principal(ae_title="patient merge")
     with transaction.atomic():
-        study = Study.objects.select_related("patient__merged_into").filter(pk=study_id).first()
-        if study is None or study.patient.merged_into is None:
-            return
-        principal = Principal(ae_title="patient merge")
         _move(study, surviving(study.patient), Reconciliation.Kind.MERGED, principal, "Came under a merged patient ID")
 
 

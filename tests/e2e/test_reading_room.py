@@ -67,6 +67,10 @@ def send(room: Atrium, technologist: requests.Session, **values: Any) -> str:
     return str(pydicom.dcmread(BytesIO(content)).StudyInstanceUID)
 
 
+def is_choice(url: str) -> bool:
+    return url.endswith("/priority/")
+
+
 def row(page: Page, name: str) -> Any:
     return page.locator("#rows tr", has_text=name)
 
@@ -112,6 +116,31 @@ def test_two_readers_take_different_cases_and_see_each_other(
         other.click("#confirm button[value=yes]")
         expect(other.locator("#claim")).to_contain_text("You have this case open")
         expect(one.locator("#claim")).to_contain_text("has this case open until", timeout=20_000)
+
+
+def test_what_is_passed_over_by_keys_is_not_chosen(
+    room: Atrium, technologist: requests.Session, browser: Browser
+) -> None:
+    study = send(room, technologist, PatientName="Passed^Over", PatientID="P1", AccessionNumber="P1")
+    with signed_in(browser, room, "radiologist") as page:
+        page.goto(f"{room.url}/studies/{study}/")
+        priority = page.locator("#case-priority")
+        first, *_, last = priority.evaluate("list => [...list.options].map((option) => option.value)")
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.post_data or "") if is_choice(request.url) else None)
+        with page.expect_response(lambda answer: is_choice(answer.url)):
+            priority.press("Home")
+            for _ in range(8):
+                if priority.input_value() != last:
+                    page.wait_for_timeout(200)
+                    priority.press("ArrowDown")
+        assert [f"priority={last}" in body for body in sent] == [True]
+        page.wait_for_function("document.activeElement.id === 'case-priority'")
+        # Who goes on without a pause has chosen, too.
+        with page.expect_response(lambda answer: is_choice(answer.url), timeout=5000):
+            priority.press("Home")
+            priority.press("Tab")
+        assert [f"priority={first}" in body for body in sent] == [False, True]
 
 
 def test_case_after_case_by_one_key(room: Atrium, technologist: requests.Session, browser: Browser) -> None:

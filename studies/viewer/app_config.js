@@ -10,10 +10,7 @@
     customizationService: [{ "ohif.tours": { $set: [] }, autoCineModalities: { $set: ["OT", "US", "XA", "RF"] } }],
     showStudyList: false,
     whiteLabeling: {
-      createLogoComponentFn: (React) => {
-        window.atriumReact = React;
-        return React.createElement("span", { className: "text-white text-lg px-2" }, "Atrium");
-      },
+      createLogoComponentFn: (React) => React.createElement("span", { className: "text-white text-lg px-2" }, "Atrium"),
     },
     maxNumberOfWebWorkers: Math.max(1, Math.min(3, (navigator.hardwareConcurrency || 2) - 1)),
     showWarningMessageForCrossOrigin: false,

@@ -8,10 +8,11 @@ const atriumBridge = (csrfToken, edition) => {
     const studies = (address.get("StudyInstanceUIDs") || "").split(",");
     return {
       studies, study: studies[0], site: address.get("site"), protocol: "", place: address.get("sop"), frame: Number(address.get("frame") || 1), asked: new Set(), restored: new Set(), savedPrints: new Map(),
-      isEntered: false, isSetUp: false, hasRendered: false, drawn: new Set(),
+      isEntered: false, isSetUp: false, hasRendered: false, drawn: new Set(), framed: new Set(),
     };
   };
   let opened = caseOf(window.location.search);
+  window.atriumAsked.ahead(opened.study);
   const desk = new URLSearchParams(window.location.search).get("desk");
   const channel = desk ? new BroadcastChannel(`atrium.desk.${desk}`) : null;
   // Whatever is told says of which case it is: the desk may be at another by then.
@@ -294,7 +295,10 @@ const atriumBridge = (csrfToken, edition) => {
     const { makeDisplaySets } = displaySetService;
     displaySetService.makeDisplaySets = (instances, ...rest) => {
       const study = [instances].flat()[0]?.StudyInstanceUID;
-      return study && !opened.asked.has(study) ? [] : makeDisplaySets.call(displaySetService, instances, ...rest);
+      if (study && !opened.asked.has(study)) return [];
+      const sets = makeDisplaySets.call(displaySetService, instances, ...rest);
+      fetchFirstFrame(sets || []);
+      return sets;
     };
     // The drawing contexts, which take long to make, are the next case's, too; the images go.
     const viewports = services.cornerstoneViewportService;
@@ -340,7 +344,23 @@ const atriumBridge = (csrfToken, edition) => {
   // Frames of a case that is left no longer hold up the next one's.
   let frames = new AbortController();
   const fetchAny = window.fetch;
-  window.fetch = (what, init) => fetchAny.call(window, what, String(what).includes("/frames/") ? { ...init, signal: init?.signal || frames.signal } : init);
+  window.fetch = (what, init) => {
+    if (!String(what).includes("/frames/")) return fetchAny.call(window, what, init);
+    const first = firstFrames.get(what);
+    firstFrames.delete(what);
+    return first || fetchAny.call(window, what, { ...init, signal: init?.signal || frames.signal });
+  };
+  // A study's first frame is on its way while OHIF still builds the viewport that asks for it.
+  const firstFrames = new Map();
+  const fetchFirstFrame = (sets) => {
+    const set = sets.find((one) => imagesOf(one)[0]?.imageId?.startsWith("wadors:"));
+    if (!set || opened.place || opened.framed.has(set.StudyInstanceUID)) return;
+    opened.framed.add(set.StudyInstanceUID);
+    const url = imagesOf(set)[0].imageId.slice("wadors:".length);
+    const answer = fetchAny.call(window, url, { headers: { Accept: FRAMES }, signal: frames.signal });
+    answer.catch(() => firstFrames.delete(url));
+    firstFrames.set(url, answer);
+  };
 
   const pause = (time) => new Promise((done) => setTimeout(done, time));
   const cover = (text) => {
@@ -364,6 +384,7 @@ const atriumBridge = (csrfToken, edition) => {
     cover(wait);
     tell("opening");
     ahead.abort();
+    window.atriumAsked.ahead(about);
     const load = () => { if (opened === mine) window.location.replace(address); };
     if (!wasShown || cases > MOST_CASES) { load(); return; }
     try {
@@ -436,6 +457,7 @@ const atriumBridge = (csrfToken, edition) => {
   const onFirstRendered = () => {
     if (opened.hasRendered || !opened.isEntered || !setsInGrid().some((set) => opened.studies.includes(set?.StudyInstanceUID))) return;
     opened.hasRendered = true;
+    document.dispatchEvent(new Event("atrium-shown"));
     document.getElementById("atrium-wait")?.remove();
     tell("image-rendered");
     rememberProtocol();

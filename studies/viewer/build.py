@@ -5,8 +5,8 @@ and its integrity is checked against our lock file.
 
 OHIF is published with its scripts as they were written, 17 MB in the first of them, and asks for the rest in four
 rounds, each when the one before has run. Browsers spend their time until the first image on that: so the scripts are
-minified, the page names at once all that opening a study needs, and what isn't needed yet is left for later
-(docs/performance.md, "The viewer's first image").
+minified, all that opening a study needs is one script and one style sheet, and what isn't needed yet is left for later,
+toolbar and panels until the image is there (docs/performance.md, "The viewer's first image").
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 
 PACKAGE, MINIFIER = "@ohif/app", "esbuild-wasm"
 LOCK = Path(__file__).with_name("package-lock.json")
-STAMP = "atrium-build.json"
+STAMP, STYLE = "atrium-build.json", "app.bundle.css"
 # Model runtime for AI segmentation, sign-in with other vendors, service worker, icons of phones: not ours.
 LEFT_OUT = {
     "ort",
@@ -76,8 +76,8 @@ INDEX = """<!doctype html>
     <link rel="preload" as="script" href="{base}{entry}">
     <script src="{base}boot.js"></script>
     <script src="/viewer/app-config.js"></script>
-{scripts}
-{styles}
+    <script defer src="{base}{entry}"></script>
+    <link href="{base}{style}" rel="stylesheet">
   </head>
   <body>
     <noscript>The viewer needs JavaScript.</noscript>
@@ -99,8 +99,29 @@ window.atriumModes = (modes) => {
 };
 // Atrium's configuration puts its own in place; the build alone opens at any other server too.
 window.atriumLoader = (load) => load;
+window.atriumAsked = () => null;
+// Toolbar and panels are drawn behind the first image, in the place that's kept for them, or after a while without one.
+const LONGEST_WITHOUT_IMAGE = 1500;
+window.atriumBehindImage = (React, Component, style) => {
+  window.atriumReact = React;
+  return (props) => {
+    const [isTime, setIsTime] = React.useState(false);
+    React.useEffect(() => {
+      const show = () => setTimeout(setIsTime, 0, true);
+      const longest = setTimeout(show, LONGEST_WITHOUT_IMAGE);
+      document.addEventListener("CORNERSTONE_IMAGE_RENDERED", show, { capture: true, once: true });
+      document.addEventListener("atrium-shown", show, { once: true });
+      return () => {
+        clearTimeout(longest);
+        document.removeEventListener("CORNERSTONE_IMAGE_RENDERED", show, { capture: true });
+        document.removeEventListener("atrium-shown", show);
+      };
+    }, []);
+    return React.createElement(isTime ? Component : "div", isTime ? props : { style });
+  };
+};
 """
-# Changes to the scripts as published: what stands there, and what is put in its place, each exactly once.
+# Changes to the scripts as published: what stands there, and what is put in its place, each in exactly one script.
 CHANGES = (
     ("defaultModes: pluginImports_modes\n", "defaultModes: window.atriumModes(pluginImports_modes)\n"),
     # A drawing context for each of seven viewports is made when there is such a viewport.
@@ -154,7 +175,44 @@ CHANGES = (
         "registerImageLoader)('wadors', window.atriumLoader(wadors_loadImage));",
     ),
     ("    document.createEvent('TouchEvent');\n    return true;\n", "    return 'ontouchstart' in window;\n"),
+    # An answer that was asked for while the scripts came is there already (early.js).
+    (
+        "    value: function _httpRequest(url, method) {\n      var _this = this;\n",
+        """    value: function _httpRequest(url, method) {
+      var _this = this, given = arguments;
+      var asked = method === "get" && window.atriumAsked(url);
+      if (asked) return asked.catch(() => _this._httpRequest(...given));
+""",
+    ),
+    # A stack without an image is black already: drawing that makes the page's thread wait for the drawing one.
+    (
+        "        const assignedContextIndex = this.contextPool.getContextIndexForViewport(viewport.id);\n"
+        "        const contextData = this.contextPool.getContextByIndex(assignedContextIndex);\n"
+        "        const { context, container } = contextData;\n        const eventDetail",
+        """        if (viewport.type === "stack" && !viewport.csImage) return;
+        const assignedContextIndex = this.contextPool.getContextIndexForViewport(viewport.id);
+        const { context, container } = this.contextPool.getContextByIndex(assignedContextIndex);
+        const eventDetail""",
+    ),
+    (
+        "const Components_SidePanelWithServices = (SidePanelWithServices);",
+        "const Components_SidePanelWithServices = window.atriumBehindImage(react, SidePanelWithServices);",
+    ),
+    (
+        "const ViewerLayout_ViewerHeader = (ViewerHeader);",
+        'const ViewerLayout_ViewerHeader = window.atriumBehindImage(react, ViewerHeader, { height: "52px" });',
+    ),
+    # Keys of the tools are told apart by what they do; a SHA-1 of it in JavaScript takes longer than the image's frame.
+    (
+        "    return object_hash_default()({\n      commandName: definition.commandName,\n",
+        "    return JSON.stringify({\n      commandName: definition.commandName,\n",
+    ),
+    ("      const commandHash = object_hash_default()({\n", "      const commandHash = this.generateHash({\n"),
 )
+# Styles that the page's own sheet has already.
+STYLES_THERE = "var installedCssChunks = {\n\t9509: 0,\n"
+# What is fetched ahead as soon as a chunk is there: a dozen requests while the first image is on its way.
+_FETCHED_AHEAD = re.compile(r"(var chunkToChildrenMap = )\{.*?\}(?=;)")
 _FACTORY = re.compile(r"^(\d+)(\([a-zA-Z_, $]*\)) \{\n", re.MULTILINE)
 _FACTORY_END = re.compile(r"\n\},\n(?=\d+\([a-zA-Z_, $]*\) \{\n|\n\}\]?\);)")
 
@@ -189,10 +247,13 @@ def build_viewer(target: Path, *, report: Callable[[str], None] = print, as_publ
         report("adapting and compressing the viewer")
         entry = _unpack(archives[PACKAGE], files)
         adapt(files, base)
-        _write_page(files, base, entry, [] if as_published else _first_chunks(files, entry))
+        _write_page(files, base, entry)
         if not as_published:
-            hasten(files, entry)
+            chunks = _first_chunks(files, entry)
+            scripts = [*_files_of(files, chunks, "bundle.*.js"), entry]
+            hasten(files, scripts, chunks)
             _minify(files, archives[MINIFIER], Path(folder))
+            join(files, scripts, _files_of(files, chunks, "css"))
         _compress(built)
         (built / STAMP).write_text(json.dumps({"version": locked["version"], "fingerprint": fingerprint}))
         if target.exists():
@@ -302,19 +363,29 @@ def _first_chunks(built: Path, entry: str) -> list[str]:
     return [*chunks, *_CHUNK.findall(named[0]["body"])]
 
 
-def hasten(built: Path, entry: str) -> None:
+def _files_of(built: Path, chunks: list[str], ending: str) -> list[str]:
+    return [path.name for chunk in dict.fromkeys(chunks) for path in built.glob(f"{chunk}.{ending}")]
+
+
+def hasten(built: Path, scripts: list[str], chunks: list[str]) -> None:
     """Put off what the first image doesn't need, and let scripts be compiled while they come.
 
-    A function in parentheses is compiled at once, beside the main thread; one that isn't is compiled when it's
-    called, on the main thread, after having been read once already. Raises BuildFailed when a place isn't found.
+    ``scripts`` are the first ones, the entry last, ``chunks`` theirs. A function in parentheses is compiled at once,
+    beside the main thread; one that isn't is compiled when it's called, on the main thread, after having been read once
+    already. Raises BuildFailed when a place isn't found.
     """
-    script = built / entry
-    text = script.read_text()
-    for old, new in CHANGES:
-        if text.count(old) != 1:
-            raise BuildFailed(f"OHIF's entry script doesn't have what was expected: {old.strip()[:60]}")
-        text = text.replace(old, new)
-    script.write_text(text)
+    texts = {name: (built / name).read_text() for name in scripts}
+    styled = STYLES_THERE + "".join(f"{chunk}: 0, " for chunk in dict.fromkeys(chunks))
+    for old, new in (*CHANGES, (STYLES_THERE, styled)):
+        places = [name for name in scripts for _ in range(texts[name].count(old))]
+        if len(places) != 1:
+            raise BuildFailed(f"OHIF's scripts don't have what was expected: {old.strip()[:60]}")
+        texts[places[0]] = texts[places[0]].replace(old, new)
+    texts[scripts[-1]], count = _FETCHED_AHEAD.subn(r"\1{}", texts[scripts[-1]])
+    if count != 1:
+        raise BuildFailed("OHIF's entry script doesn't name what it fetches ahead")
+    for name, text in texts.items():
+        (built / name).write_text(text)
     for path in built.glob("*.bundle.*.js"):
         text = path.read_text()
         if len(_FACTORY.findall(text)) != len(_FACTORY_END.findall(text)):
@@ -323,15 +394,21 @@ def hasten(built: Path, entry: str) -> None:
         path.write_text(text)
 
 
-def _write_page(built: Path, base: str, entry: str, chunks: list[str]) -> None:
-    """Write the page; a chunk whose script or style stands in it already isn't asked for again."""
-    scripts = [path.name for chunk in chunks for path in built.glob(f"{chunk}.bundle.*.js")]
-    styles = ["app.bundle.css", *(f"{chunk}.css" for chunk in chunks if (built / f"{chunk}.css").exists())]
-    # The entry runs last and is the largest by far: asked for first.
-    page = INDEX.replace("{base}", base).replace("{entry}", entry)
-    page = page.replace(
-        "{scripts}", "\n".join(f'    <script defer src="{base}{name}"></script>' for name in [*scripts, entry])
-    ).replace("{styles}", "\n".join(f'    <link href="{base}{name}" rel="stylesheet">' for name in styles))
+def join(built: Path, scripts: list[str], styles: list[str]) -> None:
+    """Put the first scripts into the entry script, which is the last of them, and the first styles into its own.
+
+    Each file that a browser has kept costs it some milliseconds to find, in four processes. A chunk's own file stays:
+    workers ask for some. What's strict stays by itself; a function around all the rest would be read twice.
+    """
+    parts = [(built / name).read_text().rstrip().rstrip(";") for name in scripts]
+    parts = [f"(function(){{{part}}})()" if part.startswith('"use strict"') else part for part in parts]
+    (built / scripts[-1]).write_text(";\n".join(parts))
+    sheets = [(built / name).read_text() for name in (STYLE, *styles)]
+    (built / STYLE).write_text("\n".join(sheets))
+
+
+def _write_page(built: Path, base: str, entry: str) -> None:
+    page = INDEX.replace("{base}", base).replace("{entry}", entry).replace("{style}", STYLE)
     (built.parent / "index.html").write_text(page)
     (built / "boot.js").write_text(BOOT)
 
@@ -342,7 +419,10 @@ def _minify(built: Path, archive: Path, folder: Path) -> None:
         tar.extractall(tool, filter="data")
     names = sorted(path.name for path in built.glob("*.bundle.*.js"))
     command = [_node(), str(tool / "package" / "bin" / "esbuild"), *names, "--minify", "--target=es2022"]
-    command += ["--charset=utf8", "--legal-comments=external", "--log-level=error", "--outdir=.", "--allow-overwrite"]
+    # In ASCII alone: one letter of another script doubles what a browser keeps of it in memory.
+    # What OHIF tells the console on its way is of its developers, and names patients.
+    command += [f"--pure:console.{name}" for name in ("log", "debug", "info", "time", "timeEnd")]
+    command += ["--charset=ascii", "--legal-comments=external", "--log-level=error", "--outdir=.", "--allow-overwrite"]
     try:
         subprocess.run(command, check=True, cwd=built, capture_output=True, text=True, timeout=900)  # noqa: S603
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:

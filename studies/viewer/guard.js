@@ -3,7 +3,7 @@
 window.atriumGuard = (extensions, { onShown }) => {
   const WORDS = "The viewer can’t make sense of this object. This is Atrium’s own rendering.";
   const UNABLE = "The viewer can’t show this panel.";
-  // OHIF's React; its header, which is drawn before any viewport, gives it to us (app_config.js).
+  // OHIF's React, as the build gives it to us (boot.js).
   const react = () => window.atriumReact;
   const frames = new Set();
   const guarded = new WeakSet();

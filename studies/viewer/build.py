@@ -202,6 +202,16 @@ CHANGES = (
         "const ViewerLayout_ViewerHeader = (ViewerHeader);",
         'const ViewerLayout_ViewerHeader = window.atriumBehindImage(react, ViewerHeader, { height: "52px" });',
     ),
+    # Where a frame's bytes end in their answer: native search, and not of each byte anew for each piece that comes.
+    (
+        "    for (let i = offset; i < data.length; i++) {\n        if (token[0] === data[i]) {\n",
+        "    for (let i = data.indexOf(token[0], offset); i !== -1; i = data.indexOf(token[0], i + 1)) {\n        {\n",
+    ),
+    # Whether a series is a volume is asked of each of its images, here only for what could be laid over it.
+    (
+        "const backgroundCanBeVolume = esm.utilities",
+        "const backgroundCanBeVolume = otherDisplaySets.length > 0 && esm.utilities",
+    ),
     # Keys of the tools are told apart by what they do; a SHA-1 of it in JavaScript takes longer than the image's frame.
     (
         "    return object_hash_default()({\n      commandName: definition.commandName,\n",
@@ -213,6 +223,19 @@ CHANGES = (
 STYLES_THERE = "var installedCssChunks = {\n\t9509: 0,\n"
 # What is fetched ahead as soon as a chunk is there: a dozen requests while the first image is on its way.
 _FETCHED_AHEAD = re.compile(r"(var chunkToChildrenMap = )\{.*?\}(?=;)")
+# A tenth of the script that can do nothing here: the runtime of models, whose files are left out, and OpenID Connect.
+_OF_NO_USE = (
+    (
+        re.compile(
+            r"(CONCATENATED MODULE: [^\n]*/ort\.webgpu\.min\.js\n).*?(?=\n// EXTERNAL MODULE|\n;// CONC)", re.DOTALL
+        ),
+        r"\1var Vw = { env: { wasm: {} } };",
+    ),
+    (
+        re.compile(r"(\n36123\(module\) \{\n).*?UserManager.*?(?=\n\},\n\d+\()", re.DOTALL),
+        r"\1module.exports = {};",
+    ),
+)
 _FACTORY = re.compile(r"^(\d+)(\([a-zA-Z_, $]*\)) \{\n", re.MULTILINE)
 _FACTORY_END = re.compile(r"\n\},\n(?=\d+\([a-zA-Z_, $]*\) \{\n|\n\}\]?\);)")
 
@@ -381,9 +404,11 @@ def hasten(built: Path, scripts: list[str], chunks: list[str]) -> None:
         if len(places) != 1:
             raise BuildFailed(f"OHIF's scripts don't have what was expected: {old.strip()[:60]}")
         texts[places[0]] = texts[places[0]].replace(old, new)
-    texts[scripts[-1]], count = _FETCHED_AHEAD.subn(r"\1{}", texts[scripts[-1]])
-    if count != 1:
-        raise BuildFailed("OHIF's entry script doesn't name what it fetches ahead")
+    for pattern, new in ((_FETCHED_AHEAD, r"\1{}"), *_OF_NO_USE):
+        changed = {name: pattern.subn(new, text) for name, text in texts.items()}
+        if sum(count for _, count in changed.values()) != 1:
+            raise BuildFailed(f"OHIF's scripts don't have what was expected: {pattern.pattern[:60]}")
+        texts = {name: text for name, (text, _) in changed.items()}
     for name, text in texts.items():
         (built / name).write_text(text)
     for path in built.glob("*.bundle.*.js"):

@@ -29,7 +29,7 @@ from studies.viewer.first_look import first_look_of
 from studies.viewer.hanging import FUSION, SINGLE, Hanging, hanging_of, remember_protocol
 from studies.viewer.objects import BESIDE, is_for_ohif
 
-SCRIPTS = [Path(__file__).with_name(name) for name in ("asked.js", "rendered.js", "guard.js", "bridge.js", "app_config.js")]
+SCRIPTS = [Path(__file__).with_name(f"{name}.js") for name in ("asked", "rendered", "guard", "bridge", "app_config")]
 may_see_images = capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 

@@ -4,6 +4,8 @@ window.atriumAsked = (() => {
   const STUDY = "limit=101&offset=0&fuzzymatching=true&includefield=00081030%2C00080060%2C00080090%2C00100030&StudyInstanceUID=";
   const SERIES = "includefield=00080021%2C00080031%2C0008103E%2C00200011";
   const MOST_SERIES = 4;
+  // What OHIF hasn't asked for by then, in milliseconds, may be another by the time that it does.
+  const LONGEST_KEPT = 10000;
   const answers = new Map();
   const ask = (url) => {
     const answer = fetch(url, { headers: { Accept: "application/dicom+json" } }).then((response) => {
@@ -13,6 +15,7 @@ window.atriumAsked = (() => {
     // One who asks hears of it, and asks again.
     answer.catch(() => {});
     answers.set(url, answer);
+    setTimeout(() => { if (answers.get(url) === answer) answers.delete(url); }, LONGEST_KEPT);
     return answer;
   };
   const asked = (url) => {

@@ -348,18 +348,23 @@ const atriumBridge = (csrfToken, edition) => {
     if (!String(what).includes("/frames/")) return fetchAny.call(window, what, init);
     const first = firstFrames.get(what);
     firstFrames.delete(what);
-    return first || fetchAny.call(window, what, { ...init, signal: init?.signal || frames.signal });
+    return first?.catch(() => window.fetch(what, init)) || fetchAny.call(window, what, { ...init, signal: init?.signal || frames.signal });
   };
   // A study's first frame is on its way while OHIF still builds the viewport that asks for it.
   const firstFrames = new Map();
   const fetchFirstFrame = (sets) => {
-    const set = sets.find((one) => imagesOf(one)[0]?.imageId?.startsWith("wadors:"));
+    const set = sets.find((one) => one.SOPClassHandlerId?.endsWith(".stack") && imagesOf(one)[0]?.imageId?.startsWith("wadors:"));
     if (!set || opened.place || opened.framed.has(set.StudyInstanceUID)) return;
     opened.framed.add(set.StudyInstanceUID);
     const url = imagesOf(set)[0].imageId.slice("wadors:".length);
     const answer = fetchAny.call(window, url, { headers: { Accept: FRAMES }, signal: frames.signal });
-    answer.catch(() => firstFrames.delete(url));
+    answer.catch(() => {});
     firstFrames.set(url, answer);
+  };
+  // One that nobody has asked for by then doesn't hold up the others.
+  const dropFirstFrames = () => {
+    for (const answer of firstFrames.values()) answer.then((response) => response.body.cancel()).catch(() => {});
+    firstFrames.clear();
   };
 
   const pause = (time) => new Promise((done) => setTimeout(done, time));
@@ -458,6 +463,7 @@ const atriumBridge = (csrfToken, edition) => {
     if (opened.hasRendered || !opened.isEntered || !setsInGrid().some((set) => opened.studies.includes(set?.StudyInstanceUID))) return;
     opened.hasRendered = true;
     document.dispatchEvent(new Event("atrium-shown"));
+    dropFirstFrames();
     document.getElementById("atrium-wait")?.remove();
     tell("image-rendered");
     rememberProtocol();
@@ -508,7 +514,18 @@ const atriumBridge = (csrfToken, edition) => {
     },
     getHangingProtocolModule: () => [compareProtocol(), fourUpProtocol(), mammoProtocol()].map((protocol) => ({ name: protocol.id, protocol })),
   };
-  return { extension, onSetupRouteComplete: () => { opened.isSetUp = true; } };
+  // A document draws no image, and the grid may have had it before anyone could hear.
+  const watchGrid = async (mine) => {
+    for (let waited = 0; opened === mine && !mine.hasRendered && waited < LONGEST_OPENING; waited += 100) {
+      gridChanged();
+      await pause(100);
+    }
+  };
+  const onSetupRouteComplete = () => {
+    opened.isSetUp = true;
+    watchGrid(opened);
+  };
+  return { extension, onSetupRouteComplete };
 };
 
 // Layouts that OHIF lacks: the study beside its prior, and up to four series of one study.

@@ -427,9 +427,14 @@ def join(built: Path, scripts: list[str], styles: list[str]) -> None:
     """
     parts = [(built / name).read_text().rstrip().rstrip(";") for name in scripts]
     parts = [f"(function(){{{part}}})()" if part.startswith('"use strict"') else part for part in parts]
-    (built / scripts[-1]).write_text(";\n".join(parts))
+    (built / scripts[-1]).write_text(_in_ascii(";\n".join(parts)))
     sheets = [(built / name).read_text() for name in (STYLE, *styles)]
     (built / STYLE).write_text("\n".join(sheets))
+
+
+def _in_ascii(script: str) -> str:
+    """Write out what the minifier leaves in regular expressions: one such letter doubles what a browser keeps."""
+    return re.sub(r"[^\x00-\x7f]", lambda letter: json.dumps(letter[0])[1:-1], script)
 
 
 def _write_page(built: Path, base: str, entry: str) -> None:
@@ -444,7 +449,6 @@ def _minify(built: Path, archive: Path, folder: Path) -> None:
         tar.extractall(tool, filter="data")
     names = sorted(path.name for path in built.glob("*.bundle.*.js"))
     command = [_node(), str(tool / "package" / "bin" / "esbuild"), *names, "--minify", "--target=es2022"]
-    # In ASCII alone: one letter of another script doubles what a browser keeps of it in memory.
     # What OHIF tells the console on its way is of its developers, and names patients.
     command += [f"--pure:console.{name}" for name in ("log", "debug", "info", "time", "timeEnd")]
     command += ["--charset=ascii", "--legal-comments=external", "--log-level=error", "--outdir=.", "--allow-overwrite"]

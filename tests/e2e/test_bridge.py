@@ -152,6 +152,33 @@ def test_one_key_in_the_worklist_opens_images_and_a_report_to_type_in(
         assert page.input_value("#section-findings") == "Typed while the images load."
 
 
+def test_what_the_first_image_needs_is_asked_for_once_and_ahead(
+    installation: Atrium, browser: Browser, study: str
+) -> None:
+    """What is asked ahead is of use only while its addresses are OHIF's own: else OHIF asks again, by XMLHttpRequest."""
+    asked: list[tuple[str, str]] = []
+    with signed_in(browser, installation, "radiologist") as page:
+        page.on("request", lambda request: asked.append((request.resource_type, request.url)))
+        page.goto(f"{installation.url}/studies/{study}/")
+        viewer = viewer_of(page)
+        drawn(viewer, 0)
+        # The toolbar stands behind the image, and comes.
+        viewer.wait_for_selector('[data-cy="MeasurementTools-split-button-primary"]')
+        first = viewer.evaluate(IMAGE, 0).removeprefix("wadors:")
+    needed = {
+        "the study": [(kind, url) for kind, url in asked if f"StudyInstanceUID={study}" in url][:1],
+        "its series": [(kind, url) for kind, url in asked if f"/studies/{study}/series?" in url],
+        "metadata": [(kind, url) for kind, url in asked if f"/studies/{study}/" in url and url.endswith("/metadata")],
+        "the frame": [(kind, url) for kind, url in asked if url.endswith(first)],
+    }
+    kinds = {what: [kind for kind, _ in requests] for what, requests in needed.items()}
+    assert kinds.pop("metadata") == ["fetch"] * len({url for _, url in needed["metadata"]})
+    assert kinds == {"the study": ["fetch"], "its series": ["fetch"], "the frame": ["fetch"]}
+    entry = next(number for number, (_, url) in enumerate(asked) if "/app.bundle." in url and url.endswith(".js"))
+    assert asked.index(needed["metadata"][0]) < asked.index(needed["the frame"][0])
+    assert entry < asked.index(needed["the study"][0]) < entry + 12
+
+
 def test_a_measurement_becomes_words_then_an_sr_and_comes_back(
     installation: Atrium, browser: Browser, study: str
 ) -> None:

@@ -276,7 +276,10 @@ def test_a_change_elsewhere_takes_neither_focus_nor_choice(
         expect(page.locator(".row-link:focus")).to_contain_text("CALM, 2")
 
 
-def test_every_key_that_the_help_names_does_what_it_says(room: Atrium, browser: Browser) -> None:
+def test_every_key_that_the_help_names_does_what_it_says(
+    room: Atrium, technologist: requests.Session, browser: Browser
+) -> None:
+    send(room, technologist, PatientName="Key^Help", PatientID="K1", AccessionNumber="K1")
     with signed_in(browser, room, "radiologist") as page:
         page.goto(f"{room.url}/worklist/")
         page.keyboard.press("?")

@@ -155,7 +155,7 @@ def test_one_key_in_the_worklist_opens_images_and_a_report_to_type_in(
 def test_what_the_first_image_needs_is_asked_for_once_and_ahead(
     installation: Atrium, browser: Browser, study: str
 ) -> None:
-    """What is asked ahead is of use only while its addresses are OHIF's own: else OHIF asks again, by XMLHttpRequest."""
+    """What is asked ahead is of use only while its addresses are OHIF's own: else OHIF asks again, by itself."""
     asked: list[tuple[str, str]] = []
     with signed_in(browser, installation, "radiologist") as page:
         page.on("request", lambda request: asked.append((request.resource_type, request.url)))

@@ -175,7 +175,7 @@ CHANGES = (
         "registerImageLoader)('wadors', window.atriumLoader(wadors_loadImage));",
     ),
     ("    document.createEvent('TouchEvent');\n    return true;\n", "    return 'ontouchstart' in window;\n"),
-    # An answer that was asked for while the scripts came is there already (early.js).
+    # An answer that was asked for while the scripts came is there already (asked.js).
     (
         "    value: function _httpRequest(url, method) {\n      var _this = this;\n",
         """    value: function _httpRequest(url, method) {

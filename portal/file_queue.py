@@ -19,16 +19,16 @@ class Channel(filesystem.Channel):
     Kombu makes the file there and writes it then: a worker that looks in between reads nothing, and ends.
     """
 
-    def _put(self, queue: str, payload: dict[str, Any], **kwargs: Any) -> None:
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         # As kombu names them: readers take a queue's oldest first.
         name = f"{round(time.monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
-        message = Path(self.data_folder_out) / name
-        unfinished = message.with_name(f"{name}.part")
+        file = Path(self.data_folder_out) / name
+        unfinished = file.with_name(f"{name}.part")
         try:
-            unfinished.write_text(dumps(payload))
-            os.replace(unfinished, message)
+            unfinished.write_text(dumps(message))  # type: ignore[no-untyped-call]
+            os.replace(unfinished, file)
         except OSError as error:
-            raise ChannelError(f"Cannot add file {message} to the queue") from error
+            raise ChannelError(f"Cannot add {file} to the queue") from error
 
 
 class Transport(filesystem.Transport):

@@ -19,7 +19,7 @@ class Channel(filesystem.Channel):
     Kombu makes the file there and writes it then: a worker that looks in between reads nothing, and ends.
     """
 
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:  # type: ignore[override]  # its bases differ
         # As kombu names them: readers take a queue's oldest first.
         name = f"{round(time.monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
         file = Path(self.data_folder_out) / name

@@ -28,6 +28,7 @@ class Channel(filesystem.Channel):
             unfinished.write_text(dumps(message))  # type: ignore[no-untyped-call]
             os.replace(unfinished, file)
         except OSError as error:
+            unfinished.unlink(missing_ok=True)
             raise ChannelError(f"Cannot add {file} to the queue") from error
 
 

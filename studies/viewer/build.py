@@ -22,11 +22,15 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+from studies.viewer import scripts
+from studies.viewer.scripts import STYLE, BuildFailed
 
 PACKAGE, MINIFIER = "@ohif/app", "esbuild-wasm"
 LOCK = Path(__file__).with_name("package-lock.json")
-STAMP, STYLE = "atrium-build.json", "app.bundle.css"
+STAMP = "atrium-build.json"
 # Model runtime for AI segmentation, sign-in with other vendors, service worker, icons of phones: not ours.
 LEFT_OUT = {
     "ort",
@@ -46,24 +50,10 @@ LEFT_OUT = {
     "index.html",
     "app-config.js",
 }
-# Modules of OHIF that opening a study doesn't need: they come when an address names their mode.
-LATER = {
-    "@ohif/extension-dicom-microscopy",
-    "@ohif/extension-cornerstone-dynamic-volume",
-    "@ohif/extension-test",
-    "@ohif/extension-tmtv",
-    "@ohif/mode-segmentation",
-    "@ohif/mode-tmtv",
-    "@ohif/mode-microscopy",
-    "@ohif/mode-preclinical-4d",
-    "@ohif/mode-test",
-    "@ohif/mode-basic-dev-mode",
-    "@ohif/mode-ultrasound-pleura-bline",
-}
-# OHIF's viewport, which is asked for when it's first shown.
-_VIEWPORT = re.compile(r"const src_Component = /\*#__PURE__\*/react\.lazy\(\(\) => \{\n(?P<body>[^\n]*)\n\}\);")
-_MODULE = re.compile(r'if \(module === "(?P<name>[^"]+)"\) \{(?P<body>.*?)\n  \}', re.DOTALL)
-_CHUNK = re.compile(r"__webpack_require__\.e\((?:/\* import\(\) \*/ )?(\d+)\)")
+# What OHIF tells the console on its way is of its developers, and names patients.
+MINIFYING = ["--minify", *(f"--pure:console.{name}" for name in ("log", "debug", "info", "time", "timeEnd"))]
+MINIFYING += ["--legal-comments=external", "--outdir=.", "--allow-overwrite"]
+SHAKING = ["--tree-shaking=true", "--format=esm", "--legal-comments=inline"]
 COMPRESSED = {".js", ".css", ".wasm", ".json", ".svg", ".html"}
 
 INDEX = """<!doctype html>
@@ -100,6 +90,23 @@ window.atriumModes = (modes) => {
 // Atrium's configuration puts its own in place; the build alone opens at any other server too.
 window.atriumLoader = (load) => load;
 window.atriumAsked = () => null;
+// What the graphics can: asked with one drawing context, made while the scripts come, which Cornerstone ends.
+let probe, max3DTextureSize;
+window.atriumProbe = () => {
+  if (!probe || probe.isContextLost()) probe = document.createElement("canvas").getContext("webgl2");
+  max3DTextureSize ??= probe?.getParameter(probe.MAX_3D_TEXTURE_SIZE);
+  return probe;
+};
+window.atriumMax3DTextureSize = () => max3DTextureSize ?? (window.atriumProbe(), max3DTextureSize);
+setTimeout(window.atriumProbe);
+// What Cornerstone found and keeps for these graphics: VTK would find it out anew in each page.
+window.atriumNorm16Linear = () => {
+  try {
+    return JSON.parse(localStorage.getItem("cornerstone3D.renderingCapabilities")).formats.norm16Linear;
+  } catch {
+    return undefined; // nothing kept, or a browser that keeps nothing
+  }
+};
 // Toolbar and panels are drawn behind the first image, in the place that's kept for them, or after a while without one.
 const LONGEST_WITHOUT_IMAGE = 1500;
 window.atriumBehindImage = (React, Component, style) => {
@@ -121,127 +128,6 @@ window.atriumBehindImage = (React, Component, style) => {
   };
 };
 """
-# Changes to the scripts as published: what stands there, and what is put in its place, each in exactly one script.
-CHANGES = (
-    ("defaultModes: pluginImports_modes\n", "defaultModes: window.atriumModes(pluginImports_modes)\n"),
-    # A drawing context for each of seven viewports is made when there is such a viewport.
-    (
-        """        for (let i = 0; i < count; i++) {
-            const offscreenMultiRenderWindow =""",
-        """        this.count = count;
-        this.makeContext = (i) => {
-            const offscreenMultiRenderWindow =""",
-    ),
-    (
-        """            this.contexts.push(offscreenMultiRenderWindow);
-            this.offScreenCanvasContainers.push(container);
-        }
-    }
-    getContextByIndex(index) {
-        if (index >= 0 && index < this.contexts.length) {
-""",
-        """            this.contexts[i] = offscreenMultiRenderWindow;
-            this.offScreenCanvasContainers[i] = container;
-        };
-    }
-    getContextByIndex(index) {
-        if (index >= 0 && index < this.count) {
-            if (!this.contexts[index]) this.makeContext(index);
-""",
-    ),
-    (
-        "    getContextCount() {\n        return this.contexts.length;\n",
-        "    getContextCount() {\n        return this.count;\n",
-    ),
-    (
-        """            const contexts = contextPool.getAllContexts();
-            contextIndex = this._viewports.size % contexts.length;
-""",
-        "            contextIndex = this._viewports.size % contextPool.getContextCount();\n",
-    ),
-    # An exception that's thrown while a script of megabytes starts may make V8 read it again, for the place to name.
-    # These are thrown to find out what is known of every browser that OHIF runs in.
-    (
-        "\t\t\targuments.callee; // IE 8 does not throw here\n\t\t\treturn throwTypeError;\n",
-        "\t\t\treturn $gOPD(arguments, 'callee').get;\n",
-    ),
-    (
-        "\ttry {\n\t\tnull.error; // eslint-disable-line no-unused-expressions\n\t} catch (e) {\n",
-        "\t{\n\t\tvar e = Object.create(TypeError.prototype);\n",
-    ),
-    # What can't be drawn from a frame's pixels is asked of the server (rendered.js).
-    (
-        "registerImageLoader)('wadors', wadors_loadImage);",
-        "registerImageLoader)('wadors', window.atriumLoader(wadors_loadImage));",
-    ),
-    ("    document.createEvent('TouchEvent');\n    return true;\n", "    return 'ontouchstart' in window;\n"),
-    # An answer that was asked for while the scripts came is there already (asked.js).
-    (
-        "    value: function _httpRequest(url, method) {\n      var _this = this;\n",
-        """    value: function _httpRequest(url, method) {
-      var _this = this, given = arguments;
-      var asked = method === "get" && window.atriumAsked(url);
-      if (asked) return asked.catch(() => _this._httpRequest(...given));
-""",
-    ),
-    # A stack without an image is black already: drawing that makes the page's thread wait for the drawing one.
-    (
-        "        const assignedContextIndex = this.contextPool.getContextIndexForViewport(viewport.id);\n"
-        "        const contextData = this.contextPool.getContextByIndex(assignedContextIndex);\n"
-        "        const { context, container } = contextData;\n        const eventDetail",
-        """        if (viewport.type === "stack" && !viewport.csImage) return;
-        const assignedContextIndex = this.contextPool.getContextIndexForViewport(viewport.id);
-        const { context, container } = this.contextPool.getContextByIndex(assignedContextIndex);
-        const eventDetail""",
-    ),
-    (
-        "const Components_SidePanelWithServices = (SidePanelWithServices);",
-        "const Components_SidePanelWithServices = window.atriumBehindImage(react, SidePanelWithServices);",
-    ),
-    (
-        "const ViewerLayout_ViewerHeader = (ViewerHeader);",
-        'const ViewerLayout_ViewerHeader = window.atriumBehindImage(react, ViewerHeader, { height: "52px" });',
-    ),
-    # Where a frame's bytes end in their answer: native search, and not of each byte anew for each piece that comes.
-    (
-        "    for (let i = offset; i < data.length; i++) {\n        if (token[0] === data[i]) {\n",
-        "    for (let i = data.indexOf(token[0], offset); i !== -1; i = data.indexOf(token[0], i + 1)) {\n        {\n",
-    ),
-    # Whether a series is a volume is asked of each of its images, here only for what could be laid over it.
-    (
-        "const backgroundCanBeVolume = esm.utilities",
-        "const backgroundCanBeVolume = otherDisplaySets.length > 0 && esm.utilities",
-    ),
-    # Keys of the tools are told apart by what they do; a SHA-1 of it in JavaScript takes longer than the image's frame.
-    (
-        "    return object_hash_default()({\n      commandName: definition.commandName,\n",
-        "    return JSON.stringify({\n      commandName: definition.commandName,\n",
-    ),
-    ("      const commandHash = object_hash_default()({\n", "      const commandHash = this.generateHash({\n"),
-)
-# Styles that the page's own sheet has already.
-STYLES_THERE = "var installedCssChunks = {\n\t9509: 0,\n"
-# What is fetched ahead as soon as a chunk is there: a dozen requests while the first image is on its way.
-_FETCHED_AHEAD = re.compile(r"(var chunkToChildrenMap = )\{.*?\}(?=;)")
-# A tenth of the script that can do nothing here: the runtime of models, whose files are left out, and OpenID Connect.
-_OF_NO_USE = (
-    (
-        re.compile(
-            r"(CONCATENATED MODULE: [^\n]*/ort\.webgpu\.min\.js\n).*?(?=\n// EXTERNAL MODULE|\n;// CONC)", re.DOTALL
-        ),
-        r"\1var Vw = { env: { wasm: {} } };",
-    ),
-    (
-        re.compile(r"(\n36123\(module\) \{\n).*?UserManager.*?(?=\n\},\n\d+\()", re.DOTALL),
-        r"\1module.exports = {};",
-    ),
-)
-_FACTORY = re.compile(r"^(\d+)(\([a-zA-Z_, $]*\)) \{\n", re.MULTILINE)
-_FACTORY_END = re.compile(r"\n\},\n(?=\d+\([a-zA-Z_, $]*\) \{\n|\n\}\]?\);)")
-
-
-class BuildFailed(RuntimeError):
-    """OHIF could not be fetched, or isn't what the lock file says."""
 
 
 def build_viewer(target: Path, *, report: Callable[[str], None] = print, as_published: bool = False) -> bool:
@@ -251,7 +137,8 @@ def build_viewer(target: Path, *, report: Callable[[str], None] = print, as_publ
     """
     packages = json.loads(LOCK.read_text())["packages"]
     locked = packages[f"node_modules/{PACKAGE}"]
-    parts = (Path(__file__).read_bytes(), LOCK.read_bytes(), bytes([as_published]))
+    sources = (Path(__file__), Path(scripts.__file__), LOCK)
+    parts = (*(path.read_bytes() for path in sources), bytes([as_published]))
     fingerprint = hashlib.sha256(b"".join(parts)).hexdigest()
     stamp = target / STAMP
     if stamp.exists() and json.loads(stamp.read_text()).get("fingerprint") == fingerprint:
@@ -272,11 +159,12 @@ def build_viewer(target: Path, *, report: Callable[[str], None] = print, as_publ
         adapt(files, base)
         _write_page(files, base, entry)
         if not as_published:
-            chunks = _first_chunks(files, entry)
-            scripts = [*_files_of(files, chunks, "bundle.*.js"), entry]
-            hasten(files, scripts, chunks)
-            _minify(files, archives[MINIFIER], Path(folder))
-            join(files, scripts, _files_of(files, chunks, "css"))
+            esbuild = partial(_esbuild, _unpack_tool(archives[MINIFIER], Path(folder)))
+            chunks = scripts.first_chunks(files, entry)
+            first = [*scripts.files_of(files, chunks, "bundle.*.js"), entry]
+            scripts.hasten(files, first, chunks, partial(esbuild, SHAKING, files))
+            esbuild([*sorted(path.name for path in files.glob("*.bundle.*.js")), *MINIFYING], files)
+            scripts.join(files, first, scripts.files_of(files, chunks, "css"))
         _compress(built)
         (built / STAMP).write_text(json.dumps({"version": locked["version"], "fingerprint": fingerprint}))
         if target.exists():
@@ -359,103 +247,28 @@ def _entry_script(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     return script[1]
 
 
-def chunks_of(entry: str) -> list[str]:
-    """Give the numbers of the chunks that opening a study asks for, of the entry script as it's published.
-
-    Raises BuildFailed when the script doesn't load its modules in the way that was expected.
-    """
-    chunks: dict[str, None] = {}
-    for match in _MODULE.finditer(entry):
-        if match["name"] not in LATER:
-            chunks.update(dict.fromkeys(_CHUNK.findall(match["body"])))
-    if not chunks:
-        raise BuildFailed("OHIF's entry script names no modules")
-    return list(chunks)
-
-
-def _first_chunks(built: Path, entry: str) -> list[str]:
-    chunks = chunks_of((built / entry).read_text())
-    named = [
-        match
-        for c in chunks
-        for path in built.glob(f"{c}.bundle.*.js")
-        if (match := _VIEWPORT.search(path.read_text()))
-    ]
-    if len(named) != 1:
-        raise BuildFailed("OHIF's viewport isn't where it was expected")
-    return [*chunks, *_CHUNK.findall(named[0]["body"])]
-
-
-def _files_of(built: Path, chunks: list[str], ending: str) -> list[str]:
-    return [path.name for chunk in dict.fromkeys(chunks) for path in built.glob(f"{chunk}.{ending}")]
-
-
-def hasten(built: Path, scripts: list[str], chunks: list[str]) -> None:
-    """Put off what the first image doesn't need, and let scripts be compiled while they come.
-
-    ``scripts`` are the first ones, the entry last, ``chunks`` theirs. A function in parentheses is compiled at once,
-    beside the main thread; one that isn't is compiled when it's called, on the main thread, after having been read once
-    already. Raises BuildFailed when a place isn't found.
-    """
-    texts = {name: (built / name).read_text() for name in scripts}
-    styled = STYLES_THERE + "".join(f"{chunk}: 0, " for chunk in dict.fromkeys(chunks))
-    for old, new in (*CHANGES, (STYLES_THERE, styled)):
-        places = [name for name in scripts for _ in range(texts[name].count(old))]
-        if len(places) != 1:
-            raise BuildFailed(f"OHIF's scripts don't have what was expected: {old.strip()[:60]}")
-        texts[places[0]] = texts[places[0]].replace(old, new)
-    for pattern, new in ((_FETCHED_AHEAD, r"\1{}"), *_OF_NO_USE):
-        changed = {name: pattern.subn(new, text) for name, text in texts.items()}
-        if sum(count for _, count in changed.values()) != 1:
-            raise BuildFailed(f"OHIF's scripts don't have what was expected: {pattern.pattern[:60]}")
-        texts = {name: text for name, (text, _) in changed.items()}
-    for name, text in texts.items():
-        (built / name).write_text(text)
-    for path in built.glob("*.bundle.*.js"):
-        text = path.read_text()
-        if len(_FACTORY.findall(text)) != len(_FACTORY_END.findall(text)):
-            raise BuildFailed(f"{path.name} doesn't hold its modules as expected")
-        text = _FACTORY.sub(r"\1: (function\2 {\n", _FACTORY_END.sub("\n}),\n", text))
-        path.write_text(text)
-
-
-def join(built: Path, scripts: list[str], styles: list[str]) -> None:
-    """Put the first scripts into the entry script, which is the last of them, and the first styles into its own.
-
-    Each file that a browser has kept costs it some milliseconds to find, in four processes. A chunk's own file stays:
-    workers ask for some. What's strict stays by itself; a function around all the rest would be read twice.
-    """
-    parts = [(built / name).read_text().rstrip().rstrip(";") for name in scripts]
-    parts = [f"(function(){{{part}}})()" if part.startswith('"use strict"') else part for part in parts]
-    (built / scripts[-1]).write_text(_in_ascii(";\n".join(parts)))
-    sheets = [(built / name).read_text() for name in (STYLE, *styles)]
-    (built / STYLE).write_text("\n".join(sheets))
-
-
-def _in_ascii(script: str) -> str:
-    """Write out what the minifier leaves in regular expressions: one such letter doubles what a browser keeps."""
-    return re.sub(r"[^\x00-\x7f]", lambda letter: json.dumps(letter[0])[1:-1], script)
-
-
 def _write_page(built: Path, base: str, entry: str) -> None:
     page = INDEX.replace("{base}", base).replace("{entry}", entry).replace("{style}", STYLE)
     (built.parent / "index.html").write_text(page)
     (built / "boot.js").write_text(BOOT)
 
 
-def _minify(built: Path, archive: Path, folder: Path) -> None:
-    tool = folder / "minifier"
+def _unpack_tool(archive: Path, folder: Path) -> Path:
     with tarfile.open(archive) as tar:
-        tar.extractall(tool, filter="data")
-    names = sorted(path.name for path in built.glob("*.bundle.*.js"))
-    command = [_node(), str(tool / "package" / "bin" / "esbuild"), *names, "--minify", "--target=es2022"]
-    # What OHIF tells the console on its way is of its developers, and names patients.
-    command += [f"--pure:console.{name}" for name in ("log", "debug", "info", "time", "timeEnd")]
-    command += ["--charset=ascii", "--legal-comments=external", "--log-level=error", "--outdir=.", "--allow-overwrite"]
+        tar.extractall(folder / "minifier", filter="data")
+    return folder / "minifier" / "package" / "bin" / "esbuild"
+
+
+def _esbuild(tool: Path, arguments: list[str], folder: Path, script: str | None = None) -> str:
+    """Run esbuild in a folder, on the files that are named or on a script. Raises BuildFailed."""
+    command = [_node(), str(tool), *arguments, "--target=es2022", "--charset=ascii", "--log-level=error"]
     try:
-        subprocess.run(command, check=True, cwd=built, capture_output=True, text=True, timeout=900)  # noqa: S603
+        ran = subprocess.run(  # noqa: S603
+            command, check=True, cwd=folder, input=script, capture_output=True, text=True, timeout=900
+        )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
         raise BuildFailed(f"OHIF's scripts could not be minified: {getattr(error, 'stderr', error)}") from error
+    return ran.stdout
 
 
 def adapt(built: Path, base: str) -> None:

@@ -39,6 +39,12 @@ IMAGE = """n => {
   const id = [...services.viewportGridService.getState().viewports.keys()][n];
   return services.cornerstoneViewportService.getCornerstoneViewport(id).getCornerstoneImage()?.imageId;
 }"""
+NOTE_CONTEXTS = """window.drawnOn = new Set();
+const given = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...options) {
+  if (kind === "webgl2") window.drawnOn.add(this);
+  return given.call(this, kind, ...options);
+};"""
 # A radiologist's, made once.
 TOKEN: list[str] = []
 SR = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -177,6 +183,22 @@ def test_what_the_first_image_needs_is_asked_for_once_and_ahead(
     entry = next(number for number, (_, url) in enumerate(asked) if "/app.bundle." in url and url.endswith(".js"))
     assert asked.index(needed["metadata"][0]) < asked.index(needed["the frame"][0])
     assert entry < asked.index(needed["the study"][0]) < entry + 12
+
+
+def test_the_graphics_are_asked_with_one_context_and_workers_begin_when_they_are_needed(
+    installation: Atrium, browser: Browser, study: str
+) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        page.add_init_script(NOTE_CONTEXTS)
+        for graphics_known in (False, True):
+            page.goto(f"{installation.url}/studies/{study}/")
+            viewer = viewer_of(page)
+            drawn(viewer, 0)
+            viewports = viewer.locator("canvas.cornerstone-canvas").count()
+            # What Cornerstone finds out of textures it keeps.
+            assert viewer.evaluate("window.drawnOn.size") == viewports + (1 if graphics_known else 2)
+            # One that decodes images; none yet that would count a volume's histogram.
+            assert len(page.workers) == 1
 
 
 def test_a_measurement_becomes_words_then_an_sr_and_comes_back(

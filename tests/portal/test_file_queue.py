@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
 import pytest
 from kombu import Connection
+from kombu.exceptions import ChannelError
 
 from portal.celery import app
 
@@ -34,6 +37,18 @@ def test_a_message_that_is_being_written_is_not_there_yet(channels: Any) -> None
     assert looked == ["nothing"]
     assert reader._size("tasks") == 1
     assert reader._get("tasks") == {"body": "all of it"}
+
+
+def test_a_message_that_cannot_be_put_is_told_of_and_leaves_nothing(
+    channels: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*paths: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ChannelError):
+        channels[0]._put("tasks", {"number": 1})
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
 def test_each_queue_gives_its_own_messages_once(channels: Any, tmp_path: Path) -> None:

@@ -142,9 +142,9 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
         _check_size(data, form)
     if uid in JPEG_XL:
         return _jpeg_xl(data, form)
-    source = encapsulate([data], has_bot=False) if uid.is_compressed else data
     options = form.options() | {"pixel_keyword": form.keyword, "pixel_vr": form.vr}
     try:
+        source = encapsulate([data], has_bot=False) if uid.is_compressed else data
         # Only lossy JPEG's YCbCr is turned into RGB; elsewhere the samples are what was stored.
         samples, given = get_decoder(uid).as_array(source, index=0, raw=uid not in LOSSY_JPEG, **options)
     except DECODING_ERRORS as error:

@@ -39,6 +39,7 @@ from studies.dicomweb.framing import (
     closing,
     etag_of,
     message_type,
+    names,
     part_head,
     stored_frame_form,
 )
@@ -325,7 +326,7 @@ def _whole_instance(request: _Request, study: str, series: str, instance_uid: st
 
 def _series_metadata(request: _Request, study: str, series: str) -> Answer | None:
     first = next(iter(ranges_of(request.accept)), None)
-    if first is None or first.media_type not in {DICOM_JSON, "application/json", "*/*"} or first.is_multipart:
+    if first is None or first.is_multipart or not (first.matches(DICOM_JSON) or first.media_type == "application/json"):
         return None
     if "gzip" not in request.headers.get("accept-encoding", ""):
         return None
@@ -343,7 +344,7 @@ def _series_metadata(request: _Request, study: str, series: str) -> Answer | Non
 
 
 def _is_known(request: _Request, etag: str) -> bool:
-    return request.headers.get("if-none-match") == etag
+    return names(request.headers.get("if-none-match") or "", etag)
 
 
 def _recorded(

@@ -28,6 +28,12 @@ def etag_of(sha256: bytes, *form: str) -> str:
     return f'"{hashlib.sha256(sha256 + "|".join(form).encode()).hexdigest()[:40]}"'
 
 
+def names(if_none_match: str, etag: str) -> bool:
+    """Say whether an If-None-Match header names the validator, compared weakly (RFC 9110 §13.1.2)."""
+    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in known or "*" in known
+
+
 def boundary_of(etag: str) -> str:
     """Give a boundary that can't be in the message, as it's a hash of the content's hash."""
     return hashlib.sha256(etag.encode()).hexdigest()[:32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from django.http import HttpRequest
@@ -64,10 +64,15 @@ class MediaRange:
     transfer_syntax: str = ""
     quality: float = 1.0
     parameters: dict[str, str] = field(default_factory=dict, compare=False)
+    # Media types that the header refuses by name (q=0), whatever a wildcard of it would take.
+    refused: frozenset[str] = frozenset()
 
     def matches(self, media_type: str) -> bool:
-        kind = media_type.split("/")[0]
-        return self.media_type in {"*/*", "*", f"{kind}/*", media_type}
+        """Say whether the range takes the media type; what's refused by a more specific range isn't taken."""
+        every = f"{media_type.split('/')[0]}/*"
+        if self.media_type in {media_type, every}:
+            return self.media_type == media_type or media_type not in self.refused
+        return self.media_type in {"*/*", "*"} and not self.refused & {media_type, every}
 
 
 def default_syntax(media_type: str) -> str:
@@ -102,7 +107,11 @@ def _parsed(text: str) -> tuple[MediaRange, ...]:
                 media_type, is_multipart, parameters.get("transfer-syntax", ""), _quality(parameters), parameters
             )
         )
-    return tuple(sorted((r for r in ranges if r.quality > 0), key=lambda r: -r.quality))
+    wanted = [r for r in ranges if r.quality > 0]
+    refused = frozenset(r.media_type for r in ranges if r.quality == 0) - {r.media_type for r in wanted}
+    if refused:
+        wanted = [replace(r, refused=refused) for r in wanted]
+    return tuple(sorted(wanted, key=lambda r: -r.quality))
 
 
 _remembered = lru_cache(1024)(_parsed)

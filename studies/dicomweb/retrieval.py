@@ -7,6 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from django.db.models import QuerySet
@@ -22,7 +23,7 @@ from portal.connections import release_connections
 from studies.access import instances_visible_to, visible_study
 from studies.archive.recalls import want
 from studies.dicomweb.errors import DicomWebError, empty, not_found
-from studies.dicomweb.framing import IMMUTABLE, REVALIDATED, closing, etag_of, message_type, part_head
+from studies.dicomweb.framing import IMMUTABLE, REVALIDATED, closing, etag_of, message_type, names, part_head
 from studies.models import Instance, Series, Study
 from studies.trail import subject_of
 
@@ -128,11 +129,16 @@ def frame_numbers(text: str) -> list[int]:
 
 
 def multipart(part_type: str, parts: Iterable[Part], *, boundary: str = "") -> StreamingHttpResponse:
-    """Send parts as multipart/related (RFC 2387), each as soon as it's read: memory holds one chunk at a time."""
+    """Send parts as multipart/related (RFC 2387), each as soon as it's read: memory holds one chunk at a time.
+
+    The first is read ahead: what can't be given is refused, not broken off. Raises what reading it raises.
+    """
     boundary = boundary or uuid.uuid4().hex
+    rest = iter(parts)
+    first = list(islice(rest, 1))
 
     def chunks() -> Iterator[bytes]:
-        for part in parts:
+        for part in chain(first, rest):
             location = f"\r\nContent-Location: {part.location}" if part.location else ""
             yield part_head(boundary, part.content_type + location)
             yield from part.content
@@ -157,8 +163,7 @@ def validated(
 
 def knows(request: HttpRequest, etag: str) -> bool:
     """Say whether the client has what the validator names already."""
-    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
-    return etag in known or "*" in known
+    return names(request.headers.get("If-None-Match", ""), etag)
 
 
 def content_etag(instance: Instance, *form: str) -> str:

@@ -219,7 +219,10 @@ def pixel_parts(instance: Instance, content_type: str, target: str, address: str
     """Give an instance's pixels: one part of uncompressed samples, or one of each compressed frame."""
     frames = Frames(instance)
     if target == ExplicitVRLittleEndian:
-        content = (frames.little_endian(number) for number in range(1, len(frames) + 1))
+        numbers = range(1, len(frames) + 1)
+        # The first is decoded ahead, as what can't be is refused.
+        first = [frames.little_endian(number) for number in numbers[:1]]
+        content = chain(first, (frames.little_endian(number) for number in numbers[1:]))
         yield Part(content_type, content, f"{address}/bulkdata/7FE00010")
         return
     for number in range(1, len(frames) + 1):

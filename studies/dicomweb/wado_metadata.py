@@ -31,7 +31,6 @@ from studies.dicomweb.retrieval import (
 )
 from studies.models import Series
 
-JSON = {DICOM_JSON, "application/json"}
 SMALL = 1 << 20
 XML = native_model.MEDIA_TYPE
 METADATA_FORMS = [DICOM_JSON, f'multipart/related; type="{XML}"']
@@ -85,7 +84,7 @@ def retrieve_instance_metadata(request: HttpRequest, **uids: str) -> HttpRespons
 def _metadata(request: HttpRequest, compressed: list[bytes], etag: str) -> HttpResponseBase:
     """Give gzipped JSON arrays, each of a series' instances, as one array or as XML parts."""
     for wanted in accepted(request):
-        if not wanted.is_multipart and any(wanted.matches(kind) for kind in JSON):
+        if not wanted.is_multipart and (wanted.matches(DICOM_JSON) or wanted.media_type == "application/json"):
             return _with_headers(request, _as_json(request, compressed, etag), etag)
         if wanted.matches(XML) and wanted.media_type != "*/*":
             etag = f'{etag[:-1]}-xml"'

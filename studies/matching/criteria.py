@@ -259,7 +259,7 @@ def _is_empty(column: str) -> Q:
         return Q(**{f"{column}__isnull": True})
     if not column:
         return Q(pk__in=[])
-    return Q(**{column: ""})
+    return Q(**{column: 0 if column.startswith("number_of_") else ""})
 
 
 Matcher = Callable[[str, str, Options], Q]

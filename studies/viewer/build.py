@@ -31,10 +31,11 @@ from studies.viewer.scripts import STYLE, BuildFailed
 PACKAGE, MINIFIER = "@ohif/app", "esbuild-wasm"
 LOCK = Path(__file__).with_name("package-lock.json")
 STAMP = "atrium-build.json"
-# Model runtime for AI segmentation, sign-in with other vendors, service worker, icons of phones: not ours.
+# Icons of phones, beside the pictures of OHIF's presets.
+_ICONS = re.compile(r"assets/[^/]+")
+# Model runtime for AI segmentation, sign-in with other vendors, service worker: not ours.
 LEFT_OUT = {
     "ort",
-    "assets",
     "customizations",
     "google.js",
     "oidc-client.min.js",
@@ -221,7 +222,7 @@ def _unpack(archive: Path, built: Path) -> str:
     with tarfile.open(archive) as tar:
         for member in tar:
             name = member.name.removeprefix(prefix)
-            if not member.isfile() or name == member.name or name.split("/")[0] in LEFT_OUT or name.endswith(".map"):
+            if not member.isfile() or name == member.name or not _is_ours(name):
                 if member.name == f"{prefix}index.html":
                     entry = _entry_script(tar, member)
                 continue
@@ -236,6 +237,10 @@ def _unpack(archive: Path, built: Path) -> str:
     if not entry:
         raise BuildFailed("OHIF's package has no index.html")
     return entry
+
+
+def _is_ours(name: str) -> bool:
+    return not (name.split("/")[0] in LEFT_OUT or name.endswith(".map") or _ICONS.fullmatch(name))
 
 
 def _entry_script(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:

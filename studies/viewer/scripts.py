@@ -217,9 +217,9 @@ def hasten(built: Path, scripts: list[str], chunks: list[str], shake: Callable[[
     """Put off or leave out what the first image doesn't need, and let scripts be compiled while they come.
 
     ``scripts`` are the first ones, the entry last, ``chunks`` theirs; ``shake`` gives a module's script without the
-    declarations that nothing in it uses. A function in parentheses is compiled at once,
-    beside the main thread; one that isn't is compiled when it's called, on the main thread, after having been read once
-    already. Raises BuildFailed when a place isn't found.
+    declarations that nothing in it uses. A function in parentheses is compiled at once, beside the main thread; one
+    that isn't is compiled when it's called, on the main thread, after having been read once already. Raises BuildFailed
+    when a place isn't found.
     """
     texts = {name: (built / name).read_text() for name in scripts}
     styled = STYLES_THERE + "".join(f"{chunk}: 0, " for chunk in chunks)

@@ -125,6 +125,56 @@ def test_a_compressed_frame_comes_in_another_compression(
     assert np.array_equal(dataset.pixel_array, wanted)
 
 
+@pytest.mark.parametrize(
+    ("below", "accept"),
+    [
+        ("", f"application/dicom; transfer-syntax={ExplicitVRLittleEndian}"),
+        ("", f"application/dicom; transfer-syntax={JPEG2000Lossless}"),
+        ("", 'multipart/related; type="application/octet-stream"'),
+        ("/pixeldata", 'multipart/related; type="application/octet-stream"'),
+        ("/frames/1", "application/octet-stream"),
+        ("/frames/1", 'multipart/related; type="application/octet-stream"'),
+        ("/bulkdata/7FE00010", "application/octet-stream"),
+    ],
+)
+@pytest.mark.parametrize("frame", [b"", b"no segments at all"])
+def test_a_frame_that_cannot_be_decoded_is_406(
+    frame: bytes, below: str, accept: str, north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    dataset = pydicom.dcmread(BytesIO(make_instance(**UIDS)))
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    item = b"\xfe\xff\x00\xe0" + len(frame).to_bytes(4, "little") + frame
+    dataset.PixelData = b"\xfe\xff\x00\xe0\0\0\0\0" + item + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    (outcome,) = ingest_files(north, buffer.getvalue())
+    assert outcome.is_in, outcome.reason
+    answer = radiologist.get(address(Instance.objects.get(), below), HTTP_ACCEPT=accept)
+    assert answer.status_code == 406
+    assert answer["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("below", "refused", "rest"),
+    [
+        ("/metadata", "application/dicom+json", "*/*"),
+        ("/rendered", "image/jpeg", "image/*"),
+        ("/thumbnail", "image/jpeg", "*/*"),
+        ("", 'multipart/related; type="application/dicom"', "*/*"),
+        ("/bulkdata/7FE00010", "application/octet-stream", "*/*"),
+    ],
+)
+def test_what_is_refused_by_name_is_not_given_for_a_wildcard(
+    below: str, refused: str, rest: str, instance: Instance, radiologist: Client
+) -> None:
+    kind = refused.partition('"')[2].strip('"') or refused
+    for accept in (f"{refused};q=0, {rest}", f"{rest}, {refused}; q=0"):
+        answer = radiologist.get(address(instance, below), HTTP_ACCEPT=accept)
+        assert answer.status_code == 406 or kind not in answer["Content-Type"]
+
+
 def test_a_study_comes_as_a_zip_with_its_directory(
     north: Any, ingest_files: Any, radiologist: Client, tmp_path: Path
 ) -> None:

@@ -194,6 +194,9 @@ def test_matching_options_of_the_query(browser: Client) -> None:
     assert patients("PatientName=Grosse^Jork") == []
     assert patients("PatientID=P1&PatientID=P2&multiplevaluematching=true") == ["P1", "P2"]
     assert patients('PatientWeight=""&emptyvaluematching=true') == ["P2"]
+    # Counts are never empty.
+    for keyword in ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"):
+        assert patients(f'{keyword}=""&emptyvaluematching=true') == []
     assert patients("StudyDate=20200101-20260901&StudyTime=1020-1016") == ["P1"]
     assert patients("00400275.00400009=SPS1") == ["P1"]
     assert patients("RequestAttributesSequence.ScheduledProcedureStepID=SPS2") == []

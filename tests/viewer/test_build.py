@@ -66,6 +66,13 @@ def test_opening_a_study_asks_for_one_script_and_one_style_sheet(built: Path) ->
     assert ".viewport-wrapper" in (built / sheet).read_text()
 
 
+def test_every_picture_that_the_scripts_name_is_there(built: Path) -> None:
+    entry = next(built.rglob("app.bundle.*.js"))
+    named = set(re.findall(r'"(assets/images/[^"]+)"', entry.read_text()))
+    assert len(named) > 20
+    assert not [name for name in named if not (entry.parent / name).exists()]
+
+
 def test_scripts_are_as_short_as_they_can_be(built: Path) -> None:
     for path in built.rglob("*.bundle.*.js"):
         text = path.read_text()

@@ -129,7 +129,7 @@ def _in_form(
         if found is None:
             return None
         target = found
-        part_type = wanted.media_type if wanted.media_type != "image/*" else FRAME_MEDIA_TYPES[target]
+        part_type = FRAME_MEDIA_TYPES.get(target, OCTETS) if "*" in wanted.media_type else wanted.media_type
         respond = lambda: multipart(  # noqa: E731
             part_type, _pixels(request, study, instances, part_type, target), boundary=boundary_of(etag)
         )

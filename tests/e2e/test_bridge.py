@@ -195,6 +195,8 @@ def test_the_graphics_are_asked_with_one_context_and_workers_begin_when_they_are
             viewer = viewer_of(page)
             drawn(viewer, 0)
             viewports = viewer.locator("canvas.cornerstone-canvas").count()
+            for number in range(1, viewports):
+                drawn(viewer, number)
             # What Cornerstone finds out of textures it keeps.
             assert viewer.evaluate("window.drawnOn.size") == viewports + (1 if graphics_known else 2)
             # One that decodes images; none yet that would count a volume's histogram.

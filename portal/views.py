@@ -22,7 +22,7 @@ from django.views.decorators.http import require_GET, require_POST
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required
+from accounts.gates import capability_required, problem
 from accounts.models import User
 from portal import health
 from studies.archive.models import TierFigure, TierMove
@@ -30,6 +30,9 @@ from studies.archive.objects import has_cold_tier
 from studies.dimse.models import AssociationLog, NodeState, Transfer
 from studies.ingest.models import QuarantinedFile
 from studies.models import DomainEvent, Study
+
+# Below these only programs call: they're told of errors as problem+json (RFC 9457).
+PROTOCOLS = ("/dicom-web/", "/wado", "/api/")
 
 
 @require_GET
@@ -64,14 +67,24 @@ def theme(request: HttpRequest) -> HttpResponse:
 RETRY_AFTER = 5
 
 
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Refuse what may be forged: as problem+json where programs call, else as a page."""
+    if request.path.startswith(PROTOCOLS):
+        return problem(403, "Send the header X-CSRFToken, or a bearer token.")
+    return render(request, "403_csrf.html", status=403)
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer what nobody caught: 503 where the database couldn't be used, so that programs try again, otherwise 500."""
     status = 503 if isinstance(sys.exception(), OperationalError) else 500
-    if request.accepts("text/html"):
+    text = "The database isn't available; try again later." if status == 503 else "Something broke on our side."
+    response: HttpResponse
+    if request.path.startswith(PROTOCOLS):
+        response = problem(status, text)
+    elif request.accepts("text/html"):
         # Without the request: who it is, and what their page shows, is asked of the database.
         response = HttpResponse(render_to_string(f"{status}.html"), status=status)
     else:
-        text = "The database isn't available; try again later." if status == 503 else "Something broke on our side."
         response = HttpResponse(f"{text}\n", content_type="text/plain", status=status)
     if status == 503:
         response["Retry-After"] = str(RETRY_AFTER)

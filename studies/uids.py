@@ -1,12 +1,22 @@
-"""UIDs in addresses."""
+"""UIDs (PS3.5 §9), in addresses and in what was sent."""
 
 from __future__ import annotations
 
+import re
+
 from django.urls import register_converter
+
+LONGEST_UID = 64
+UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+def is_uid(text: str) -> bool:
+    """Say whether the text can be a UID; leading zeros, which some devices write, are let pass."""
+    return len(text) <= LONGEST_UID and UID_FORM.fullmatch(text) is not None
 
 
 class UidConverter:
-    """``<uid:name>`` takes only what can be a UID (PS3.5 §9), so that nothing else reaches a view."""
+    """``<uid:name>`` takes only what can be a UID, so that nothing else reaches a view."""
 
     regex = r"[0-9.]{1,64}"
 

@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern
-from django.views.decorators.http import require_safe
 from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AllStoragePresentationContexts
 
+from accounts.gates import problem
 from studies.dicomweb.description import PROBLEM, RESOURCES, WADL, WADO_URI, Operation, Resource, by_path, operations
 from studies.dicomweb.errors import DicomWebError, answers_errors
 from studies.dicomweb.media_types import accepted
@@ -44,7 +44,7 @@ def resource_of(route: str) -> Resource:
 
 
 def answering_options(pattern: URLPattern) -> URLPattern:
-    """Let a route answer OPTIONS with what it allows, and name that in every refusal of a method (RFC 9110 §9.3.7)."""
+    """Let a route answer OPTIONS with what it allows, and refuse every other method (RFC 9110 §9.3.7, §15.5.6)."""
     resource = resource_of(str(pattern.pattern))
     allow = ", ".join(resource.methods)
     view: View = pattern.callback
@@ -56,8 +56,9 @@ def answering_options(pattern: URLPattern) -> URLPattern:
             del options["Content-Type"]
             options["Allow"] = allow
             return options
-        response = view(request, *args, **kwargs)
-        if response.status_code == 405 or request.method == "OPTIONS":
+        is_allowed = request.method in resource.methods
+        response = (view if is_allowed else _wrong_method)(request, *args, **kwargs)
+        if not is_allowed or request.method == "OPTIONS":
             response["Allow"] = allow
         return response
 
@@ -65,11 +66,13 @@ def answering_options(pattern: URLPattern) -> URLPattern:
     return pattern
 
 
+def _wrong_method(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    return problem(405, "That method isn't for this resource.")
+
+
 @answers_errors
 def root(request: HttpRequest) -> HttpResponseBase:
     """Give the capabilities description as JSON or WADL (PS3.18 §8.9.2), by OPTIONS or GET."""
-    if request.method not in {"GET", "HEAD", "OPTIONS"}:
-        raise DicomWebError(405, "That method isn't for this resource.")
     base = request.build_absolute_uri(f"/{ROOT}")
     for wanted in accepted(request):
         if wanted.matches("application/json") or wanted.media_type == "application/vnd.sun.wadl+json":
@@ -133,7 +136,6 @@ def _as_wadl(base: str) -> bytes:
     return document
 
 
-@require_safe
 def conformance(request: HttpRequest) -> JsonResponse:
     """Say which services, classes, syntaxes and matching keys there are."""
     return JsonResponse(_conformance())
@@ -159,7 +161,6 @@ def _conformance() -> dict[str, Any]:
     }
 
 
-@require_safe
 def openapi(request: HttpRequest) -> JsonResponse:
     """Give the OpenAPI 3.1 document of DICOMweb."""
     return JsonResponse(_openapi())
@@ -228,6 +229,8 @@ _QUERY_SCHEMAS: dict[str, dict[str, Any]] = {
     "offset": {"type": "integer", "minimum": 0, "maximum": 999999999},
     "quality": {"type": "integer", "minimum": 1, "maximum": 100},
     "fuzzymatching": {"type": "boolean"},
+    "emptyvaluematching": {"type": "boolean"},
+    "multiplevaluematching": {"type": "boolean"},
     "deletionlock": {"type": "boolean"},
 }
 

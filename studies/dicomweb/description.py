@@ -43,7 +43,7 @@ class Resource:
         return (*named, *(["HEAD"] if "GET" in named else []), "OPTIONS")
 
 
-_SEARCH = ("limit", "offset", "includefield", "fuzzymatching")
+_SEARCH = ("limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching")
 _PICTURE = ("accept", "quality", "viewport", "window", "annotation", "iccprofile")
 _STUDY, _SERIES = "studies/{study}", "studies/{study}/series/{series}"
 _INSTANCE = f"{_SERIES}/instances/{{instance}}"
@@ -143,7 +143,6 @@ _WORKLIST = (
         (
             Operation("GET", "Retrieve a workitem", gives=_DATASET),
             Operation("POST", "Update a workitem", ("transaction-uid",), takes=_DATASET),
-            Operation("PUT", "Update a workitem", ("transaction-uid",), takes=_DATASET),
         ),
     ),
     Resource("Worklist", f"{_WORKITEM}/state", (Operation("PUT", "Claim, complete or cancel", takes=_DATASET),)),

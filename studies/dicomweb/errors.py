@@ -54,6 +54,11 @@ def answers_errors(view: View) -> View:
     return answered
 
 
+def warn(response: HttpResponseBase, text: str) -> None:
+    """Add a Warning header (PS3.18 §8.4.3, RFC 7234 §5.5)."""
+    response["Warning"] = f'299 atrium "{text}"'
+
+
 def empty(status: int) -> HttpResponse:
     """Give an answer without a body."""
     response = HttpResponse(status=status)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from typing import get_args
+from functools import wraps
+from typing import Any, get_args
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 
 from studies.archive.rendering import LARGEST_SIDE, Function, Look, Region, Window
-from studies.dicomweb.errors import DicomWebError
+from studies.dicomweb.errors import DicomWebError, View, warn
 
 ANNOTATIONS = {"patient", "technique"}
+LONGEST_ANNOTATION = 300
 ICC_PROFILES = {"no", "yes", "srgb"}
+LARGEST_NUMBER = 999_999_999
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 KNOWN_PROFILES = {*ICC_PROFILES, "adobergb", "rommrgb"}
 
 
@@ -54,13 +60,12 @@ def relative_region(text: str, width: int, height: int) -> Region | None:
 
 
 def _numbers(text: str, count: int, name: str) -> list[float]:
-    values = text.split(",")
-    try:
-        numbers = [float(value) for value in values]
-    except ValueError as error:
-        raise DicomWebError(400, f"{name} takes numbers.") from error
-    if len(numbers) != count or not all(math.isfinite(n) and abs(n) < 1e9 for n in numbers):
-        raise DicomWebError(400, f"{name} takes {count} numbers.")
+    values = [value.strip() for value in text.split(",")]
+    if len(values) != count or not all(map(_NUMBER.fullmatch, values)):
+        raise DicomWebError(400, f"{name} takes numbers, {count} here.")
+    numbers = [float(value) for value in values]
+    if not all(abs(number) < LARGEST_NUMBER for number in numbers):
+        raise DicomWebError(400, f"{name}: a number is at most {LARGEST_NUMBER}.")
     return numbers
 
 
@@ -84,7 +89,7 @@ def _window(text: str) -> Window | None:
 def _quality(text: str) -> int:
     if not text:
         return 90
-    if not re.fullmatch(r"\d{1,3}", text) or not 1 <= int(text) <= 100:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 100:
         raise DicomWebError(400, "quality is a number from 1 to 100.")
     return int(text)
 
@@ -118,14 +123,34 @@ def _viewport(text: str) -> tuple[tuple[int, int] | None, Region | None]:
 def _side(text: str, name: str) -> int | None:
     if not text:
         return None
-    if not re.fullmatch(r"\d{1,5}", text) or not 1 <= int(text) <= LARGEST_SIDE:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= LARGEST_SIDE:
         raise DicomWebError(400, f"{name}: a side is from 1 to {LARGEST_SIDE} pixels.")
     return int(text)
 
 
 def _annotations(text: str) -> frozenset[str]:
-    """Read ``annotation=patient,technique``; others' words are ignored, as the standard has it (§8.3.5.1.1)."""
+    """Read ``annotation=patient,technique``; other words are ignored, with a Warning (§8.3.5.1.1)."""
     return frozenset(word.strip().lower() for word in text.split(",")) & ANNOTATIONS
+
+
+def warns_of_annotations(view: View) -> View:
+    """Let a view of pictures name the annotations that it ignored in a Warning (PS3.18 §8.3.5.1.1)."""
+
+    @wraps(view)
+    def warned(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = view(request, *args, **kwargs)
+        ignored = _unknown_annotations(request.GET.get("annotation", ""))
+        if ignored:
+            warn(response, f"The following annotation values are not supported: {', '.join(ignored)}.")
+        return response
+
+    return warned
+
+
+def _unknown_annotations(text: str) -> list[str]:
+    """Give the words that are ignored, as a header can name them."""
+    words = (word.strip() for word in text[:LONGEST_ANNOTATION].split(","))
+    return [re.sub(r"[^ -~]|[\"\\\\]", "?", word) for word in words if word and word.lower() not in ANNOTATIONS]
 
 
 def _profile(text: str) -> bool:

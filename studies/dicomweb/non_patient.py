@@ -17,10 +17,11 @@ from portal.audit.services import record
 from studies.archive import non_patient as kept
 from studies.archive.models import NonPatientInstance
 from studies.dicomweb.datasets import answer_with
-from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found
+from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found, warn
 from studies.dicomweb.framing import boundary_of, etag_of
 from studies.dicomweb.media_types import accepted
 from studies.dicomweb.multipart import BrokenBody
+from studies.dicomweb.parameters import flag, natural
 from studies.dicomweb.retrieval import Part, multipart, validated
 from studies.dicomweb.sites import site_for
 from studies.dicomweb.store_body import TooLarge, received
@@ -31,7 +32,8 @@ from studies.lookups import without_retrying
 from studies.matching.wildcards import pattern
 
 DICOM, MOST_RESULTS = "application/dicom", 1000
-NOT_KEYS = {"limit", "offset", "includefield", "fuzzymatching", "accept", "site"}
+FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
+NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", "site", *FLAGS}
 may_see = program_capability_required(Capability.STUDY_VIEW)
 may_store = program_capability_required(Capability.STUDY_UPLOAD)
 
@@ -120,8 +122,6 @@ def _stored(request: HttpRequest, one: NonPatientInstance) -> dict[str, Any]:
 @answers_errors
 def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> HttpResponseBase:
     """Give one object as DICOM, or its attributes as JSON or XML."""
-    if request.method not in {"GET", "HEAD"}:
-        raise DicomWebError(405, "That method isn't for this resource.")
     visible = kept.non_patient_instances_visible_to(principal_of(request), category)
     one = visible.filter(sop_instance_uid=sop_instance_uid).first()
     if one is None:
@@ -150,13 +150,11 @@ def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> Htt
 @answers_errors
 def _search(request: HttpRequest, category: str) -> HttpResponseBase:
     """Search by any attribute of the objects' own level, single value or wildcard (PS3.18 §12.6)."""
-    if request.method not in {"GET", "HEAD"}:
-        raise DicomWebError(405, "That method isn't for this resource.")
     keys = {}
     for name, found in request.GET.lists():
         if name.lower() not in NOT_KEYS:
             keys[_tag(name)] = _pattern(found[-1])
-    limit, offset = (_natural(request, name, default) for name, default in (("limit", MOST_RESULTS), ("offset", 0)))
+    limit, offset = (natural(request, name, default) for name, default in (("limit", MOST_RESULTS), ("offset", 0)))
     visible = kept.non_patient_instances_visible_to(principal_of(request), category)
     # A site has tens of these, not thousands: they're compared one by one.
     matches = [one for one in visible.iterator() if all(p is None or _has(one, tag, p) for tag, p in keys.items())]
@@ -164,7 +162,11 @@ def _search(request: HttpRequest, category: str) -> HttpResponseBase:
     if not page:
         return empty(204)
     results = [{**one.attributes, "00081190": _stored(request, one)["00081190"]} for one in page]
-    return answer_with(request, [dict(sorted(result.items())) for result in results])
+    response = answer_with(request, [dict(sorted(result.items())) for result in results])
+    unsupported = [name for name in FLAGS if flag(request, name)]
+    if unsupported:
+        warn(response, f"Not supported: {', '.join(unsupported)}. Only literal matching has been performed.")
+    return response
 
 
 def _tag(name: str) -> str:
@@ -186,10 +188,3 @@ def _has(one: NonPatientInstance, tag: str, pattern: re.Pattern[str]) -> bool:
     values = one.attributes.get(tag, {}).get("Value", [])
     texts = (v.get("Alphabetic", "") if isinstance(v, dict) else str(v) for v in values)
     return any(pattern.fullmatch(text) for text in texts)
-
-
-def _natural(request: HttpRequest, name: str, default: int) -> int:
-    value = request.GET.get(name, "")
-    if value and not re.fullmatch(r"[0-9]{1,9}", value):
-        raise DicomWebError(400, f"{name} must be a natural number.")
-    return int(value) if value else default

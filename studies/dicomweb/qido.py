@@ -13,7 +13,6 @@ import orjson
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.views.decorators.http import require_safe
 
 from accounts.capabilities import Capability
 from accounts.gates import principal_of, program_capability_required
@@ -24,6 +23,7 @@ from studies.archive.native_model import MEDIA_TYPE as XML
 from studies.archive.native_model import to_native_xml
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty
 from studies.dicomweb.media_types import accepted
+from studies.dicomweb.parameters import flag, natural
 from studies.matching import (
     Criteria,
     Level,
@@ -99,7 +99,7 @@ class Search:
 
 def parse(request: HttpRequest) -> Search:
     """Read the query (PS3.18 §8.3.4). Raises DicomWebError."""
-    flags = {name: _flag(request, name) for name in _FLAGS}
+    flags = {name: flag(request, name) for name in _FLAGS}
     options = Options(
         is_fuzzy=flags["fuzzymatching"],
         takes_empty=flags["emptyvaluematching"],
@@ -119,11 +119,11 @@ def parse(request: HttpRequest) -> Search:
     for level in _ALWAYS:
         asked = tags_of(path[0] for path in paths)
         tags[level] = tags_at(level) | tags_at(Level.PATIENT) if is_all else _DEFAULT_TAGS[level] | asked
-    limit = min(_natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
+    limit = min(natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
     return Search(
         criteria=criteria,
         limit=limit,
-        offset=_natural(request, "offset", 0),
+        offset=natural(request, "offset", 0),
         tags=tags,
         beyond={tag_of(path[0]): path[0] for path in included if level_of(path[0]) is None},
         warnings=_ignored([*criteria.unsupported, *unknown]),
@@ -155,23 +155,6 @@ def _included(request: HttpRequest) -> tuple[list[tuple[str, ...]], bool, list[s
     return paths, is_all, unknown
 
 
-def _flag(request: HttpRequest, name: str) -> bool:
-    value = request.GET.get(name, "false").lower()
-    if value not in {"true", "false", ""}:
-        raise DicomWebError(400, f"{name} is true or false.")
-    return value == "true"
-
-
-def _natural(request: HttpRequest, name: str, default: int) -> int:
-    value = request.GET.get(name, "")
-    if not value:
-        return default
-    if not re.fullmatch(r"[0-9]{1,9}", value):
-        raise DicomWebError(400, f"{name} must be a natural number.")
-    return int(value)
-
-
-@require_safe
 @may_search
 @answers_errors
 def search_studies(request: HttpRequest) -> HttpResponseBase:
@@ -179,7 +162,6 @@ def search_studies(request: HttpRequest) -> HttpResponseBase:
     return find_studies(request)
 
 
-@require_safe
 @may_search
 @answers_errors
 def search_series(request: HttpRequest, study_instance_uid: str = "") -> HttpResponseBase:
@@ -187,7 +169,6 @@ def search_series(request: HttpRequest, study_instance_uid: str = "") -> HttpRes
     return find_series(request, study_instance_uid)
 
 
-@require_safe
 @may_search
 @answers_errors
 def search_instances(

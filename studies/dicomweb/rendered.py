@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import IO
+from typing import IO, NamedTuple
 from wsgiref.util import FileWrapper
 
 from django.db.models import QuerySet
 from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.views.decorators.http import require_safe
 from PIL import Image
 from pydicom import Dataset
 
@@ -27,7 +26,7 @@ from studies.archive.rendering import Look, encoded, picture, placed
 from studies.archive.structured_reports import is_report, to_html, to_text
 from studies.archive.waveforms import has_waveforms, lay_out, read_traces, to_image, to_svg
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
-from studies.dicomweb.looks import look_of
+from studies.dicomweb.looks import look_of, warns_of_annotations
 from studies.dicomweb.media_types import MediaRange, accepted
 from studies.dicomweb.retrieval import (
     Part,
@@ -58,9 +57,9 @@ DRAWN = ("image/png", "image/jpeg", "image/svg+xml", "image/webp", "image/gif")
 TEXT = ("text/html", "text/plain")
 
 
-@require_safe
 @may_retrieve
 @answers_errors
+@warns_of_annotations
 def retrieve_rendered(request: HttpRequest, frames: str = "", **uids: str) -> HttpResponseBase:
     """Retrieve a picture, a film or a page of an instance, or pictures of frames (PS3.18 §10.4.1.1.3)."""
     instance = instance_for(request, uids, "rendered")
@@ -73,27 +72,40 @@ def retrieve_rendered(request: HttpRequest, frames: str = "", **uids: str) -> Ht
 def give_rendered(request: HttpRequest, instance: Instance, numbers: list[int], look: Look) -> HttpResponseBase:
     """Give an instance in the first acceptable media type in which it can be shown. Raises DicomWebError 406."""
     available = media_types_of(instance, moving=not numbers or len(numbers) > 1)
-    wanted = chosen(accepted(request), available)
-    if wanted is None:
+    choice = chosen(accepted(request), available)
+    if choice is None:
         raise DicomWebError(406, "It can't be shown in the accepted forms.", available=list(available))
-    marks = (wanted, request.GET.urlencode(), str(numbers), repr(look.presentation is not None))
+    wanted, is_multipart = choice
+    is_multipart = is_multipart or (len(numbers) > 1 and wanted not in MOVING)
+    marks = (wanted, str(is_multipart), request.GET.urlencode(), str(numbers), repr(look.presentation is not None))
     etag = content_etag(instance, *marks)
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
     leave_trace(request, instance.series.study, "rendered", frames=max(len(numbers), 1))
-    if wanted == "video/mp4" and is_video(instance.transfer_syntax_uid):
+    is_film = wanted == "video/mp4" and is_video(instance.transfer_syntax_uid)
+    if is_multipart:
+        each = [[number] for number in numbers] if wanted not in MOVING and numbers else [numbers]
+        contents = (
+            FileWrapper(_film(instance), CHUNK) if is_film else [rendered(instance, wanted, few, look)] for few in each
+        )
+        return validated(request, multipart(wanted, (Part(wanted, content) for content in contents)), etag)
+    if is_film:
         return validated(request, FileResponse(_film(instance), content_type=wanted), etag)
-    if len(numbers) > 1 and wanted not in MOVING:
-        parts = (Part(wanted, [rendered(instance, wanted, [number], look)]) for number in numbers)
-        return validated(request, multipart(wanted, parts), etag)
     content = rendered(instance, wanted, numbers, look)
     response = HttpResponse(content, content_type=f"{wanted}; charset=utf-8" if wanted in TEXT else wanted)
     return validated(request, response, etag)
 
 
-def chosen(ranges: list[MediaRange], available: tuple[str, ...]) -> str | None:
-    """Give the media type to answer in: the first available one of the most wanted range."""
-    return next((t for wanted in ranges for t in available if wanted.matches(t)), None)
+class Choice(NamedTuple):
+    """The media type to answer in, and whether it's wanted as a part of a multipart message."""
+
+    media_type: str
+    is_multipart: bool
+
+
+def chosen(ranges: list[MediaRange], available: tuple[str, ...]) -> Choice | None:
+    """Give the first available media type of the most wanted range."""
+    return next((Choice(t, wanted.is_multipart) for wanted in ranges for t in available if wanted.matches(t)), None)
 
 
 def media_types_of(instance: Instance, *, moving: bool = True) -> tuple[str, ...]:
@@ -203,17 +215,17 @@ def _presented(state: Instance, look: Look) -> Image.Image:
     raise NotRenderable("The images of the presentation state aren't here.")
 
 
-@require_safe
 @may_retrieve
 @answers_errors
+@warns_of_annotations
 def retrieve_rendered_study(request: HttpRequest, study_instance_uid: str) -> HttpResponseBase:
     """Retrieve all that can be shown of a study, a part for each instance."""
     return _rendered_many(request, study_for(request, study_instance_uid, "rendered"), "")
 
 
-@require_safe
 @may_retrieve
 @answers_errors
+@warns_of_annotations
 def retrieve_rendered_series(
     request: HttpRequest, study_instance_uid: str, series_instance_uid: str
 ) -> HttpResponseBase:
@@ -232,16 +244,17 @@ def _rendered_many(request: HttpRequest, study: Study, series_instance_uid: str)
     preferred = chosen(ranges, known)
     if preferred is None:
         raise DicomWebError(406, "It can't be shown in the accepted forms.", available=list(known))
-    etag = study_etag(study, instances, "rendered", preferred, request.GET.urlencode())
+    etag = study_etag(study, instances, "rendered", preferred.media_type, request.GET.urlencode())
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
     leave_trace(request, study, "rendered", instances=count)
 
     def parts() -> Iterator[Part]:
         for instance in each_with_study(instances, study):
-            wanted = chosen(ranges, media_types_of(instance))
-            if wanted is None:
+            choice = chosen(ranges, media_types_of(instance))
+            if choice is None:
                 continue
+            wanted = choice.media_type
             try:
                 content: Iterable[bytes]
                 if wanted == "video/mp4" and is_video(instance.transfer_syntax_uid):
@@ -277,9 +290,9 @@ def _pictured(instances: QuerySet[Instance], study: Study) -> Instance | None:
     return next((i for i in candidates if set(STILL) & set(media_types_of(i))), candidates[0])
 
 
-@require_safe
 @may_retrieve
 @answers_errors
+@warns_of_annotations
 def retrieve_thumbnail(
     request: HttpRequest,
     study_instance_uid: str,
@@ -306,11 +319,14 @@ def retrieve_thumbnail(
     if not numbers and instance.number_of_frames > 1 and not is_video(instance.transfer_syntax_uid):
         numbers = [instance.number_of_frames // 2 + 1]
     available = tuple(t for t in media_types_of(instance, moving=False) if t in STILL)
-    wanted = chosen(accepted(request), available)
-    if wanted is None:
+    choice = chosen(accepted(request), available)
+    if choice is None:
         raise DicomWebError(406, "There is no thumbnail in the accepted forms.", available=list(available))
-    etag = content_etag(instance, "thumbnail", wanted, request.GET.urlencode(), str(numbers))
+    wanted, is_multipart = choice
+    etag = content_etag(instance, "thumbnail", wanted, str(is_multipart), request.GET.urlencode(), str(numbers))
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
     content = rendered(instance, wanted, numbers, look)
+    if is_multipart:
+        return validated(request, multipart(wanted, [Part(wanted, [content])]), etag)
     return validated(request, HttpResponse(content, content_type=wanted), etag)

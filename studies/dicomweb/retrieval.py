@@ -120,7 +120,7 @@ def each_with_study(
 
 def frame_numbers(text: str) -> list[int]:
     """Read a list of frames, counted from 1. Raises DicomWebError."""
-    if not re.fullmatch(rf"\d{{1,9}}(,\d{{1,9}}){{0,{MOST_FRAMES - 1}}}", text):
+    if not re.fullmatch(rf"[0-9]{{1,9}}(,[0-9]{{1,9}}){{0,{MOST_FRAMES - 1}}}", text):
         raise DicomWebError(400, "Frames are numbers from 1, separated by commas.")
     numbers = [int(n) for n in text.split(",")]
     if 0 in numbers:

@@ -17,12 +17,14 @@ from urllib.parse import urljoin
 from PIL import Image, UnidentifiedImageError
 from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
+from pydicom.pixels.utils import get_expected_length
 
 from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.archive.native_model import InvalidNativeModel, from_native_xml
 from studies.archive.writing import dataset_bytes, file_head
 from studies.dicomweb.errors import DicomWebError
 from studies.dicomweb.framing import DICOM_JSON, OCTETS
+from studies.dicomweb.json_values import InvalidValue, check_values
 from studies.dicomweb.multipart import CHUNK, Part
 from studies.ingest.errors import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, ELEMENTS_DISCARDED, OUT_OF_RESOURCES
 from studies.ingest.services import Outcome, StagedFile, Status, stage
@@ -142,14 +144,18 @@ class Assembly:
         if bulk is not None:
             del content[PIXEL_DATA]
         try:
+            check_values(content)
             dataset = Dataset.from_json(content, self._value)
         except CannotAssemble:
             raise
+        except InvalidValue as error:
+            raise CannotAssemble(str(error)) from error
         except Exception as error:  # pydicom raises what it will on hostile values
             raise CannotAssemble("The metadata hold a value that its VR doesn't allow.") from error
         syntax = _syntax(bulk) if bulk is not None else str(uid.ExplicitVRLittleEndian)
         if bulk is not None:
             _complete(dataset, bulk)
+        _check_length(dataset, syntax, sum(file.size for file in bulk.files) if bulk else None)
         staged = stage(_part10(dataset, syntax, str(pixels.get("vr", "")), bulk))
         staged.warning = ELEMENTS_DISCARDED if discarded else 0
         return staged
@@ -244,6 +250,20 @@ def _complete(dataset: Dataset, bulk: _Bulk) -> None:
     else:
         dataset.PhotometricInterpretation = "YBR_FULL_422" if bulk.media_type == "image/jpeg" else "YBR_RCT"
         dataset.PlanarConfiguration = 0
+
+
+def _check_length(dataset: Dataset, syntax: str, bulk_size: int | None) -> None:
+    """See that native pixels are as long as their description says. Raises CannotAssemble."""
+    size = len(dataset.PixelData or b"") if "PixelData" in dataset else bulk_size
+    if size is None or uid.UID(syntax).is_encapsulated:
+        return
+    try:
+        expected = get_expected_length(dataset)
+    except (AttributeError, TypeError, ValueError):
+        # Described in part or not at all.
+        return
+    if size < expected:
+        raise CannotAssemble("The pixel data are shorter than their description says.", DATASET_DOES_NOT_MATCH)
 
 
 def _part10(dataset: Dataset, syntax: str, vr: str, bulk: _Bulk | None) -> Iterator[bytes]:

@@ -8,7 +8,6 @@ from itertools import chain
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.views.decorators.http import require_safe
 from pydicom.uid import ExplicitVRLittleEndian
 
 from studies.archive.errors import NotTranscodable
@@ -38,7 +37,6 @@ from studies.models import Instance, Study
 AVAILABLE = [f'multipart/related; type="{DICOM}"', f'multipart/related; type="{OCTETS}"', ZIP]
 
 
-@require_safe
 @may_retrieve
 @answers_errors
 def retrieve_study(request: HttpRequest, study_instance_uid: str) -> HttpResponseBase:
@@ -47,7 +45,6 @@ def retrieve_study(request: HttpRequest, study_instance_uid: str) -> HttpRespons
     return _retrieve(request, study, instances_of(study))
 
 
-@require_safe
 @may_retrieve
 @answers_errors
 def retrieve_series(request: HttpRequest, study_instance_uid: str, series_instance_uid: str) -> HttpResponseBase:
@@ -56,7 +53,6 @@ def retrieve_series(request: HttpRequest, study_instance_uid: str, series_instan
     return _retrieve(request, study, instances_of(study, series_instance_uid))
 
 
-@require_safe
 @may_retrieve
 @answers_errors
 def retrieve_instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
@@ -229,7 +225,6 @@ def pixel_parts(instance: Instance, content_type: str, target: str, address: str
         yield Part(content_type, [transcoded_frame(frames, number, target)], f"{address}/frames/{number}")
 
 
-@require_safe
 @may_retrieve
 @answers_errors
 def retrieve_frames(request: HttpRequest, frames: str, **uids: str) -> HttpResponseBase:

@@ -8,7 +8,6 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.views.decorators.http import require_safe
 
 from studies.archive import objects
 from studies.archive.bulk import PIXELS, bulk_value
@@ -34,7 +33,6 @@ from studies.models import Instance, Study
 AVAILABLE = [f'multipart/related; type="{OCTETS}"']
 
 
-@require_safe
 @may_retrieve
 @answers_errors
 def retrieve_bulkdata_of(request: HttpRequest, study_instance_uid: str, **uids: str) -> HttpResponseBase:
@@ -42,7 +40,6 @@ def retrieve_bulkdata_of(request: HttpRequest, study_instance_uid: str, **uids: 
     return _retrieve(request, study_for(request, study_instance_uid, "bulkdata"), uids, with_others=True)
 
 
-@require_safe
 @may_retrieve
 @answers_errors
 def retrieve_pixeldata(request: HttpRequest, study_instance_uid: str, **uids: str) -> HttpResponseBase:

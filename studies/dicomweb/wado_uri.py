@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from django.http import HttpRequest, QueryDict
 from django.http.response import HttpResponseBase
-from django.views.decorators.http import require_safe
 
 from studies.access import instances_visible_to
 from studies.archive import objects
 from studies.archive.presentation_states import PRESENTATION_STATES, Presentation
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
 from studies.dicomweb.framing import DICOM
-from studies.dicomweb.looks import look_of_uri, relative_region
+from studies.dicomweb.looks import look_of_uri, relative_region, warns_of_annotations
 from studies.dicomweb.media_types import ranges_of
 from studies.dicomweb.rendered import give_rendered, media_types_of
 from studies.dicomweb.retrieval import instance_for, may_retrieve, principal_of_request
@@ -24,9 +24,9 @@ from studies.models import Instance
 CHARSETS = {"", "utf-8", "us-ascii", "*"}
 
 
-@require_safe
 @may_retrieve
 @answers_errors
+@warns_of_annotations
 def wado_uri(request: HttpRequest) -> HttpResponseBase:
     """Give an object as DICOM, or shown, as the first possible of ``contentType`` asks."""
     parameters = request.GET.dict()
@@ -80,7 +80,7 @@ def _shown(request: HttpRequest, uids: dict[str, str], parameters: dict[str, str
     numbers = []
     if parameters.get("frameNumber"):
         text = parameters["frameNumber"]
-        if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
             raise DicomWebError(400, "frameNumber is a number from 1.")
         if int(text) > instance.number_of_frames:
             raise not_found()

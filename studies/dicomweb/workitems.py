@@ -20,14 +20,17 @@ from accounts.gates import principal_of, problem, program_capability_required
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.dicomweb.datasets import answer_with, dataset_from
-from studies.dicomweb.errors import DicomWebError, answers_errors, empty
+from studies.dicomweb.errors import DicomWebError, answers_errors, empty, warn
+from studies.dicomweb.parameters import flag, natural
 from studies.dicomweb.sites import site_for
+from studies.matching import Options
 from studies.workitems import errors, matching, selectors, services, subscriptions
 from studies.workitems.attributes import values
 
 GLOBAL = {str(UPSGlobalSubscriptionInstance), str(UPSFilteredGlobalSubscriptionInstance)}
 MOST_RESULTS = 1000
-NOT_KEYS = {"limit", "offset", "includefield", "fuzzymatching", "accept", "site"}
+FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
+NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", "site", *FLAGS}
 may_see = program_capability_required(Capability.WORKITEM_VIEW, Capability.WORKITEM_PERFORM)
 View = Callable[..., HttpResponseBase]
 
@@ -49,11 +52,6 @@ WARNINGS = {
 }
 
 
-def _warn(response: HttpResponse, text: str) -> HttpResponse:
-    response["Warning"] = f'299 atrium "{text}"'
-    return response
-
-
 def answers_workitem_errors(view: View) -> View:
     """Turn the room's errors into statuses and Warning headers (PS3.18 §11)."""
 
@@ -65,29 +63,27 @@ def answers_workitem_errors(view: View) -> View:
             status = next((s for kind, s in STATUSES if isinstance(error, kind)), 409)
             response = problem(status, error.reason, dicomStatus=f"{error.status:04X}")
             if isinstance(error, errors.WrongTransaction):
-                return _warn(response, error.reason)
-            if isinstance(error, errors.AlreadyCompleted):
-                return _warn(response, "The UPS is already COMPLETED.")
-            return _warn(response, INCONSISTENT) if status == 409 else response
+                warn(response, error.reason)
+            elif isinstance(error, errors.AlreadyCompleted):
+                warn(response, "The UPS is already COMPLETED.")
+            elif status == 409:
+                warn(response, INCONSISTENT)
+            return response
 
     return answers_errors(answered)
 
 
-def _only(request: HttpRequest, *methods: str) -> None:
-    if request.method not in methods:
-        raise DicomWebError(405, "That method isn't for this resource.", allow=list(methods))
-
-
 def _done(done: services.Done, status: int) -> HttpResponse:
     response = empty(status)
-    return _warn(response, WARNINGS[done.warning]) if done.warning in WARNINGS else response
+    if done.warning in WARNINGS:
+        warn(response, WARNINGS[done.warning])
+    return response
 
 
 @may_see
 @answers_workitem_errors
 def workitems(request: HttpRequest) -> HttpResponseBase:
     """Search (GET), create (POST)."""
-    _only(request, "GET", "HEAD", "POST")
     if request.method != "POST":
         return _search(request)
     uid = request.GET.get("workitem") or request.GET.get("AffectedSOPInstanceUID") or ""
@@ -107,9 +103,11 @@ def _search(request: HttpRequest) -> HttpResponse:
     """Search for workitems (PS3.18 §11.9): 204 without a result, 206 when there are more than are given, else 200."""
     parameters = [(name, "\\".join(found)) for name, found in request.GET.lists() if name.lower() not in NOT_KEYS]
     keys, ignored = matching.keys_of(parameters, keyword_of=_keyword)
-    limit = min(_natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
-    offset = _natural(request, "offset", 0)
-    page = list(selectors.search(principal_of(request), keys)[offset : offset + limit + 1])
+    is_fuzzy, takes_empty, takes_many = (flag(request, name) for name in FLAGS)
+    options = Options(is_fuzzy=is_fuzzy, takes_empty=takes_empty, takes_many=takes_many)
+    limit = min(natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
+    offset = natural(request, "offset", 0)
+    page = list(selectors.search(principal_of(request), keys, options)[offset : offset + limit + 1])
     is_cut = len(page) > limit
     page = page[:limit]
     if keys:
@@ -129,7 +127,9 @@ def _search(request: HttpRequest) -> HttpResponse:
         )
     if ignored:
         notes.append(f"Not used for matching: {', '.join(ignored)}.")
-    return _warn(response, " ".join(notes)) if notes else response
+    if notes:
+        warn(response, " ".join(notes))
+    return response
 
 
 def _keyword(name: str) -> str:
@@ -138,19 +138,11 @@ def _keyword(name: str) -> str:
     return name if tag_for_keyword(name) is not None else ""
 
 
-def _natural(request: HttpRequest, name: str, default: int) -> int:
-    value = request.GET.get(name, "")
-    if value and not re.fullmatch(r"\d{1,9}", value):
-        raise DicomWebError(400, f"{name} must be a natural number.")
-    return int(value) if value else default
-
-
 @may_see
 @answers_workitem_errors
 def workitem(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
-    """Retrieve (GET), update (POST; PUT is taken, too)."""
+    """Retrieve (GET), update (POST)."""
     found = selectors.visible_workitem(principal_of(request), workitem_uid)
-    _only(request, "GET", "HEAD", "POST", "PUT")
     if request.method in {"GET", "HEAD"}:
         record(
             AuditEvent.Action.VIEW,
@@ -182,7 +174,6 @@ def workitem(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
 def state(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
     """Change the state (PS3.18 §11.7)."""
     found = selectors.visible_workitem(principal_of(request), workitem_uid)
-    _only(request, "PUT")
     content = dataset_from(request).to_json_dict()
     done = services.change_state(
         workitem=found,
@@ -200,7 +191,6 @@ def state(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
 def cancel_request(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
     """Request cancellation (PS3.18 §11.8)."""
     found = selectors.visible_workitem(principal_of(request), workitem_uid)
-    _only(request, "POST")
     done = services.request_cancellation(
         workitem=found, dataset=dataset_from(request, may_be_empty=True), principal=principal_of(request)
     )
@@ -211,9 +201,8 @@ def cancel_request(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
 @answers_workitem_errors
 def subscriber(request: HttpRequest, workitem_uid: str, ae_title: str) -> HttpResponseBase:
     """Subscribe (POST), unsubscribe (DELETE); for one workitem, or for all by the well-known UIDs (PS3.18 §11.10)."""
-    _only(request, "POST", "DELETE")
     principal = principal_of(request)
-    deletion_lock = request.GET.get("deletionlock", "false").lower() == "true"
+    deletion_lock = flag(request, "deletionlock")
     if workitem_uid in GLOBAL:
         site = site_for(request, Capability.WORKITEM_VIEW)
         if request.method == "DELETE":
@@ -258,7 +247,6 @@ def _filter(request: HttpRequest, workitem_uid: str) -> dict[str, str]:
 @answers_workitem_errors
 def suspend(request: HttpRequest, workitem_uid: str, ae_title: str) -> HttpResponseBase:
     """Suspend a global subscription (PS3.18 §11.12)."""
-    _only(request, "POST")
     if workitem_uid not in GLOBAL:
         raise errors.InvalidWorkitem("Only a global subscription can be suspended.")
     site = site_for(request, Capability.WORKITEM_VIEW)

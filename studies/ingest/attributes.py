@@ -9,9 +9,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
 
 from studies.ingest.errors import CLASS_NOT_SUPPORTED, DATASET_DOES_NOT_MATCH, INVALID_INSTANCE, Refusal
-from studies.ingest.part10 import LONGEST_UID, UID_FORM, Structure
+from studies.ingest.part10 import Structure
 from studies.ingest.values import Values, tags_of
 from studies.matching.keywords import INSTANCE_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS
+from studies.uids import is_uid
 
 LARGEST_SMALL = (1 << 15) - 1
 
@@ -123,7 +124,7 @@ def _uid(elements: dict[int, RawDataElement], keyword: str, status: int = DATASE
     if not value:
         raise Refusal(f"The data set has no {keyword}.", DATASET_DOES_NOT_MATCH)
     # It becomes a part of an object key: digits and dots only, so that it can't be a path.
-    if len(value) > LONGEST_UID or not UID_FORM.fullmatch(value):
+    if not is_uid(value):
         raise Refusal(f"{keyword} is no valid UID.", status)
     return value
 

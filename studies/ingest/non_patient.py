@@ -31,6 +31,7 @@ from studies.archive import objects
 from studies.archive.models import NonPatientInstance
 from studies.ingest.errors import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, NOT_AUTHORISED, Refusal
 from studies.ingest.services import StagedFile
+from studies.uids import is_uid
 
 # The resources of PS3.18 Table 12.1.1-1 and the classes that each holds (PS3.4 Table GG.3-1).
 CATEGORIES: dict[str, frozenset[str]] = {
@@ -43,7 +44,6 @@ CATEGORIES: dict[str, frozenset[str]] = {
     "inventories": frozenset({InventoryStorage}),
     "protocol-approvals": frozenset({ProtocolApprovalStorage}),
 }
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _NULL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 LARGEST = 64 << 20
 
@@ -63,7 +63,7 @@ def store_non_patient_instance(
         dataset, uid, sop_class = _read(staged)
         if sop_class not in CATEGORIES[category]:
             raise Refusal("The object is of another kind than this resource.", DATASET_DOES_NOT_MATCH)
-        if len(uid) > 64 or not _UID.fullmatch(uid) or (only_uid and uid != only_uid):
+        if not is_uid(uid) or (only_uid and uid != only_uid):
             raise Refusal("The SOP Instance UID is missing, invalid or another one.", DATASET_DOES_NOT_MATCH)
         existing = NonPatientInstance.objects.filter(site=site, sop_instance_uid=uid).first()
         if existing is not None:

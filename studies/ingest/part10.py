@@ -5,7 +5,6 @@ The walk proves that every top-level element lies inside the file, and finds the
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from array import array
@@ -20,6 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from pydicom.valuerep import STANDARD_VR
 
 from studies.ingest.errors import Refusal
+from studies.uids import is_uid
 
 LONG_FORM = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 # With a length of 16 bits, which is never undefined (PS3.5 §7.1.2).
@@ -30,8 +30,6 @@ PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 EXTENDED_OFFSETS = 0x7FE00001
 TRANSFER_SYNTAX, MEDIA_STORAGE_CLASS, MEDIA_STORAGE_INSTANCE = 0x00020010, 0x00020002, 0x00020003
 META = {TRANSFER_SYNTAX, MEDIA_STORAGE_CLASS, MEDIA_STORAGE_INSTANCE}
-UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")
-LONGEST_UID = 64
 DEEPEST = 64
 # It's inflated in memory, here and by whoever reads it later.
 LARGEST_INFLATED = 1 << 29
@@ -86,7 +84,7 @@ def read_structure(data: memoryview, wanted: frozenset[int] = frozenset()) -> St
     syntax = meta.get(TRANSFER_SYNTAX, "")
     if not syntax:
         raise Refusal("The file meta information names no transfer syntax.")
-    if len(syntax) > LONGEST_UID or not UID_FORM.fullmatch(syntax):
+    if not is_uid(syntax):
         raise Refusal("The transfer syntax is no valid UID.")
     media_storage = (meta.get(MEDIA_STORAGE_CLASS, ""), meta.get(MEDIA_STORAGE_INSTANCE, ""))
     if syntax == DeflatedExplicitVRLittleEndian:

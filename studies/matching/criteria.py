@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from django.db.models import Q
 
 from studies.matching.dated import conditions_on_moments
-from studies.matching.elements import Items, Leaf, element_matches, leaf
+from studies.matching.elements import Items, Leaf, element_matches, leaf, uids_of
 from studies.matching.errors import InvalidKeyValue
 from studies.matching.keywords import Level, level_of, path_of, tag_of
 from studies.matching.moments import Range, date_range, time_range
@@ -20,7 +21,9 @@ from studies.matching.wildcards import has_wildcards, is_universal, literal_star
 from studies.models import Instance
 
 LONGEST_VALUE = 5000
-LARGEST_NUMBER = 2**62
+# What a database's integers hold, and IS twice (PS3.5 §6.2).
+LONGEST_NUMBER = 18
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
 @dataclass
@@ -69,8 +72,10 @@ def criteria_of(keys: Iterable[tuple[str, str]], options: Options | None = None)
     sequences: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for name, value in keys:
         path = path_of(name)
-        if "\x00" in value or len(value) > LONGEST_VALUE:
-            raise InvalidKeyValue(f"{path[-1]} has a value that can't be matched.")
+        if len(value) > LONGEST_VALUE:
+            raise InvalidKeyValue(f"{path[-1]}: a value has at most {LONGEST_VALUE} characters.")
+        if "\x00" in value:
+            raise InvalidKeyValue(f"{path[-1]}: no value has the character NUL.")
         criteria.paths.append(path)
         if path[0] == "SpecificCharacterSet":
             continue
@@ -190,15 +195,15 @@ def _name(column: str, value: str, options: Options) -> Q:
 
 
 def _uids(column: str, value: str, options: Options) -> Q:
-    uids = [uid for part in value.split(",") for uid in _values(part)]
+    uids = uids_of(value)
     return Q(**{f"{column}__in": uids}) if uids else Q()
 
 
 def _number(column: str, value: str, options: Options) -> Q:
     numbers = _values(value) if options.takes_many else [value]
-    if not all(number.lstrip("+-").isascii() and number.lstrip("+-").isdigit() for number in numbers):
-        raise InvalidKeyValue("A number was expected.")
-    if any(abs(int(number)) > LARGEST_NUMBER for number in numbers if len(number) < 30) or max(map(len, numbers)) > 29:
+    if not all(_WHOLE_NUMBER.fullmatch(number) for number in numbers):
+        raise InvalidKeyValue("A whole number was expected.")
+    if any(len(number) > LONGEST_NUMBER for number in numbers):
         raise InvalidKeyValue("The number is too large.")
     return Q(**{f"{column}__in": [int(number) for number in numbers]})
 

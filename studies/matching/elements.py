@@ -5,6 +5,7 @@ For attributes without a column of their own: indexed keys cut the candidates do
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,10 +22,12 @@ from studies.matching.options import Options
 from studies.matching.soundex import sounding_alike
 from studies.matching.wildcards import has_wildcards, is_universal, pattern
 from studies.person_names import searchable
+from studies.uids import is_uid
 
 Sql = tuple[str, list[Any]]
 WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
 NUMBER_VRS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
+_AGE = re.compile(r"[0-9]{3}[DWMY]")
 _POSTGRESQL = "postgresql"
 
 
@@ -207,12 +210,25 @@ def leaf(keyword: str, value: str, options: Options) -> Leaf | None:
         return None
     if value == '""' and options.takes_empty:
         return Leaf(tag_of(keyword), vr, None)
-    many = options.takes_many or vr in {"UI", "CS"}
+    if vr == "SQ":
+        raise InvalidKeyValue("It's a sequence: name an attribute of its items, after a point.")
+    if vr == "UI":
+        uids = uids_of(value)
+        return Leaf(tag_of(keyword), vr, OneOf(tuple(uids))) if uids else None
+    many = options.takes_many or vr == "CS"
     values = [part.strip() for part in value.split("\\")] if many else [value.strip()]
     values = [part for part in values if part] or [value]
     if vr == "PN":
         return Leaf(tag_of(keyword), vr, _name_test(values, is_fuzzy=options.is_fuzzy))
     return Leaf(tag_of(keyword), vr, _test(vr, values))
+
+
+def uids_of(value: str) -> list[str]:
+    """Give the UIDs of a list, by commas or backslashes (PS3.18 §8.3.4.1, PS3.4 §C.2.2.2.2). Raises InvalidKeyValue."""
+    uids = [uid for part in re.split(r"[\\,]", value) if (uid := part.strip())]
+    if not all(map(is_uid, uids)):
+        raise InvalidKeyValue("A UID is digits and points, at most 64, without wildcards.")
+    return uids
 
 
 def _name_test(names: Sequence[str], *, is_fuzzy: bool) -> Test:
@@ -241,6 +257,8 @@ def _test(vr: str, values: Sequence[str]) -> Test:
             compact(moments.low) if moments.low is not None else None,
             f"{compact(moments.high)}~" if moments.high is not None else None,
         )
+    if vr == "AS" and not all(map(_AGE.fullmatch, values)):
+        raise InvalidKeyValue("An age is written like 045Y, with D, W, M or Y.")
     if vr in NUMBER_VRS:
         return OneOf(tuple(spelling for value in values for spelling in _spellings(value)))
     if vr in WILDCARD_VRS and any(has_wildcards(value) for value in values):

@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 
 from studies.matching.errors import InvalidKeyValue
 
-_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)")
-_TIME = re.compile(r"(\d\d)(\d\d)?(\d\d)?(?:\.(\d{1,6}))?")
-_OFFSET = re.compile(r"([+-])(\d\d)(\d\d)")
+_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)", re.ASCII)
+_TIME = re.compile(r"(\d\d)(\d\d)?(\d\d)?(?:\.(\d{1,6}))?", re.ASCII)
+_OFFSET = re.compile(r"([+-])(\d\d)(\d\d)", re.ASCII)
 _DATETIME = r"(\d{4}(?:\d\d){0,5}(?:(?<=\d{14})\.\d{1,6})?)([+-](?:0\d|1[0-4])[0-5]\d)?"
-_DATETIMES = re.compile(rf"(?:{_DATETIME})?(\s*-\s*)?(?:{_DATETIME})?")
+_DATETIMES = re.compile(rf"(?:{_DATETIME})?(\s*-\s*)?(?:{_DATETIME})?", re.ASCII)
 _HOURS = 14
 
 

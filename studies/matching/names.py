@@ -92,13 +92,16 @@ def name_matches(column: str, value: str, *, is_fuzzy: bool = False) -> Q:
         for number, group in enumerate(groups[:3]):
             if group and not is_universal(group):
                 matching &= _among(column, _names_by_group(group, number)) if number else _first_group(column, group)
-    if is_fuzzy:
-        alike = Q()
-        for group in groups[:3]:
-            alike &= _sounding(column, group) if group and not is_universal(group) else Q()
-        if alike:
-            matching |= alike
-    return matching
+    alike = names_sounding_like(column, wanted) if is_fuzzy else Q()
+    return matching | alike if alike else matching
+
+
+def names_sounding_like(column: str, wanted: str) -> Q:
+    """Give the condition that a searchable-name column sounds like a searchable name; Q() where none can be heard."""
+    alike = Q()
+    for group in wanted.split("=")[:3]:
+        alike &= _sounding(column, group) if group and not is_universal(group) else Q()
+    return alike
 
 
 def walking_its_index(column: str, condition: Q) -> Q:

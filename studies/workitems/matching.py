@@ -2,116 +2,82 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date
 from typing import Any
 
 from django.db.models import Q
 
-from studies.matching.wildcards import pattern
+from studies.matching import InvalidKeyValue, Options
+from studies.matching.elements import uids_of
+from studies.matching.keywords import vr_of
+from studies.matching.moments import date_range, datetime_range
+from studies.matching.names import names_sounding_like
+from studies.matching.wildcards import has_wildcards, is_universal, pattern
 from studies.person_names import searchable
 from studies.workitems.attributes import SEQUENCE_PATHS
 from studies.workitems.errors import InvalidWorkitem
 from studies.workitems.models import WorkitemKey
 
-Matcher = Callable[[str, str], Q]
-_DT = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:\.(\d{1,6}))?([+-]\d{4})?")
+Matcher = Callable[[str, str, Options], Q]
+LONGEST_VALUE = 5000
 
 
-def _text(column: str, value: str) -> Q:
-    if set(value) <= {"*"}:
+def _text(column: str, value: str, options: Options) -> Q:
+    if is_universal(value):
         return Q()
-    if "*" in value or "?" in value:
+    if has_wildcards(value):
         return Q(**{f"{column}__fits": rf"(?s)\A{pattern(value)}\Z"})
     alternatives = [v for v in value.split("\\") if v]
     return Q(**{f"{column}__in": alternatives}) if len(alternatives) > 1 else Q(**{column: value})
 
 
-def _name(column: str, value: str) -> Q:
+def _name(column: str, value: str, options: Options) -> Q:
     wanted = searchable(value)
-    if set(wanted) <= {"*"}:
+    if is_universal(wanted):
         return Q()
-    if "*" in wanted or "?" in wanted:
-        return _text(column, wanted)
-    return Q(**{column: wanted}) | Q(**{f"{column}__prefix": f"{wanted}^"}) | Q(**{f"{column}__prefix": f"{wanted}="})
-
-
-def _uids(column: str, value: str) -> Q:
-    return Q(**{f"{column}__in": [uid for uid in re.split(r"[\\,]", value) if uid]})
-
-
-def _days(column: str, value: str) -> Q:
-    low, high = _ends(value)
-    matching = Q()
-    if low:
-        matching &= Q(**{f"{column}__gte": _day(low)})
-    if high:
-        matching &= Q(**{f"{column}__lte": _day(high)})
-    return matching
-
-
-def _day(value: str) -> date:
-    try:
-        return date(int(value[:4]), int(value[4:6]), int(value[6:8]))
-    except ValueError as error:
-        raise InvalidWorkitem("A date is written YYYYMMDD.") from error
-
-
-def _moments(column: str, value: str) -> Q:
-    low, high = _ends(value)
-    matching = Q()
-    if low:
-        matching &= Q(**{f"{column}__gte": _span(low)[0]})
-    if high:
-        matching &= Q(**{f"{column}__lt": _span(high)[1]})
-    return matching
-
-
-def _ends(value: str) -> tuple[str, str]:
-    """Split a range (PS3.4 C.2.2.2.5). A hyphen before four digits at an end may be a zone's sign."""
-    if match := re.fullmatch(r"([\d.]*(?:[+-]\d{4}(?=-))?)-([\d.]*(?:[+-]\d{4})?)", value):
-        low, high = match[1], match[2]
-        # «20260901120000-0500» alone is one moment in a zone; a year can't follow a time so closely.
-        if len(low) >= 10 and re.fullmatch(r"\d{4}", high):
-            return value, value
-        return low, high
-    return value, value
-
-
-def _span(value: str) -> tuple[datetime, datetime]:
-    """Give the first moment of a DT and the first after it, as its precision says; UTC where no zone is given."""
-    match = _DT.fullmatch(value)
-    if match is None:
-        raise InvalidWorkitem("A date and time is written YYYYMMDDHHMMSS.")
-    year, month, day, hour, minute, second, fraction, zone = match.groups()
-    try:
-        if not 1 < int(year) < 9999:
-            raise ValueError(year)
-        first = datetime(
-            int(year),
-            int(month or 1),
-            int(day or 1),
-            int(hour or 0),
-            int(minute or 0),
-            min(int(second or 0), 59),
-            int(fraction.ljust(6, "0")) if fraction else 0,
-            tzinfo=datetime.strptime(zone, "%z").tzinfo if zone else UTC,
+    if has_wildcards(wanted):
+        spelt = _text(column, wanted, options)
+    else:
+        spelt = (
+            Q(**{column: wanted}) | Q(**{f"{column}__prefix": f"{wanted}^"}) | Q(**{f"{column}__prefix": f"{wanted}="})
         )
-        if month is None:
-            return first, first.replace(year=first.year + 1)
-        if day is None:
-            return first, (first + timedelta(days=32)).replace(day=1)
-        steps = ((hour, timedelta(days=1)), (minute, timedelta(hours=1)), (second, timedelta(minutes=1)))
-        step = next((s for part, s in steps if part is None), None)
-        return first, first + (step or timedelta(microseconds=1 if fraction else 1_000_000))
-    except (ValueError, OverflowError) as error:
-        raise InvalidWorkitem("That is no date and time.") from error
+    alike = names_sounding_like(column, wanted) if options.is_fuzzy else Q()
+    return spelt | alike if alike else spelt
+
+
+def _uids(column: str, value: str, options: Options) -> Q:
+    uids = uids_of(value)
+    return Q(**{f"{column}__in": uids}) if uids else Q()
+
+
+def _days(column: str, value: str, options: Options) -> Q:
+    days = date_range(value)
+    return _between(column, days.low, days.high)
+
+
+def _moments(column: str, value: str, options: Options) -> Q:
+    """Match a moment or a range of them; UTC where no zone is given."""
+    moments, zone = datetime_range(value)
+    ends = [end and end.replace(tzinfo=zone or UTC) for end in (moments.low, moments.high)]
+    if any(end and not 1 < end.year < 9999 for end in ends):
+        # In another time zone it may be a year that there's none of.
+        raise InvalidKeyValue("There is no such moment.")
+    return _between(column, *ends)
+
+
+def _between(column: str, low: date | None, high: date | None) -> Q:
+    matching = Q()
+    if low is not None:
+        matching &= Q(**{f"{column}__gte": low})
+    if high is not None:
+        matching &= Q(**{f"{column}__lte": high})
+    return matching
 
 
 def _sequence(path: str) -> Matcher:
-    def match(column: str, value: str) -> Q:
-        return Q(pk__in=WorkitemKey.objects.filter(_text("value", value), path=path).values("workitem"))
+    def match(column: str, value: str, options: Options) -> Q:
+        return Q(pk__in=WorkitemKey.objects.filter(_text("value", value, options), path=path).values("workitem"))
 
     return match
 
@@ -138,21 +104,35 @@ KEYS: dict[str, tuple[Matcher, str]] = {
 }
 
 
-def condition(keys: dict[str, str]) -> Q:
+def condition(keys: dict[str, str], options: Options | None = None) -> Q:
     """Give what a workitem must meet for all keys, path to value; empty values match all. Raises InvalidWorkitem.
 
-    A code's value and its scheme are matched apart from each other.
+    A code's value and its scheme are matched apart from each other. Several values of a text are matched always.
     """
+    options = options or Options()
     meets = Q()
     for path, value in keys.items():
         if path not in KEYS:
             raise InvalidWorkitem(f"{path[:80]} can't be matched.")
-        if "\x00" in value or len(value) > 2000:
-            raise InvalidWorkitem("A value has characters that can't be matched.")
-        if value:
-            matcher, column = KEYS[path]
-            meets &= matcher(column, value)
+        if len(value) > LONGEST_VALUE:
+            raise InvalidWorkitem(f"{path}: a value has at most {LONGEST_VALUE} characters.")
+        if "\x00" in value:
+            raise InvalidWorkitem(f"{path}: no value has the character NUL.")
+        if not is_universal(value):
+            try:
+                meets &= _meets(path, value, options)
+            except InvalidKeyValue as error:
+                raise InvalidWorkitem(f"{path}: {error}") from error
     return meets
+
+
+def _meets(path: str, value: str, options: Options) -> Q:
+    matcher, column = KEYS[path]
+    if value != '""' or not options.takes_empty:
+        return matcher(column, value, options)
+    if not column:
+        return ~Q(pk__in=WorkitemKey.objects.filter(path=path).values("workitem"))
+    return Q(**({f"{column}__isnull": True} if matcher in {_days, _moments} else {column: ""}))
 
 
 def keys_of(parameters: list[tuple[str, str]], *, keyword_of: Callable[[str], Any]) -> tuple[dict[str, str], list[str]]:
@@ -169,6 +149,8 @@ def keys_of(parameters: list[tuple[str, str]], *, keyword_of: Callable[[str], An
         path = ".".join(keywords)
         if path in KEYS:
             keys[path] = value
+        elif vr_of(keywords[-1]) == "SQ" and not is_universal(value):
+            raise InvalidWorkitem(f"{path} is a sequence: name an attribute of its items, after a point.")
         else:
             ignored.append(path)
     return keys, ignored

@@ -15,6 +15,7 @@ from accounts.capabilities import Capability
 from accounts.models import Site
 from accounts.principals import Principal
 from studies.access import sites_where
+from studies.matching import Options
 from studies.workitems.attributes import tag_of
 from studies.workitems.errors import NoSuchWorkitem
 from studies.workitems.matching import condition
@@ -42,9 +43,9 @@ def visible_workitem(principal: Principal, sop_instance_uid: str) -> Workitem:
     return workitem
 
 
-def search(principal: Principal, keys: dict[str, str]) -> QuerySet[Workitem]:
+def search(principal: Principal, keys: dict[str, str], options: Options | None = None) -> QuerySet[Workitem]:
     """Give the visible workitems that meet the keys, the next to be done first. Raises InvalidWorkitem."""
-    return workitems_visible_to(principal).filter(condition(keys)).order_by("scheduled_start_at", "pk")
+    return workitems_visible_to(principal).filter(condition(keys, options)).order_by("scheduled_start_at", "pk")
 
 
 def waiting_reports(principal: Principal, ae_title: str, *, after: int = 0) -> QuerySet[EventReport]:

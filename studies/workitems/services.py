@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,8 @@ from accounts.models import Site
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
+from studies.matching import remember_names
+from studies.uids import is_uid
 from studies.workitems import attributes as a
 from studies.workitems.errors import (
     AlreadyCompleted,
@@ -36,7 +37,6 @@ from studies.workitems.reports import report_assignment, report_cancel_request, 
 from studies.workitems.subscriptions import subscribe_to_new
 
 State = Workitem.State
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 DEFAULT_WORKLIST = "GENERAL"
 
 
@@ -71,7 +71,7 @@ def create_workitem(*, site: Site, dataset: Dataset, principal: Principal, sop_i
     if a.values(content, "TransactionUID"):
         raise InvalidWorkitem("TransactionUID must be empty at first.")
     sop_instance_uid = sop_instance_uid or a.text(content, "SOPInstanceUID", 65) or generate_uid()
-    if len(sop_instance_uid) > 64 or not _UID.fullmatch(sop_instance_uid):
+    if not is_uid(sop_instance_uid):
         raise InvalidWorkitem("The SOP Instance UID is no valid UID.")
     if Workitem.objects.filter(site=site, sop_instance_uid=sop_instance_uid).exists():
         raise DuplicateWorkitem
@@ -90,6 +90,7 @@ def create_workitem(*, site: Site, dataset: Dataset, principal: Principal, sop_i
     except IntegrityError as error:
         raise DuplicateWorkitem from error
     _keep_keys(workitem)
+    remember_names([workitem.patient_name_search])
     subscribe_to_new(workitem)
     report_state(workitem)
     if _is_assigned(content):
@@ -159,7 +160,7 @@ def change_state(*, workitem: Workitem, state: str, transaction_uid: str, princi
         raise InvalidWorkitem("The Procedure Step State is none that can be asked for.")
     if not transaction_uid:
         raise MissingTransaction
-    if len(transaction_uid) > 64 or not _UID.fullmatch(transaction_uid):
+    if not is_uid(transaction_uid):
         raise WrongTransaction("The Transaction UID is no valid UID.")
     if workitem.state == State.SCHEDULED:
         if state != State.IN_PROGRESS:

@@ -108,6 +108,10 @@ def test_bulk_data_of_compressed_pixels_are_uncompressed_and_have_ranges(
         part = radiologist.get(url, HTTP_RANGE=f"bytes={asked}", **octets)
         assert part.status_code == 206
         assert body_of(part) == whole[slice(*span)]
+    for beyond in (f"{len(whole)}-", "99999999999999999999-", "-0"):
+        assert radiologist.get(url, HTTP_RANGE=f"bytes={beyond}", **octets).status_code == 416
+    # No digits of ours: no range (RFC 9110 §14.2).
+    assert radiologist.get(url, HTTP_RANGE="bytes=\u0661-\u0662", **octets).status_code == 200
 
 
 def test_bulk_data_of_a_video_are_its_stream(north: Any, ingest_files: Any, radiologist: Client) -> None:

@@ -36,7 +36,7 @@ def address(path: str) -> str:
 
 
 def test_every_route_is_described_and_nothing_else_is() -> None:
-    routes = {template_of(str(pattern.pattern)) for pattern in urlpatterns} - {"wado"}
+    routes = {template_of(str(pattern.pattern)) for pattern in urlpatterns} - {"wado", "{address}"}
     assert routes == {resource.path for resource in RESOURCES}
     assert resource_of("wado").operations
 
@@ -137,3 +137,35 @@ def test_no_described_request_breaks_the_server_or_gets_what_is_not_described(at
         send()
     assert asked > 100
     assert wrong == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("studies/abc", f"studies/{'1' * 65}", "studies/", "studies/1.2/..%2f1.3", "foo", "hanging-protocols/abc"),
+        "studies/1.2/series/1.3/instances/1.4/frames/",
+    ],
+)
+def test_what_is_no_address_is_said_in_the_protocols_form(path: str, client_of: Any, client: Client) -> None:
+    answer = client_of("referrer").get(f"/dicom-web/{path}")
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
+    assert client.get(f"/dicom-web/{path}").status_code == 401
+
+
+@pytest.mark.django_db
+def test_what_is_refused_before_it_is_looked_at_is_said_in_the_protocols_form(client_of: Any, client: Client) -> None:
+    browser = client_of("admin")
+    for method, path in (
+        *(("PUT", "/dicom-web/studies"), ("PATCH", "/dicom-web/studies/1.2"), ("TRACE", "/dicom-web/openapi.json")),
+        *(("POST", "/wado"), ("DELETE", "/dicom-web/workitems"), ("PUT", "/dicom-web/workitems/1.2")),
+    ):
+        answer = browser.generic(method, path)
+        assert (answer.status_code, answer["Content-Type"]) == (405, "application/problem+json"), path
+        assert method not in answer["Allow"]
+    careful = Client(enforce_csrf_checks=True)
+    careful.cookies = browser.cookies
+    forged = careful.post("/dicom-web/studies", b"DICM", content_type="application/dicom")
+    assert (forged.status_code, forged["Content-Type"]) == (403, "application/problem+json")
+    page = careful.post("/theme/")
+    assert (page.status_code, page["Content-Type"]) == (403, "text/html; charset=utf-8")

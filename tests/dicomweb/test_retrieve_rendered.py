@@ -110,7 +110,8 @@ def test_pixels_that_arent_square_are_stretched(show: Any) -> None:
     [
         *("window=1", "window=a,b", "window=1,0", "window=1,2,cubic", "window=nan,4", "viewport=0,5", "viewport=5"),
         *("viewport=9999,9999", "viewport=5,5,-1,0,5,5", "viewport=5,5,0,0,0,5", "quality=0", "quality=101"),
-        *("quality=x", "iccprofile=purple", "viewport=1e3,5"),
+        *("quality=x", "iccprofile=purple", "viewport=1e3,5", "quality=\u0665\u0660", "window=1_0,4"),
+        *("window=1e10,4", "viewport=5,5,nan,0,5,5", "window=1,2,linear,3"),
     ],
 )
 def test_parameters_that_make_no_sense_are_400(query: str, north: Any, ingest_files: Any, radiologist: Client) -> None:
@@ -135,6 +136,35 @@ def test_quality_annotation_and_profile(north: Any, ingest_files: Any, radiologi
     assert changed[:60, 200:].any()
     assert not changed[150:].any()
     assert radiologist.get(f"{url}?iccprofile=adobergb").status_code == 406
+
+
+def test_a_picture_comes_as_a_part_where_only_parts_are_accepted(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    ingest_files(north, quarters())
+    for path in ("/rendered", "/frames/1/rendered", "/thumbnail"):
+        url = address(Instance.objects.get(), path)
+        answer = radiologist.get(url, HTTP_ACCEPT='multipart/related; type="image/png"')
+        ((media_type, picture),) = parts_of(answer)
+        assert media_type == "image/png"
+        alone = radiologist.get(url, HTTP_ACCEPT="image/png")
+        assert alone["Content-Type"] == "image/png"
+        assert alone["ETag"] != answer["ETag"]
+        assert picture == alone.content
+
+
+def test_annotations_that_are_ignored_are_named(north: Any, ingest_files: Any, radiologist: Client) -> None:
+    ingest_files(north, quarters())
+    instance = Instance.objects.get()
+    query = 'annotation=patient,Scale "bar",\u00e9'
+    wado = {"requestType": "WADO", "studyUID": instance.series.study.study_instance_uid}
+    wado |= {"seriesUID": instance.series.series_instance_uid, "objectUID": instance.sop_instance_uid}
+    answers = [radiologist.get(address(instance, f"{path}?{query}")) for path in ("/rendered", "/thumbnail")]
+    answers.append(radiologist.get("/wado", {**wado, "annotation": query.partition("=")[2]}))
+    for answer in answers:
+        assert answer.status_code == 200
+        assert answer["Warning"] == '299 atrium "The following annotation values are not supported: Scale ?bar?, ?."'
+    assert "Warning" not in radiologist.get(address(instance, "/rendered?annotation=Patient,technique"))
 
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/png", "image/gif", "image/webp"])

@@ -232,3 +232,38 @@ def test_each_search_leaves_one_event_with_what_was_looked_for(browser: Client) 
     events = list(AuditEvent.objects.filter(action=AuditEvent.Action.SEARCH).order_by("sequence"))
     assert [e.details["results"] for e in events] == [1, 0]
     assert [e.details["keys"] for e in events] == [{"PatientID": "P2"}, {"PatientID": "none"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("studies?StudyInstanceUID=abc", "UID"),
+        ("studies?StudyInstanceUID=1.2.*", "UID"),
+        (f"instances?SOPInstanceUID=1.2,{'1' * 65}", "UID"),
+        ("series?FrameOfReferenceUID=x", "UID"),
+        ("series?RequestAttributesSequence.StudyInstanceUID=x", "UID"),
+        ("studies?PatientAge=abc", "age"),
+        ("studies?StudyDate=\u0662\u0660\u0662\u0660\u0660\u0661\u0660\u0661", "YYYYMMDD"),
+        ("series?RequestAttributesSequence=x", "sequence"),
+        ("instances?NumberOfFrames=%2B-5", "number"),
+        ("instances?InstanceNumber=1000000000000000000000", "too large"),
+        (f"studies?PatientName={'x' * 6000}", "at most 5000 characters"),
+        ("studies?PatientName=a%00b", "NUL"),
+        ("studies?offset=5000000000", "at most 999999999"),
+        ("studies?limit=-1", "natural number"),
+        ("studies?limit=\u0661", "natural number"),
+        ("color-palettes?offset=5000000000", "at most 999999999"),
+    ],
+)
+def test_what_is_no_value_of_an_attribute_is_refused_with_the_reason(browser: Client, query: str, reason: str) -> None:
+    answer = browser.get(f"/dicom-web/{query}")
+    assert answer.status_code == 400
+    assert answer["Content-Type"] == "application/problem+json"
+    assert reason in answer.json()["title"]
+
+
+def test_uids_are_listed_by_commas_or_backslashes_at_every_level(browser: Client) -> None:
+    studies = [value(s, "0020000D") for s in search(browser, "studies?StudyInstanceUID=1.2.4,1.2.3")]
+    assert studies == [["1.2.3"], ["1.2.4"]]
+    assert len(search(browser, "studies?StudyInstanceUID=1.2.4%5C1.2.3&StudyInstanceUID=1.2.9")) == 2
+    assert search(browser, "series?FrameOfReferenceUID=,") == search(browser, "series")

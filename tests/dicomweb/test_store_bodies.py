@@ -312,3 +312,63 @@ def test_the_quarantine_keeps_no_more_bytes_of_one_sender_than_it_may(
     monkeypatch.setattr(ingest_services, "KEPT_BYTES", 100)
     send(message(({}, b"a" * 60), ({}, b"b" * 60), ({}, b"c" * 40)), DICOM)
     assert sorted(QuarantinedFile.objects.values_list("size", flat=True)) == [40, 60]
+
+
+@pytest.mark.parametrize(
+    ("tag", "element"),
+    [
+        ("00280106", {"vr": "US", "Value": [1.5]}),
+        ("00280106", {"vr": "US", "Value": [65536]}),
+        ("00280106", {"vr": "US", "Value": [True]}),
+        ("00200012", {"vr": "IS", "Value": ["9" * 50]}),
+        ("00200012", {"vr": "IS", "Value": [1.5]}),
+        ("00200012", {"vr": "IS", "Value": [99999999999]}),
+        ("00101030", {"vr": "DS", "Value": [float("nan")]}),
+        ("00101030", {"vr": "DS", "Value": ["1,5"]}),
+        ("00189004", {"vr": "CS", "Value": [7]}),
+        ("00200242", {"vr": "OB", "InlineBinary": "!!!"}),
+        ("00281080", {"vr": "AT", "Value": ["zzzzzzzz"]}),
+        ("00081030", {"vr": "LO", "Value": ["a\x00b"]}),
+        ("00081070", {"vr": "PN", "Value": [{"Alphabetic": "\ud800"}]}),
+        ("00400275", {"vr": "SQ", "Value": [{"00280106": {"vr": "SS", "Value": [40000]}}]}),
+    ],
+)
+def test_metadata_that_would_be_kept_as_something_else_are_refused(
+    send: Any, tag: str, element: dict[str, Any]
+) -> None:
+    content = make_instance()
+    metadata = json.dumps([metadata_of(content, "a") | {tag: element}]).encode()
+    pixels = pydicom.dcmread(BytesIO(content)).PixelData
+    octets = {"Content-Type": "application/octet-stream", "Content-Location": "a"}
+    answer = send(message(({"Content-Type": "application/dicom+json"}, metadata), (octets, pixels)), JSON)
+    assert answer.status_code == 409
+    assert reasons(answer) == [0xC000]
+    assert not Instance.objects.exists()
+
+
+def test_numbers_may_be_written_as_json_writes_them(send: Any) -> None:
+    content = make_instance()
+    numbers = {
+        "00200012": {"vr": "IS", "Value": ["7"]},
+        "00101030": {"vr": "DS", "Value": ["70.5", 3, None]},
+        "00280106": {"vr": "US", "Value": [3]},
+        "00189087": {"vr": "FD", "Value": [1e-3]},
+        "00281080": {"vr": "AT", "Value": ["00280106"]},
+    }
+    metadata = json.dumps([metadata_of(content, "a") | numbers]).encode()
+    pixels = pydicom.dcmread(BytesIO(content)).PixelData
+    octets = {"Content-Type": "application/octet-stream", "Content-Location": "a"}
+    answer = send(message(({"Content-Type": "application/dicom+json"}, metadata), (octets, pixels)), JSON)
+    assert answer.status_code == 200, answer.content
+    kept = stored()
+    assert (kept.AcquisitionNumber, kept.SmallestImagePixelValue, kept[0x00281080].value) == (7, 3, 0x00280106)
+
+
+def test_pixels_shorter_than_they_are_described_are_refused(send: Any) -> None:
+    content = make_instance()
+    pixels = pydicom.dcmread(BytesIO(content)).PixelData
+    metadata = json.dumps([metadata_of(content, "a")]).encode()
+    octets = {"Content-Type": "application/octet-stream", "Content-Location": "a"}
+    answer = send(message(({"Content-Type": "application/dicom+json"}, metadata), (octets, pixels[:-2])), JSON)
+    assert answer.status_code == 409
+    assert reasons(answer) == [0xA900]

@@ -296,3 +296,70 @@ def test_no_body_breaks_the_server(tags: Any, technologist: Client) -> None:
     if answer.status_code == 201:
         assert technologist.get(answer["Location"]).status_code == 200
         assert technologist.get(answer["Location"], HTTP_ACCEPT="application/dicom+xml").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("SOPInstanceUID=abc", "UID"),
+        ("00404005=-", "date"),
+        ("00404005=0001", "moment"),
+        ("PatientBirthDate=-", "one end"),
+        ("PatientBirthDate=1970 101", "YYYYMMDD"),
+        ("0040A370=x", "sequence"),
+        ("PatientName=" + "x" * 6000, "at most 5000 characters"),
+        ("PatientID=a%00b", "NUL"),
+        ("offset=5000000000", "at most 999999999"),
+        ("limit=\u0661", "natural number"),
+        ("emptyvaluematching=perhaps", "true or false"),
+    ],
+)
+def test_a_search_for_what_is_no_value_is_refused_with_the_reason(made: Client, query: str, reason: str) -> None:
+    answer = made.get(f"{ROOT}?{query}")
+    assert answer.status_code == 400
+    assert reason in answer.json()["title"]
+
+
+def test_moments_are_matched_to_their_precision_and_in_their_zone(made: Client) -> None:
+    # It begins on the first of September 2026 at 10:15.
+    for found in ("2026", "202609", "20260901", "2026090110", "20260901101500", "-2026", "20260901-", "202608-202609"):
+        assert made.get(f"{ROOT}?00404005={found}").status_code == 200, found
+    for missed in ("2025", "202608", "2026090111", "20260902-", "-20260831", "20260901101500.5"):
+        assert made.get(f"{ROOT}?00404005={missed}").status_code == 204, missed
+    assert made.get(f"{ROOT}?00404005=20260901121500%2B0200").status_code == 200
+    assert made.get(f"{ROOT}?00404005=20260901101500%2B0200").status_code == 204
+
+
+def test_absent_values_and_names_that_sound_alike_are_found_where_asked_for(made: Client) -> None:
+    def finds(query: str) -> bool:
+        answer = made.get(f"{ROOT}?{query}")
+        assert answer.status_code in {200, 204}, answer.content
+        return bool(answer.status_code == 200)
+
+    assert finds('AdmissionID=""&emptyvaluematching=true')
+    assert not finds('PatientID=""&emptyvaluematching=true')
+    assert finds('ExpectedCompletionDateTime=""&emptyvaluematching=true')
+    assert not finds('00404005=""&emptyvaluematching=true')
+    assert finds('ScheduledHumanPerformersSequence.HumanPerformerCodeSequence.CodeValue=""&emptyvaluematching=true')
+    assert not finds('ScheduledWorkitemCodeSequence.CodeValue=""&emptyvaluematching=true')
+    assert finds("PatientName=Muller")
+    assert not finds("PatientName=Miller^Jork")
+    assert finds("PatientName=Miller^Jork&fuzzymatching=true")
+    assert finds("PatientID=P1&PatientID=P7&multiplevaluematching=true")
+
+
+def test_an_update_is_held_to_what_a_creation_is(made: Client) -> None:
+    for tag, vr, wrong in (
+        ("00404005", "DT", "x"),
+        ("00741200", "CS", "URGENT"),
+        ("00404011", "DT", "x"),
+        ("00280010", "US", 1.5),
+    ):
+        content = json.dumps([{tag: {"vr": vr, "Value": [wrong]}}])
+        assert made.post(f"{ROOT}/{UID}", content, content_type=JSON).status_code == 400, tag
+    assert made.get(f"{ROOT}/{UID}").json()[0]["00404005"]["Value"] == ["20260901101500"]
+
+
+def test_flags_are_true_or_false(made: Client) -> None:
+    assert post(made, f"{ROOT}/{UID}/subscribers/WATCH?deletionlock=maybe").status_code == 400
+    assert not Subscription.objects.exists()

@@ -45,14 +45,16 @@ def test_jobs_that_nobody_takes_are_warned_of(client_of: ClientOf) -> None:
     assert "Is the worker started" in admin.get("/health/").content.decode()
 
 
-@pytest.mark.parametrize(("accept", "words"), [("text/html", b"<h1>"), ("application/dicom+json", b"try again later")])
-def test_who_meets_a_locked_database_is_told_to_come_again(client_of: ClientOf, accept: str, words: bytes) -> None:
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [("/worklist/", "text/html; charset=utf-8"), ("/dicom-web/studies", "application/problem+json")],
+)
+def test_who_meets_a_locked_database_is_told_to_come_again(client_of: ClientOf, path: str, media_type: str) -> None:
     def locked(*_arguments: object) -> None:
         raise OperationalError("database is locked")
 
     reader = client_of("radiologist")
     reader.raise_request_exception = False
     with connection.execute_wrapper(locked):
-        answer = reader.get("/dicom-web/studies", HTTP_ACCEPT=accept)
-    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
-    assert words in answer.content
+        answer = reader.get(path)
+    assert (answer.status_code, answer["Retry-After"], answer["Content-Type"]) == (503, "5", media_type)

@@ -42,6 +42,7 @@ LIVE: list[LiveRoute] = [
         workitem_events.workitem_notifications,
         Capability.WORKITEM_VIEW,
         Capability.WORKITEM_PERFORM,
+        is_socket=True,
     ),
 ]
 AT_ONCE: list[Shortcut] = [fast_path.answer_at_once]

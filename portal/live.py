@@ -114,10 +114,13 @@ Endpoint = Callable[[Connection], Awaitable[None]]
 
 
 class LiveRoute:
-    """An address (in Django's route syntax, without leading slash), what answers there, and who may connect."""
+    """An address (in Django's route syntax, without leading slash), what answers there, and who may connect.
 
-    def __init__(self, route: str, endpoint: Endpoint, *capabilities: Capability) -> None:
-        self.route, self.endpoint, self.capabilities = route, endpoint, capabilities
+    ``is_socket`` says whether it's by WebSocket; otherwise it's by server-sent events.
+    """
+
+    def __init__(self, route: str, endpoint: Endpoint, *capabilities: Capability, is_socket: bool = False) -> None:
+        self.route, self.endpoint, self.capabilities, self.is_socket = route, endpoint, capabilities, is_socket
         self._pattern = RoutePattern(route, is_endpoint=True)
 
     def match(self, path: str) -> dict[str, Any] | None:
@@ -143,10 +146,13 @@ class LiveConnections:
 
 async def _serve(route: LiveRoute, connection: Connection) -> None:
     is_socket = connection.scope["type"] == "websocket"
-    if is_socket and not _is_own_origin(connection):
+    if is_socket and not (route.is_socket and _is_own_origin(connection)):
         await connection.send({"type": "websocket.close", "code": POLICY_VIOLATION})
     elif await connection.is_allowed():
-        await route.endpoint(connection)
+        if route.is_socket and not is_socket:
+            await _refuse(connection, 426)
+        else:
+            await route.endpoint(connection)
     elif is_socket:
         await connection.send({"type": "websocket.close", "code": POLICY_VIOLATION})
     else:
@@ -163,11 +169,17 @@ def _is_own_origin(connection: Connection) -> bool:
 
 
 async def _refuse(connection: Connection, status: int) -> None:
-    titles = {401: "Sign in, or send a bearer token.", 403: "This account may not do that."}
+    titles = {
+        401: "Sign in, or send a bearer token.",
+        403: "This account may not do that.",
+        426: "Events come by WebSocket.",
+    }
     body = json.dumps({"type": "about:blank", "title": titles[status], "status": status}).encode()
     headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 426:
+        headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await connection.send({"type": "http.response.start", "status": status, "headers": headers})
     await connection.send({"type": "http.response.body", "body": body})
 

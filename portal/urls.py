@@ -29,4 +29,4 @@ urlpatterns = [
     path("health/", views.health_page, name="health"),
     path("metrics", views.metrics, name="metrics"),
 ]
-handler500 = views.server_error
+handler400, handler404, handler500 = views.bad_request, views.not_found, views.server_error

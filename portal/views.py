@@ -12,12 +12,14 @@ from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
+from django.views import defaults
 from django.views.decorators.http import require_GET, require_POST
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
@@ -72,6 +74,20 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     if request.path.startswith(PROTOCOLS):
         return problem(403, "Send the header X-CSRFToken, or a bearer token.")
     return render(request, "403_csrf.html", status=403)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Refuse what Django itself won't take, such as a Host that isn't ours."""
+    if request.path.startswith(PROTOCOLS):
+        return problem(400, "The request can't be taken: its Host, its length or its number of fields.")
+    return defaults.bad_request(request, exception)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Say that there's nothing at the address."""
+    if request.path.startswith(PROTOCOLS):
+        return problem(404, "There is no such address. UIDs are digits and points, at most 64; no list is empty.")
+    return defaults.page_not_found(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -18,9 +18,11 @@ def is_uid(text: str) -> bool:
 class UidConverter:
     """``<uid:name>`` takes only what can be a UID, so that nothing else reaches a view."""
 
-    regex = r"[0-9.]{1,64}"
+    regex = UID_FORM.pattern.replace("(", "(?:")
 
     def to_python(self, value: str) -> str:
+        if not is_uid(value):
+            raise ValueError("no UID")
         return value
 
     def to_url(self, value: str) -> str:

@@ -245,7 +245,8 @@
     },
     "key-image-refused": () => note(page.dataset.noKeyImage),
     "measurements-saved": ({ count, isFailed }) => note(isFailed ? page.dataset.failed : count ? page.dataset.saved : page.dataset.nothing),
-    protocol: ({ id }) => { const choice = document.getElementById("hanging"); if (choice && [...choice.options].some((o) => o.value === id)) choice.value = id; },
+    // What isn't on offer is another layout.
+    protocol: ({ id }) => { const choice = document.getElementById("hanging"); if (choice) choice.value = [...choice.options].some((o) => o.value === id) ? id : ""; },
     // The desk's keys, typed while the images have the focus.
     key: ({ key, ctrlKey, altKey, shiftKey }) => {
       document.body.dispatchEvent(new KeyboardEvent("keydown", { key, ctrlKey, altKey, shiftKey, bubbles: true, cancelable: true }));

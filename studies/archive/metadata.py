@@ -11,6 +11,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 from pydicom import DataElement, Dataset
+from pydicom.multival import MultiValue
 
 from studies.archive.models import SeriesMetadata
 from studies.archive.objects import read_dataset
@@ -24,7 +25,8 @@ def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
     """Give the DICOM JSON of one instance; long binary values become BulkDataURIs.
 
     The URIs are absolute paths, so that they lead there from the metadata of study, series and instance alike.
-    A value that its VR doesn't allow is left out, as an empty element, rather than refuse the instance.
+    A value that its VR doesn't allow is left out, as an empty element or null among others, rather than refuse the
+    instance.
     """
     content = _json_of(dataset, path="")
     content["00083002"] = {"vr": "UI", "Value": [instance.transfer_syntax_uid]}
@@ -72,9 +74,26 @@ def _json_of_element(element: DataElement, path: str) -> dict[str, Any]:
         return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
     if isinstance(element.value, bytes) and len(element.value) > BULK_THRESHOLD:
         return {"vr": element.VR, "BulkDataURI": path}
-    rendered: dict[str, Any] = element.to_json_dict(bulk_data_element_handler=None, bulk_data_threshold=1 << 40)
-    json.dumps(rendered, allow_nan=False)
-    return rendered
+    try:
+        return _rendered(element)
+    except Exception:  # pydicom raises what it will on hostile values
+        if not isinstance(element.value, list | MultiValue):
+            raise
+        return {"vr": element.VR, "Value": [_one_value(element, value) for value in element.value]}
+
+
+def _rendered(element: DataElement) -> dict[str, Any]:
+    content: dict[str, Any] = element.to_json_dict(bulk_data_element_handler=None, bulk_data_threshold=1 << 40)
+    json.dumps(content, allow_nan=False)
+    return content
+
+
+def _one_value(element: DataElement, value: Any) -> Any:
+    """Give one of several values; null for an empty one, and for one that JSON can't hold (PS3.18 §F.2.5)."""
+    try:
+        return _rendered(DataElement(element.tag, element.VR, value)).get("Value", [None])[0]
+    except Exception:  # pydicom raises what it will on hostile values
+        return None
 
 
 def series_metadata(series: Series) -> SeriesMetadata:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
@@ -17,7 +18,11 @@ _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _NAME_COMPONENTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
 _FLOATING = frozenset({"DS", "FL", "FD"})
 _WHOLE = frozenset({"IS", "SL", "SS", "SV", "UL", "US", "UV"})
+_INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NOT_FINITE = {"NaN", "inf", "-inf", "Infinity", "-Infinity"}
 DEEPEST = 64
+MOST_LEFT_OUT = 1000
 
 Content = dict[str, Any]
 
@@ -144,8 +149,16 @@ def _read_values(element: ElementTree.Element, vr: str, depth: int) -> dict[str,
         values.append(
             (int(place) if place.isascii() and place.isdigit() else number, _read_value(kind, child, vr, text, depth))
         )
-    ordered = [value for _, value in sorted(values, key=lambda pair: pair[0])]
-    return {"Value": ordered} if ordered else {}
+    return {"Value": _in_places(values)} if values else {}
+
+
+def _in_places(values: list[tuple[int, Any]]) -> list[Any]:
+    """Give values in the places that their numbers say, None in those that are left out."""
+    places = dict(values)
+    last = max(places)
+    if len(places) < len(values) or min(places) < 1 or last > len(values) + MOST_LEFT_OUT:
+        raise InvalidNativeModel("Values are numbered from 1, each once.")
+    return [places.get(number) for number in range(1, last + 1)]
 
 
 def _read_value(kind: str, child: ElementTree.Element, vr: str, text: str, depth: int) -> Any:
@@ -155,14 +168,16 @@ def _read_value(kind: str, child: ElementTree.Element, vr: str, text: str, depth
         return dict(_read_name(child))
     if kind != "Value":
         raise InvalidNativeModel("An attribute has a part that the model doesn't know.")
-    try:
-        if vr in _WHOLE:
-            return int(text) if text.strip() else None
-        if vr in _FLOATING:
-            return float(text) if text.strip() else None
-    except ValueError as error:
-        raise InvalidNativeModel("A number was expected.") from error
-    return text
+    if vr not in _WHOLE | _FLOATING:
+        return text
+    number = text.strip()
+    if not number:
+        return None
+    if vr in _FLOATING and (number in _NOT_FINITE or _FLOAT.fullmatch(number)):
+        return float(number)
+    if vr in _WHOLE and _INTEGER.fullmatch(number):
+        return int(number)
+    raise InvalidNativeModel("A number was expected.")
 
 
 def _read_name(element: ElementTree.Element) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from studies.dicomweb.description import PROBLEM, RESOURCES, WADL, WADO_URI, Ope
 from studies.dicomweb.errors import DicomWebError, answers_errors
 from studies.dicomweb.media_types import accepted
 from studies.ingest.non_patient import CATEGORIES
+from studies.uids import LONGEST_UID, UID_FORM
 from studies.workitems.matching import KEYS as WORKITEM_KEYS
 
 WADL_NAMESPACE = "http://wadl.dev.java.net/2009/02"
@@ -220,7 +221,7 @@ def _path_parameter(name: str) -> dict[str, Any]:
         "ae_title": {"type": "string", "pattern": "^[A-Z][A-Z0-9_]{0,15}$"},
         "category": {"type": "string", "enum": sorted(CATEGORIES)},
     }
-    uid = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)*$", "maxLength": 64}
+    uid = {"type": "string", "pattern": f"^{UID_FORM.pattern}$", "maxLength": LONGEST_UID}
     return {"name": name, "in": "path", "required": True, "schema": schemas.get(name, uid)}
 
 

@@ -13,7 +13,7 @@ from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.archive.native_model import InvalidNativeModel, from_native_xml, to_native_xml
 from studies.dicomweb.announced import announced_length
 from studies.dicomweb.errors import DicomWebError
-from studies.dicomweb.json_values import InvalidValue, check_values
+from studies.dicomweb.json_values import InvalidValue, dataset_of
 from studies.dicomweb.media_types import accepted
 
 DICOM_JSON = "application/dicom+json"
@@ -63,8 +63,7 @@ def _read(request: HttpRequest) -> bytes:
 
 def _dataset(content: dict[str, Any]) -> Dataset:
     try:
-        check_values(content)
-        return Dataset.from_json(content)
+        return dataset_of(content)
     except InvalidValue as error:
         raise DicomWebError(400, str(error)) from error
     except Exception as error:  # pydicom raises what it will on hostile values

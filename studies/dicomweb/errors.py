@@ -54,9 +54,11 @@ def answers_errors(view: View) -> View:
     return answered
 
 
-def warn(response: HttpResponseBase, text: str) -> None:
-    """Add a Warning header (PS3.18 §8.4.3, RFC 7234 §5.5)."""
-    response["Warning"] = f'299 atrium "{text}"'
+def warn(request: HttpRequest, response: HttpResponseBase, *texts: str) -> None:
+    """Say what wasn't done as asked, in the service's name (PS3.18 §8.4.3); no text, no header."""
+    if texts:
+        service = request.build_absolute_uri("/dicom-web")
+        response["Warning"] = ", ".join(f'299 {service} "{text}"' for text in texts)
 
 
 def empty(status: int) -> HttpResponse:

@@ -1,7 +1,7 @@
-"""Whether values of DICOM JSON can be values of their VRs (PS3.18 Table F.2.3-1, PS3.5 §6.2).
+"""Values of DICOM JSON as their VRs allow them (PS3.18 Table F.2.3-1, PS3.5 §6.2), before a data set is made of them.
 
-Said before anything is made of them: what a library would cut, round or leave out without a word is refused. Texts are
-taken as they are, as they are in files.
+What would be cut, doubled or left out without a word on the way to bytes is refused. What texts say isn't looked at:
+it's taken as it is in files.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import base64
 import binascii
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
+from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
-from pydicom.valuerep import STANDARD_VR
+from pydicom.multival import MultiValue
+from pydicom.valuerep import STANDARD_VR, format_number_as_ds
 
 # Smallest and largest.
 _WHOLE = {
@@ -28,29 +31,53 @@ _WHOLE = {
 # May be written as strings, so that no reader rounds them.
 _AS_TEXT = {"IS": r"[+-]?[0-9]{1,12}", "UV": "[0-9]{1,20}", "SV": "-?[0-9]{1,19}"}
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-LONGEST_DECIMAL = 16
+_WRITTEN: dict[str, Callable[[Any], str]] = {"IS": str, "DS": lambda number: format_number_as_ds(float(number))}
+_NOT_FINITE = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf, "Infinity": math.inf, "-Infinity": -math.inf}
+LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
-_TEXTS = {str(vr) for vr in STANDARD_VR} - {*_WHOLE, "DS", "FL", "FD", "AT", "PN", "SQ"}
+_TEXTS = {str(vr) for vr in STANDARD_VR if vr not in _WHOLE} - {"DS", "FL", "FD", "AT", "PN", "SQ"}
+# One value each, in which a backslash is a letter.
+_WHOLE_TEXTS = {"LT", "ST", "UR", "UT"}
 
 
 class InvalidValue(ValueError):
     """An element has a value that its VR doesn't allow; the message names the element, not the value."""
 
 
-def check_values(content: dict[str, Any]) -> None:
-    """Look through a data set and its items. Raises InvalidValue; what isn't of the model's form is its reader's."""
-    for tag, element in content.items():
-        if not isinstance(element, dict):
-            continue
-        vr, values = element.get("vr"), element.get("Value")
-        if "InlineBinary" in element and not _is_base64(element["InlineBinary"]):
-            raise InvalidValue(f"{_name(tag)}: InlineBinary isn't Base64.")
-        for value in values if isinstance(values, list) else ():
-            if vr == "SQ" and isinstance(value, dict):
-                check_values(value)
-            elif value is not None and not _fits(str(vr), value):
-                raise InvalidValue(f"{_name(tag)} has a value that {str(vr)[:2]} doesn't allow.")
+def dataset_of(content: dict[str, Any], bulk_value: Callable[[str, str, str], Any] | None = None) -> Dataset:
+    """Make a data set; ``bulk_value`` gives what a BulkDataURI names, by tag, VR and URI.
+
+    Empty values among others stay empty, numbers that are kept as text are written within the VR's length, and NULs
+    that pad a text go. Raises InvalidValue, and what pydicom will for what isn't of the model's form.
+    """
+    dataset = Dataset.from_json(_checked_set(content), bulk_value)
+    for element in dataset.iterall():
+        # pydicom would write None as a word, and a number as long as it comes.
+        if element.VR in _WRITTEN and element.value is not None:
+            values = element.value if isinstance(element.value, MultiValue) else [element.value]
+            element.value = ["" if value is None else _WRITTEN[element.VR](value) for value in values]
+    return dataset
+
+
+def _checked_set(content: dict[str, Any]) -> dict[str, Any]:
+    return {tag: _checked(tag, element) for tag, element in content.items()}
+
+
+def _checked(tag: str, element: Any) -> Any:
+    if not isinstance(element, dict):
+        return element
+    if "InlineBinary" in element and not _is_base64(element["InlineBinary"]):
+        raise InvalidValue(f"{_name(tag)}: InlineBinary isn't Base64.")
+    vr, values = str(element.get("vr")), element.get("Value")
+    if not isinstance(values, list):
+        return element
+    if vr == "SQ":
+        return {**element, "Value": [_checked_set(item) if isinstance(item, dict) else item for item in values]}
+    try:
+        return {**element, "Value": [_value(vr, value, is_alone=len(values) == 1) for value in values]}
+    except ValueError as error:
+        raise InvalidValue(f"{_name(tag)} has a value that {vr[:2]} doesn't allow.") from error
 
 
 def _name(tag: str) -> str:
@@ -66,26 +93,64 @@ def _is_base64(text: Any) -> bool:
     return isinstance(text, str)
 
 
-def _fits(vr: str, value: Any) -> bool:
+def _value(vr: str, value: Any, *, is_alone: bool) -> Any:
+    """Give one value as pydicom reads it. Raises ValueError."""
+    if value is None:
+        if is_alone or vr in _TEXTS or vr in {"PN", "DS", "IS"}:
+            return value
+        raise ValueError(vr)
     if vr in _WHOLE:
-        return _is_whole(vr, value)
-    if vr == "DS" and isinstance(value, str):
-        return len(value.strip()) <= LONGEST_DECIMAL and _DECIMAL.fullmatch(value.strip()) is not None
-    if vr in {"DS", "FL", "FD"}:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and (vr != "DS" or math.isfinite(value))
+        return _whole(vr, value)
+    if vr == "DS":
+        return _decimal(value)
+    if vr in {"FL", "FD"}:
+        return _floating(vr, value)
     if vr == "AT":
-        return isinstance(value, str) and _TAG.fullmatch(value) is not None
-    if vr == "PN":
-        groups = value.values() if isinstance(value, dict) else [value]
-        return all(isinstance(group, str) and not _NO_TEXT.search(group) for group in groups)
-    return vr not in _TEXTS or (isinstance(value, str) and not _NO_TEXT.search(value))
+        return _matched(_TAG, value)
+    if vr == "PN" and isinstance(value, dict):
+        return {group: _text(vr, text) for group, text in value.items()}
+    return _text(vr, value) if vr == "PN" or vr in _TEXTS else value
 
 
-def _is_whole(vr: str, value: Any) -> bool:
+def _matched(form: re.Pattern[str], value: Any) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    if not form.fullmatch(text):
+        raise ValueError(form.pattern)
+    return text
+
+
+def _text(vr: str, value: Any) -> str:
+    text = value.rstrip("\0") if isinstance(value, str) else "\0"
+    if _NO_TEXT.search(text) or ("\\" in text and vr not in _WHOLE_TEXTS):
+        raise ValueError(vr)
+    return text
+
+
+def _whole(vr: str, value: Any) -> int:
     if vr in _AS_TEXT and isinstance(value, str):
-        text = value.strip()
-        return re.fullmatch(_AS_TEXT[vr], text) is not None and _is_whole(vr, int(text))
+        return _whole(vr, int(_matched(re.compile(_AS_TEXT[vr]), value)))
     smallest, largest = _WHOLE[vr]
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    return is_whole and not isinstance(value, bool) and smallest <= value <= largest
+    if not is_whole or isinstance(value, bool) or not smallest <= value <= largest:
+        raise ValueError(vr)
+    return int(value)
+
+
+def _decimal(value: Any) -> float:
+    number = float(_matched(_DECIMAL, value)) if isinstance(value, str) else float(_number(value))
+    if not math.isfinite(number):
+        raise ValueError("DS")
+    return number
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("no number")
+    return value
+
+
+def _floating(vr: str, value: Any) -> float:
+    number = _NOT_FINITE.get(value) if isinstance(value, str) else float(_number(value))
+    if number is None or (vr == "FL" and math.isfinite(number) and abs(number) > LARGEST_FLOAT):
+        raise ValueError(vr)
+    return number

@@ -64,7 +64,7 @@ def _numbers(text: str, count: int, name: str) -> list[float]:
     if len(values) != count or not all(map(_NUMBER.fullmatch, values)):
         raise DicomWebError(400, f"{name} takes numbers, {count} here.")
     numbers = [float(value) for value in values]
-    if not all(abs(number) < LARGEST_NUMBER for number in numbers):
+    if not all(abs(number) <= LARGEST_NUMBER for number in numbers):
         raise DicomWebError(400, f"{name}: a number is at most {LARGEST_NUMBER}.")
     return numbers
 
@@ -141,7 +141,7 @@ def warns_of_annotations(view: View) -> View:
         response = view(request, *args, **kwargs)
         ignored = _unknown_annotations(request.GET.get("annotation", ""))
         if ignored:
-            warn(response, f"The following annotation values are not supported: {', '.join(ignored)}.")
+            warn(request, response, f"The following annotation values are not supported: {', '.join(ignored)}.")
         return response
 
     return warned

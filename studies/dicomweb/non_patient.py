@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from django.http import HttpRequest, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import register_converter
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
@@ -21,7 +21,7 @@ from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_fo
 from studies.dicomweb.framing import boundary_of, etag_of
 from studies.dicomweb.media_types import accepted
 from studies.dicomweb.multipart import BrokenBody
-from studies.dicomweb.parameters import flag, natural
+from studies.dicomweb.parameters import MATCHING_FLAGS, NOT_KEYS, flag, natural
 from studies.dicomweb.retrieval import Part, multipart, validated
 from studies.dicomweb.sites import site_for
 from studies.dicomweb.store_body import TooLarge, received
@@ -32,8 +32,6 @@ from studies.lookups import without_retrying
 from studies.matching.wildcards import pattern
 
 DICOM, MOST_RESULTS = "application/dicom", 1000
-FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
-NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", "site", *FLAGS}
 may_see = program_capability_required(Capability.STUDY_VIEW)
 may_store = program_capability_required(Capability.STUDY_UPLOAD)
 
@@ -152,21 +150,23 @@ def _search(request: HttpRequest, category: str) -> HttpResponseBase:
     """Search by any attribute of the objects' own level, single value or wildcard (PS3.18 §12.6)."""
     keys = {}
     for name, found in request.GET.lists():
-        if name.lower() not in NOT_KEYS:
+        if name.lower() not in {*NOT_KEYS, "site"}:
             keys[_tag(name)] = _pattern(found[-1])
     limit, offset = (natural(request, name, default) for name, default in (("limit", MOST_RESULTS), ("offset", 0)))
     visible = kept.non_patient_instances_visible_to(principal_of(request), category)
     # A site has tens of these, not thousands: they're compared one by one.
     matches = [one for one in visible.iterator() if all(p is None or _has(one, tag, p) for tag, p in keys.items())]
     page = matches[offset : offset + min(limit, MOST_RESULTS)]
-    if not page:
-        return empty(204)
-    results = [{**one.attributes, "00081190": _stored(request, one)["00081190"]} for one in page]
-    response = answer_with(request, [dict(sorted(result.items())) for result in results])
-    unsupported = [name for name in FLAGS if flag(request, name)]
+    unsupported = [name for name in MATCHING_FLAGS if flag(request, name)]
+    response = _results(request, page) if page else empty(204)
     if unsupported:
-        warn(response, f"Not supported: {', '.join(unsupported)}. Only literal matching has been performed.")
+        warn(request, response, f"Not supported: {', '.join(unsupported)}. Only literal matching has been performed.")
     return response
+
+
+def _results(request: HttpRequest, page: list[NonPatientInstance]) -> HttpResponse:
+    results = [{**one.attributes, "00081190": _stored(request, one)["00081190"]} for one in page]
+    return answer_with(request, [dict(sorted(result.items())) for result in results])
 
 
 def _tag(name: str) -> str:

@@ -7,21 +7,23 @@ import re
 from django.http import HttpRequest
 
 from studies.dicomweb.errors import DicomWebError
+from studies.matching import Options
 
 LARGEST = 999_999_999
+MATCHING_FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
+# What isn't an attribute to be matched.
+NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", *MATCHING_FLAGS}
 
 
 def natural(request: HttpRequest, name: str, default: int) -> int:
-    """Give a natural number, the default where it's absent or empty. Raises DicomWebError 400."""
+    """Give a natural number, the default where it's absent or empty, LARGEST for a larger one. Raises DicomWebError."""
     value = request.GET.get(name, "")
     if not value:
         return default
     if not re.fullmatch(r"[0-9]+", value):
         raise DicomWebError(400, f"{name} must be a natural number.")
     digits = value.lstrip("0") or "0"
-    if len(digits) > len(str(LARGEST)):
-        raise DicomWebError(400, f"{name} is at most {LARGEST}.")
-    return int(digits)
+    return int(digits) if len(digits) <= len(str(LARGEST)) else LARGEST
 
 
 def flag(request: HttpRequest, name: str) -> bool:
@@ -30,3 +32,9 @@ def flag(request: HttpRequest, name: str) -> bool:
     if value not in {"true", "false", ""}:
         raise DicomWebError(400, f"{name} is true or false.")
     return value == "true"
+
+
+def matching_options(request: HttpRequest) -> Options:
+    """Give how keys are to be matched. Raises DicomWebError 400."""
+    is_fuzzy, takes_empty, takes_many = (flag(request, name) for name in MATCHING_FLAGS)
+    return Options(is_fuzzy=is_fuzzy, takes_empty=takes_empty, takes_many=takes_many, combines_datetime=True)

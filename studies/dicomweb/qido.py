@@ -21,14 +21,13 @@ from portal.audit.services import record
 from studies.archive.metadata import series_metadata
 from studies.archive.native_model import MEDIA_TYPE as XML
 from studies.archive.native_model import to_native_xml
-from studies.dicomweb.errors import DicomWebError, answers_errors, empty
+from studies.dicomweb.errors import DicomWebError, answers_errors, empty, warn
 from studies.dicomweb.media_types import accepted
-from studies.dicomweb.parameters import flag, natural
+from studies.dicomweb.parameters import NOT_KEYS, matching_options, natural
 from studies.matching import (
     Criteria,
     Level,
     MatchingError,
-    Options,
     UnknownAttribute,
     counted_attributes,
     criteria_of,
@@ -75,8 +74,6 @@ _WHERE_KNOWN: dict[Level, tuple[str, ...]] = {
 }
 _EMPTY = {level: dict(element(keyword) for keyword in keywords) for level, keywords in _ALWAYS.items()}
 _DEFAULT_TAGS = {level: tags_of((*_ALWAYS[level], *_WHERE_KNOWN[level])) for level in _ALWAYS}
-_FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
-_NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", *_FLAGS}
 
 
 @dataclass
@@ -99,14 +96,8 @@ class Search:
 
 def parse(request: HttpRequest) -> Search:
     """Read the query (PS3.18 §8.3.4). Raises DicomWebError."""
-    flags = {name: flag(request, name) for name in _FLAGS}
-    options = Options(
-        is_fuzzy=flags["fuzzymatching"],
-        takes_empty=flags["emptyvaluematching"],
-        takes_many=flags["multiplevaluematching"],
-        combines_datetime=True,
-    )
-    keys = [(name, "\\".join(values)) for name, values in request.GET.lists() if name.lower() not in _NOT_KEYS]
+    options = matching_options(request)
+    keys = [(name, "\\".join(values)) for name, values in request.GET.lists() if name.lower() not in NOT_KEYS]
     if len(keys) > MOST_KEYS:
         raise DicomWebError(400, "There are too many keys.")
     try:
@@ -261,8 +252,7 @@ def _answer(request: HttpRequest, search: Search, rows: QuerySet[Any], results: 
             0,
             "The number of results exceeded the maximum supported by the server. Additional results can be requested.",
         )
-    if search.warnings:
-        response["Warning"] = ", ".join(f'299 {root.rstrip("/")} "{text}"' for text in search.warnings)
+    warn(request, response, *search.warnings)
     response["Cache-Control"] = "no-store"
     return response
 

@@ -24,7 +24,7 @@ from studies.archive.native_model import InvalidNativeModel, from_native_xml
 from studies.archive.writing import dataset_bytes, file_head
 from studies.dicomweb.errors import DicomWebError
 from studies.dicomweb.framing import DICOM_JSON, OCTETS
-from studies.dicomweb.json_values import InvalidValue, check_values
+from studies.dicomweb.json_values import InvalidValue, dataset_of
 from studies.dicomweb.multipart import CHUNK, Part
 from studies.ingest.errors import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, ELEMENTS_DISCARDED, OUT_OF_RESOURCES
 from studies.ingest.services import Outcome, StagedFile, Status, stage
@@ -144,14 +144,13 @@ class Assembly:
         if bulk is not None:
             del content[PIXEL_DATA]
         try:
-            check_values(content)
-            dataset = Dataset.from_json(content, self._value)
+            dataset = dataset_of(content, self._value)
         except CannotAssemble:
             raise
         except InvalidValue as error:
             raise CannotAssemble(str(error)) from error
         except Exception as error:  # pydicom raises what it will on hostile values
-            raise CannotAssemble("The metadata hold a value that its VR doesn't allow.") from error
+            raise CannotAssemble("The metadata hold an element that isn't of the DICOM JSON model.") from error
         syntax = _syntax(bulk) if bulk is not None else str(uid.ExplicitVRLittleEndian)
         if bulk is not None:
             _complete(dataset, bulk)

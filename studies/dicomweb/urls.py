@@ -6,8 +6,6 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import path
 
-from accounts.capabilities import Capability
-from accounts.gates import program_capability_required
 from studies.dicomweb import (
     capabilities,
     non_patient,
@@ -20,7 +18,6 @@ from studies.dicomweb import (
     workitems,
 )
 from studies.dicomweb.delete import delete
-from studies.dicomweb.errors import DicomWebError, answers_errors
 from studies.dicomweb.wado_uri import wado_uri
 
 STUDY = "dicom-web/studies/<uid:study_instance_uid>"
@@ -28,11 +25,6 @@ SERIES = f"{STUDY}/series/<uid:series_instance_uid>"
 INSTANCE = f"{SERIES}/instances/<uid:sop_instance_uid>"
 WORKITEM = "dicom-web/workitems/<uid:workitem_uid>"
 SUBSCRIBER = f"{WORKITEM}/subscribers/<str:ae_title>"
-# Whoever may use one of the services.
-may_ask = program_capability_required(
-    *(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED, Capability.STUDY_UPLOAD, Capability.STUDY_DELETE),
-    *(Capability.WORKITEM_VIEW, Capability.WORKITEM_PERFORM),
-)
 
 
 def studies(request: HttpRequest) -> HttpResponseBase:
@@ -54,13 +46,6 @@ def series(request: HttpRequest, **uids: str) -> HttpResponseBase:
 def instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
     """Retrieve or delete one instance."""
     return (delete if request.method == "DELETE" else wado.retrieve_instance)(request, **uids)
-
-
-@may_ask
-@answers_errors
-def nowhere(request: HttpRequest, address: str) -> HttpResponseBase:
-    """Say that an address below the root is none."""
-    raise DicomWebError(404, "There is no such address. UIDs are digits and points, at most 64; lists aren't empty.")
 
 
 urlpatterns = [
@@ -110,5 +95,3 @@ urlpatterns = [
     path("dicom-web/openapi.json", capabilities.openapi, name="dicomweb_openapi"),
 ]
 urlpatterns = [capabilities.answering_options(pattern) for pattern in urlpatterns]
-# What is no address is told of in the protocol's form, too; it comes after all that are.
-urlpatterns.append(path("dicom-web/<path:address>", nowhere, name="dicomweb_nowhere"))

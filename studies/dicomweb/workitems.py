@@ -21,16 +21,13 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.dicomweb.datasets import answer_with, dataset_from
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, warn
-from studies.dicomweb.parameters import flag, natural
+from studies.dicomweb.parameters import NOT_KEYS, flag, matching_options, natural
 from studies.dicomweb.sites import site_for
-from studies.matching import Options
 from studies.workitems import errors, matching, selectors, services, subscriptions
 from studies.workitems.attributes import values
 
 GLOBAL = {str(UPSGlobalSubscriptionInstance), str(UPSFilteredGlobalSubscriptionInstance)}
 MOST_RESULTS = 1000
-FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
-NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", "site", *FLAGS}
 may_see = program_capability_required(Capability.WORKITEM_VIEW, Capability.WORKITEM_PERFORM)
 View = Callable[..., HttpResponseBase]
 
@@ -63,20 +60,20 @@ def answers_workitem_errors(view: View) -> View:
             status = next((s for kind, s in STATUSES if isinstance(error, kind)), 409)
             response = problem(status, error.reason, dicomStatus=f"{error.status:04X}")
             if isinstance(error, errors.WrongTransaction):
-                warn(response, error.reason)
+                warn(request, response, error.reason)
             elif isinstance(error, errors.AlreadyCompleted):
-                warn(response, "The UPS is already COMPLETED.")
+                warn(request, response, "The UPS is already COMPLETED.")
             elif status == 409:
-                warn(response, INCONSISTENT)
+                warn(request, response, INCONSISTENT)
             return response
 
     return answers_errors(answered)
 
 
-def _done(done: services.Done, status: int) -> HttpResponse:
+def _done(request: HttpRequest, done: services.Done, status: int) -> HttpResponse:
     response = empty(status)
     if done.warning in WARNINGS:
-        warn(response, WARNINGS[done.warning])
+        warn(request, response, WARNINGS[done.warning])
     return response
 
 
@@ -93,7 +90,7 @@ def workitems(request: HttpRequest) -> HttpResponseBase:
     done = services.create_workitem(
         site=site, dataset=dataset_from(request), principal=principal_of(request), sop_instance_uid=uid
     )
-    response = _done(done, 201)
+    response = _done(request, done, 201)
     response["Location"] = _url(request, f"workitems/{done.workitem.sop_instance_uid}")
     response["Content-Location"] = response["Location"]
     return response
@@ -101,10 +98,10 @@ def workitems(request: HttpRequest) -> HttpResponseBase:
 
 def _search(request: HttpRequest) -> HttpResponse:
     """Search for workitems (PS3.18 §11.9): 204 without a result, 206 when there are more than are given, else 200."""
-    parameters = [(name, "\\".join(found)) for name, found in request.GET.lists() if name.lower() not in NOT_KEYS]
+    given = [(name, "\\".join(found)) for name, found in request.GET.lists()]
+    parameters = [(name, value) for name, value in given if name.lower() not in {*NOT_KEYS, "site"}]
     keys, ignored = matching.keys_of(parameters, keyword_of=_keyword)
-    is_fuzzy, takes_empty, takes_many = (flag(request, name) for name in FLAGS)
-    options = Options(is_fuzzy=is_fuzzy, takes_empty=takes_empty, takes_many=takes_many)
+    options = matching_options(request)
     limit = min(natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
     offset = natural(request, "offset", 0)
     page = list(selectors.search(principal_of(request), keys, options)[offset : offset + limit + 1])
@@ -127,8 +124,7 @@ def _search(request: HttpRequest) -> HttpResponse:
         )
     if ignored:
         notes.append(f"Not used for matching: {', '.join(ignored)}.")
-    if notes:
-        warn(response, " ".join(notes))
+    warn(request, response, *notes)
     return response
 
 
@@ -164,7 +160,7 @@ def workitem(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
         principal=principal_of(request),
         transaction_uid=transaction_uid,
     )
-    response = _done(done, 200)
+    response = _done(request, done, 200)
     response["Content-Location"] = _url(request, f"workitems/{found.sop_instance_uid}")
     return response
 
@@ -181,7 +177,7 @@ def state(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
         transaction_uid=str(next(iter(values(content, "TransactionUID")), "")),
         principal=principal_of(request),
     )
-    response = _done(done, 200)
+    response = _done(request, done, 200)
     response["Content-Location"] = _url(request, f"workitems/{found.sop_instance_uid}")
     return response
 
@@ -194,7 +190,7 @@ def cancel_request(request: HttpRequest, workitem_uid: str) -> HttpResponseBase:
     done = services.request_cancellation(
         workitem=found, dataset=dataset_from(request, may_be_empty=True), principal=principal_of(request)
     )
-    return _done(done, 202)
+    return _done(request, done, 202)
 
 
 @may_see

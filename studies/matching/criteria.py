@@ -21,6 +21,7 @@ from studies.matching.wildcards import has_wildcards, is_universal, literal_star
 from studies.models import Instance
 
 LONGEST_VALUE = 5000
+SEVERAL = "Several values are matched with multiplevaluematching=true, and only where one by one they can be."
 # What a database's integers hold, and IS twice (PS3.5 §6.2).
 LONGEST_NUMBER = 18
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
@@ -114,6 +115,8 @@ def _use(criteria: Criteria, keyword: str, value: str, options: Options) -> None
             node = leaf(keyword, value, options)
             condition = Q(element_matches(node, with_corrections=level <= Level.STUDY)) if node else Q()
     except InvalidKeyValue as error:
+        if "\\" in value and not options.takes_many:
+            raise InvalidKeyValue(f"{keyword}: {SEVERAL}") from error
         raise InvalidKeyValue(f"{keyword}: {error}") from error
     if condition:
         criteria.and_also(level, condition)
@@ -195,8 +198,7 @@ def _name(column: str, value: str, options: Options) -> Q:
 
 
 def _uids(column: str, value: str, options: Options) -> Q:
-    uids = uids_of(value)
-    return Q(**{f"{column}__in": uids}) if uids else Q()
+    return Q(**{f"{column}__in": uids_of(value)})
 
 
 def _number(column: str, value: str, options: Options) -> Q:
@@ -248,7 +250,7 @@ def _within(column: str, span: Range[Any]) -> Q:
 
 def _classes_in_study(column: str, value: str, options: Options) -> Q:
     uids = _uids("sop_class_uid", value, options)
-    return Q(pk__in=Instance.objects.filter(uids, is_current=True).values("series__study")) if uids else Q()
+    return Q(pk__in=Instance.objects.filter(uids, is_current=True).values("series__study"))
 
 
 def _availability(column: str, value: str, options: Options) -> Q:

@@ -213,8 +213,7 @@ def leaf(keyword: str, value: str, options: Options) -> Leaf | None:
     if vr == "SQ":
         raise InvalidKeyValue("It's a sequence: name an attribute of its items, after a point.")
     if vr == "UI":
-        uids = uids_of(value)
-        return Leaf(tag_of(keyword), vr, OneOf(tuple(uids))) if uids else None
+        return Leaf(tag_of(keyword), vr, OneOf(tuple(uids_of(value))))
     many = options.takes_many or vr == "CS"
     values = [part.strip() for part in value.split("\\")] if many else [value.strip()]
     values = [part for part in values if part] or [value]
@@ -226,7 +225,7 @@ def leaf(keyword: str, value: str, options: Options) -> Leaf | None:
 def uids_of(value: str) -> list[str]:
     """Give the UIDs of a list, by commas or backslashes (PS3.18 §8.3.4.1, PS3.4 §C.2.2.2.2). Raises InvalidKeyValue."""
     uids = [uid for part in re.split(r"[\\,]", value) if (uid := part.strip())]
-    if not all(map(is_uid, uids)):
+    if not uids or not all(map(is_uid, uids)):
         raise InvalidKeyValue("A UID is digits and points, at most 64, without wildcards.")
     return uids
 

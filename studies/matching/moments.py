@@ -81,7 +81,7 @@ def offset_of(value: str) -> timezone:
     """Read a Timezone Offset From UTC such as ``"+0100"`` (PS3.3 §C.12.1.1.8). Raises InvalidKeyValue."""
     match = _OFFSET.fullmatch(value.strip())
     if match is None or int(match[2]) > _HOURS or int(match[3]) > 59:
-        raise InvalidKeyValue("A time zone is written like +0100.")
+        raise InvalidKeyValue("A time zone is written like +0100 (in an address %2B0100).")
     minutes = int(match[2]) * 60 + int(match[3])
     return timezone(timedelta(minutes=-minutes if match[1] == "-" else minutes))
 
@@ -128,7 +128,7 @@ def datetime_range(value: str) -> tuple[Moments, timezone | None]:
     match = _DATETIMES.fullmatch(value)
     if match is None or not (match[1] or match[4]) or (match[1] and match[4] and not match[3]):
         raise InvalidKeyValue(
-            "A date with time is written YYYYMMDDHHMMSS.FFFFFF, with an offset like +0100 or without."
+            "A date with time is written YYYYMMDDHHMMSS.FFFFFF, its offset, if any, like +0100 (in an address %2B0100)."
         )
     low_zone, high_zone = (offset_of(text) if text else None for text in (match[2], match[5]))
     low = _datetime(match[1], is_end=False) if match[1] else None

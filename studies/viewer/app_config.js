@@ -1,6 +1,6 @@
-// OHIF's configuration, behind the bridge. The view puts the session's CSRF token in.
+// OHIF's configuration, behind the bridge. The view puts in the session's CSRF token, its edition and the protocols that are remembered.
 (() => {
-  const bridge = atriumBridge("__CSRF_TOKEN__", "__EDITION__");
+  const bridge = atriumBridge("__CSRF_TOKEN__", "__EDITION__", "__PROTOCOLS__");
   window.config = {
     name: "atrium",
     routerBasename: "/viewer",

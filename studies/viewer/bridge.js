@@ -1,7 +1,8 @@
 // The bridge between OHIF and the report desk. Both sides share a channel named after the desk that opened the images,
 // be they in a frame beside the words or in a window on another monitor.
 // OHIF stays from case to case: its own router changes the study. Whatever doesn't allow that is a full load.
-const atriumBridge = (csrfToken, edition) => {
+// Of the protocols that OHIF registers, those named are remembered.
+const atriumBridge = (csrfToken, edition, remembered) => {
   // What belongs to one case: the next begins afresh.
   const caseOf = (search) => {
     const address = new URLSearchParams(search);
@@ -77,26 +78,44 @@ const atriumBridge = (csrfToken, edition) => {
   };
   const grid = () => services.viewportGridService.getState();
 
-  const setOf = (viewport) => services.displaySetService.getDisplaySetByUID(viewport.displaySetInstanceUIDs[0]);
+  // A page that has room for one image; a frame stands beside words where there's more.
+  const isNarrow = () => window.top.innerWidth < 640;
+  const isIn3D = (viewport) => viewport.viewportOptions.viewportType === "volume3d";
+  const setOf = ({ displaySetInstanceUIDs: [uid] }) => uid && services.displaySetService.getDisplaySetByUID(uid);
   // Where an image is shown: where its series is, else where its study is; a prior doesn't take the place of the study.
   const viewportFor = (displaySet) => {
-    const all = [...grid().viewports.values()];
-    const active = all.find((v) => v.viewportId === grid().activeViewportId);
+    // An image is found in a stack or in a plane.
+    const every = [...grid().viewports.values()];
+    const flat = every.filter((v) => !isIn3D(v));
+    const all = flat.length ? flat : every;
+    const active = all.find((v) => v.viewportId === grid().activeViewportId) || all[0];
     const showsStudy = (v) => v && setOf(v)?.StudyInstanceUID === displaySet.StudyInstanceUID;
     const other = displaySet.StudyInstanceUID !== opened.study && all.find((v) => v !== active);
     return all.find((v) => v.displaySetInstanceUIDs.includes(displaySet.displaySetInstanceUID)) || (showsStudy(active) && active) || all.find(showsStudy) || other || active;
   };
+  // What was drawn there before, and the 3D that gives way, may be drawn once more.
+  const whenDrawn = (viewportId, { SeriesInstanceUID }) => new Promise((done) => {
+    const look = () => {
+      const viewport = services.cornerstoneViewportService.getCornerstoneViewport(viewportId);
+      const image = viewport?.getCurrentImageId?.();
+      if (!viewport || viewport.type === "volume3d" || (image && !image.includes(`/series/${SeriesInstanceUID}/`))) return;
+      document.removeEventListener("CORNERSTONE_IMAGE_RENDERED", look, true);
+      done();
+    };
+    document.addEventListener("CORNERSTONE_IMAGE_RENDERED", look, true);
+  });
   const show = async ({ displaySet, index }) => {
     const mine = opened;
-    const { viewportId, displaySetInstanceUIDs } = viewportFor(displaySet);
-    if (!displaySetInstanceUIDs.includes(displaySet.displaySetInstanceUID)) {
-      const rendered = new Promise((done) => document.addEventListener("CORNERSTONE_IMAGE_RENDERED", done, { capture: true, once: true }));
-      services.viewportGridService.setDisplaySetsForViewport({ viewportId, displaySetInstanceUIDs: [displaySet.displaySetInstanceUID] });
+    const viewport = viewportFor(displaySet);
+    const { viewportId, displaySetInstanceUIDs } = viewport;
+    if (isIn3D(viewport) || !displaySetInstanceUIDs.includes(displaySet.displaySetInstanceUID)) {
+      const rendered = whenDrawn(viewportId, displaySet);
+      services.viewportGridService.setDisplaySetsForViewport({ viewportId, displaySetInstanceUIDs: [displaySet.displaySetInstanceUID], ...(isIn3D(viewport) && { viewportOptions: { viewportId, viewportType: "stack", toolGroupId: "default" } }) });
       await rendered;
       if (opened !== mine) return;
     }
     services.viewportGridService.setActiveViewportId(viewportId);
-    await commands.runCommand("jumpToImage", { imageIndex: index });
+    await commands.runCommand("jumpToImage", { imageIndex: index, viewport: { id: viewportId } });
   };
 
   // A prior that wasn't opened with the study is fetched when one of its images is asked for.
@@ -240,14 +259,17 @@ const atriumBridge = (csrfToken, edition) => {
     if (sets.length && sets.every((set) => set && !imagesOf(set).some((image) => image.Rows))) onFirstRendered();
   };
 
-  const rememberProtocol = ({ protocol } = {}) => {
+  const isOfStudy = (viewportMatchDetails) => [...viewportMatchDetails.values()].some(({ displaySetsInfo }) =>
+    displaySetsInfo.some(({ displaySetInstanceUID: uid }) => uid && services.displaySetService.getDisplaySetByUID(uid)?.StudyInstanceUID === opened.study));
+  const rememberProtocol = ({ protocol, viewportMatchDetails } = {}) => {
     const id = protocol?.id || services.hangingProtocolService.getActiveProtocol()?.protocol?.id;
     if (!id || id === opened.protocol) return;
     // What a study opens with is no choice of the person.
     const isChoice = opened.hasRendered && opened.protocol;
     opened.protocol = id;
     tell("protocol", { id });
-    if (isChoice) {
+    // How a prior is looked at, or on a phone, says nothing of the next study.
+    if (isChoice && remembered.includes(id) && !isNarrow() && isOfStudy(viewportMatchDetails)) {
       fetch("/viewer/preferences/", {
         method: "POST",
         headers: { "X-CSRFToken": csrfToken },
@@ -290,6 +312,7 @@ const atriumBridge = (csrfToken, edition) => {
       opened.asked.add(wanted.StudyInstanceUID);
       return metadata(wanted);
     };
+    hangSomething(services.hangingProtocolService);
     const { displaySetService } = services;
     window.atriumHearAll(displaySetService);
     const { makeDisplaySets } = displaySetService;
@@ -312,12 +335,30 @@ const atriumBridge = (csrfToken, edition) => {
   };
 
   // OHIF's own protocols take whichever study has the greatest UID of those that are open: a prior isn't the study.
+  // A protocol that none of the study's images fit can't be applied; OHIF would leave its viewports empty.
   const preferStudy = () => {
     const [ofFirst] = ofStudy(0).studyMatchingRules;
-    for (const id of ["default", "mpr"]) {
-      const { displaySetSelectors } = services.hangingProtocolService.getProtocolById(id);
-      for (const selector of Object.values(displaySetSelectors)) selector.studyMatchingRules = [{ ...ofFirst, required: false, weight: 100 }];
+    for (const { id, isPreset, displaySetSelectors, stages } of services.hangingProtocolService.protocols.values()) {
+      const isLast = id === "default";
+      if (isPreset || isLast) for (const selector of Object.values(displaySetSelectors)) selector.studyMatchingRules = [{ ...ofFirst, required: !isLast, weight: 100 }];
+      if (isPreset || remembered.includes(id)) for (const stage of isLast ? [] : stages) stage.stageActivation = { ...stage.stageActivation, passive: { minViewportsMatched: 1 } };
     }
+  };
+  // What a study opens with where the protocol asked for doesn't do: one image. What the person chose stays remembered.
+  const hangSomething = (service) => {
+    const { run } = service;
+    service.run = (what, protocol, options) => {
+      const isOpening = !opened.hasRendered && remembered.includes(protocol);
+      const shown = service.getActiveProtocol();
+      try {
+        run.call(service, what, isOpening && isNarrow() ? "default" : protocol, options);
+      } catch (error) {
+        // What couldn't be applied leaves what is shown.
+        Object.assign(service, shown);
+        if (!isOpening) throw error;
+        run.call(service, what, "default");
+      }
+    };
   };
 
   // OHIF keeps what it has read of a study as long as it runs: let go, so that it's read anew and memory stays flat.
@@ -416,12 +457,23 @@ const atriumBridge = (csrfToken, edition) => {
     }
   };
 
+  // The series at hand goes along where the protocol takes it, else the study's own that fit.
+  const hang = ({ protocol }) => {
+    const service = services.hangingProtocolService;
+    const { displaySetSelectors } = service.getProtocolById(protocol);
+    const atHand = setOf(grid().viewports.get(grid().activeViewportId));
+    const isTaken = service.areRequiredSelectorsValid(Object.values(displaySetSelectors), atHand);
+    commands.runCommand("setHangingProtocol", { protocolId: protocol, activeStudyUID: opened.study, reset: !isTaken });
+    // OHIF says so where it can't be applied; the desk's list says what is shown.
+    tell("protocol", { id: service.getActiveProtocol().protocol.id });
+  };
+
   const obey = {
     jump,
     "key-image": keyImage,
     "save-measurements": saveMeasurements,
     prefetch: ({ studies }) => prefetch(studies).catch(() => {}),
-    hang: ({ protocol }) => commands.runCommand("setHangingProtocol", { protocolId: protocol, activeStudyUID: opened.study }),
+    hang,
     open,
     close: () => { if (window.parent === window) window.close(); },
   };

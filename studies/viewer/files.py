@@ -41,6 +41,8 @@ POLICY = {
 }
 PAGE = "/viewer/index.html"
 _KEPT = re.compile(r"/viewer/[0-9a-f]{8}/")
+# OHIF's router has no page whose address ends like a file's name.
+_FILE_NAME = re.compile(r"\.[0-9]*[a-z][0-9a-z]*$", re.IGNORECASE)
 _NAMED = re.compile(r'(?:src|href)="(/viewer/[0-9a-f]{8}/[^"]+)"')
 # What whitenoise reads of a request; a range is left to the view.
 _READ = {"accept-encoding", "if-none-match", "if-modified-since"}
@@ -64,6 +66,11 @@ def _files(root: Path) -> ViewerFiles:
 def file_at(path: str) -> StaticFile | None:
     """Give the build's file at an address, but for the page, which is gated."""
     return _files(settings.ATRIUM.viewer_root).files.get(path) if path != PAGE else None
+
+
+def names_file(path: str) -> bool:
+    """Say whether the address can only be that of a file, not of OHIF's page."""
+    return path != PAGE and _FILE_NAME.search(path) is not None
 
 
 @lru_cache(maxsize=1)

@@ -19,11 +19,17 @@ from studies.viewer.models import HangingPreference
 
 SINGLE, COMPARE, FOUR_UP, MAMMO, MPR = "default", "atrium.compare", "atrium.fourUp", "atrium.mammo", "mpr"
 FUSION = "atrium.fusion"
+# What a person may choose and have remembered; OHIF's own are named as in its layout menu's ``protocolId``.
 PROTOCOLS = {
     SINGLE: "One image",
     COMPARE: "Beside the prior",
     FOUR_UP: "Four series",
     MPR: "Three planes",
+    "primaryAxial": "Three planes, large axial",
+    "fourUp": "Three planes and 3D",
+    "main3D": "3D above three planes",
+    "primary3D": "3D beside three planes",
+    "only3D": "3D alone",
     MAMMO: "Mammography",
 }
 # A modality that is read against its past hangs beside it when there is one.

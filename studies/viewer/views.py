@@ -24,9 +24,9 @@ from accounts.gates import capability_required, principal_of
 from studies.access import visible_study
 from studies.models import Study
 from studies.viewer.build import STAMP
-from studies.viewer.files import POLICY, file_at
+from studies.viewer.files import POLICY, file_at, names_file
 from studies.viewer.first_look import first_look_of
-from studies.viewer.hanging import FUSION, SINGLE, Hanging, hanging_of, remember_protocol
+from studies.viewer.hanging import FUSION, PROTOCOLS, SINGLE, Hanging, hanging_of, remember_protocol
 from studies.viewer.objects import BESIDE, is_for_ohif
 
 SCRIPTS = [Path(__file__).with_name(f"{name}.js") for name in ("asked", "rendered", "guard", "bridge", "app_config")]
@@ -120,9 +120,13 @@ def _visible(request: HttpRequest, study_instance_uid: str) -> Study:
 @require_safe
 @csp(POLICY)
 def viewer(request: HttpRequest, asset: str = "") -> HttpResponseBase:
-    """Give a file of the build; for any other address OHIF's page, to one who may see images."""
+    """Give a file of the build; for any address that can't be one OHIF's page, to one who may see images."""
     file = file_at(request.path)
-    return page(request) if file is None else _file_response(request, file)
+    if file is not None:
+        return _file_response(request, file)
+    if names_file(request.path):
+        raise Http404
+    return page(request)
 
 
 @may_see_images
@@ -153,9 +157,10 @@ def _file_response(request: HttpRequest, file: StaticFile) -> HttpResponseBase:
 @may_see_images
 @csp(POLICY)
 def app_config(request: HttpRequest) -> HttpResponse:
-    """Give OHIF's configuration and the bridge, with the session's CSRF token in it."""
+    """Give OHIF's configuration and the bridge, with the session's CSRF token and the protocols in it."""
     script = "\n".join(path.read_text() for path in SCRIPTS)
-    for name, value in {"CSRF_TOKEN": get_token(request), "EDITION": _edition(request)}.items():
+    given = {"CSRF_TOKEN": get_token(request), "EDITION": _edition(request), "PROTOCOLS": list(PROTOCOLS)}
+    for name, value in given.items():
         script = script.replace(f'"__{name}__"', json.dumps(value))
     response = HttpResponse(script, content_type="text/javascript; charset=utf-8")
     response["Cache-Control"] = "no-store"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date
+from datetime import UTC, date, datetime
 from typing import Any
 
 from django.db.models import Q
 
 from studies.matching import InvalidKeyValue, Options
+from studies.matching.criteria import LONGEST_VALUE
 from studies.matching.elements import uids_of
 from studies.matching.keywords import vr_of
 from studies.matching.moments import date_range, datetime_range
@@ -20,7 +21,6 @@ from studies.workitems.errors import InvalidWorkitem
 from studies.workitems.models import WorkitemKey
 
 Matcher = Callable[[str, str, Options], Q]
-LONGEST_VALUE = 5000
 
 
 def _text(column: str, value: str, options: Options) -> Q:
@@ -47,8 +47,7 @@ def _name(column: str, value: str, options: Options) -> Q:
 
 
 def _uids(column: str, value: str, options: Options) -> Q:
-    uids = uids_of(value)
-    return Q(**{f"{column}__in": uids}) if uids else Q()
+    return Q(**{f"{column}__in": uids_of(value)})
 
 
 def _days(column: str, value: str, options: Options) -> Q:
@@ -59,11 +58,15 @@ def _days(column: str, value: str, options: Options) -> Q:
 def _moments(column: str, value: str, options: Options) -> Q:
     """Match a moment or a range of them; UTC where no zone is given."""
     moments, zone = datetime_range(value)
-    ends = [end and end.replace(tzinfo=zone or UTC) for end in (moments.low, moments.high)]
-    if any(end and not 1 < end.year < 9999 for end in ends):
-        # In another time zone it may be a year that there's none of.
-        raise InvalidKeyValue("There is no such moment.")
-    return _between(column, *ends)
+    return _between(column, *(end and _in_utc(end.replace(tzinfo=zone or UTC)) for end in (moments.low, moments.high)))
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Give the moment, of those that a year can be written of the nearest."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
 
 
 def _between(column: str, low: date | None, high: date | None) -> Q:
@@ -112,6 +115,7 @@ def condition(keys: dict[str, str], options: Options | None = None) -> Q:
     options = options or Options()
     meets = Q()
     for path, value in keys.items():
+        value = value.strip()
         if path not in KEYS:
             raise InvalidWorkitem(f"{path[:80]} can't be matched.")
         if len(value) > LONGEST_VALUE:

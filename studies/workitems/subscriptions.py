@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 from django.db import transaction
@@ -16,6 +17,7 @@ from studies.workitems.matching import condition
 from studies.workitems.models import Subscription, Workitem
 from studies.workitems.reports import report_state
 
+logger = logging.getLogger("atrium.workitems")
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
 
 
@@ -91,7 +93,13 @@ def suspend_globally(*, site: Site, ae_title: str, principal: Principal) -> None
 def subscribe_to_new(workitem: Workitem) -> None:
     """Subscribe to a new workitem whoever subscribed globally, as their filters say; in the caller's transaction."""
     for wanted in Subscription.objects.filter(site_id=workitem.site_id, workitem=None).order_by("pk"):
-        if Workitem.objects.filter(condition(wanted.filter), pk=workitem.pk).exists():
+        try:
+            meets = condition(wanted.filter)
+        except InvalidWorkitem:
+            # Taken when less was looked at: who makes a workitem isn't to blame.
+            logger.warning("the filter of subscription %s can't be matched", wanted.pk)
+            continue
+        if Workitem.objects.filter(meets, pk=workitem.pk).exists():
             Subscription.objects.create(
                 site_id=workitem.site_id,
                 ae_title=wanted.ae_title,

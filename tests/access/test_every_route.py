@@ -239,7 +239,6 @@ ALLOWED: dict[str, set[str]] = {
     "dicomweb_workitem_cancel": {"radiologist", "technologist", "admin"},
     "dicomweb_subscriber": {"radiologist", "technologist", "admin"},
     "dicomweb_suspend": UPLOADERS,  # of one's own site
-    "dicomweb_nowhere": set(),
 }
 # allauth's own pages hold nothing but the person's own account.
 NOT_OURS = ("account_", "mfa_", "socialaccount_")
@@ -379,7 +378,6 @@ def one_of_everything(north: Site) -> dict[str, str]:
         "<str:frames>": "1",
         "<str:path>": "00420011",
         "<path:asset>": "viewer",
-        "<path:address>": "nowhere",
         "nodes/<int:pk>": f"nodes/{node.pk}",
         "routing/<int:pk>": f"routing/{RoutingRule.objects.create(name=SECRET, site=north).pk}",
         "prefetch/<int:pk>": f"prefetch/{PrefetchRule.objects.create(name=SECRET, site=north).pk}",

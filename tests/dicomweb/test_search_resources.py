@@ -249,10 +249,13 @@ def test_each_search_leaves_one_event_with_what_was_looked_for(browser: Client) 
         ("instances?InstanceNumber=1000000000000000000000", "too large"),
         (f"studies?PatientName={'x' * 6000}", "at most 5000 characters"),
         ("studies?PatientName=a%00b", "NUL"),
-        ("studies?offset=5000000000", "at most 999999999"),
+        ("studies?StudyInstanceUID=,", "UID"),
+        ("studies?PatientAge=045Y&PatientAge=046Y", "multiplevaluematching=true"),
+        ("series?SeriesNumber=1%5C2", "multiplevaluematching=true"),
+        ("studies?TimezoneOffsetFromUTC=+0100", "%2B0100"),
         ("studies?limit=-1", "natural number"),
         ("studies?limit=\u0661", "natural number"),
-        ("color-palettes?offset=5000000000", "at most 999999999"),
+        ("color-palettes?fuzzymatching=maybe", "true or false"),
     ],
 )
 def test_what_is_no_value_of_an_attribute_is_refused_with_the_reason(browser: Client, query: str, reason: str) -> None:
@@ -266,4 +269,15 @@ def test_uids_are_listed_by_commas_or_backslashes_at_every_level(browser: Client
     studies = [value(s, "0020000D") for s in search(browser, "studies?StudyInstanceUID=1.2.4,1.2.3")]
     assert studies == [["1.2.3"], ["1.2.4"]]
     assert len(search(browser, "studies?StudyInstanceUID=1.2.4%5C1.2.3&StudyInstanceUID=1.2.9")) == 2
-    assert search(browser, "series?FrameOfReferenceUID=,") == search(browser, "series")
+
+
+def test_a_page_larger_than_any_is_the_largest(browser: Client) -> None:
+    assert len(search(browser, f"studies?limit={2**31 - 1}")) == 2
+    assert len(search(browser, "studies?limit=0002")) == 2
+    assert browser.get(f"/dicom-web/studies?offset={'9' * 5000}").status_code == 204
+
+
+def test_what_non_patient_instances_are_not_matched_by_is_said(browser: Client) -> None:
+    answer = browser.get("/dicom-web/color-palettes?fuzzymatching=true")
+    assert answer.status_code == 204
+    assert "fuzzymatching" in answer["Warning"]

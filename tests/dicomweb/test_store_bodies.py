@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 import zlib
 from dataclasses import replace
@@ -20,14 +21,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from portal.audit.models import AuditEvent
 from studies.archive import objects
-from studies.archive.native_model import from_native_xml, to_native_xml
+from studies.archive.native_model import NAMESPACE, InvalidNativeModel, from_native_xml, to_native_xml
 from studies.dicomweb import stow
 from studies.ingest import services as ingest_services
 from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
+from tests.dicomweb.retrieving import body_of
 from tests.factories import make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -56,8 +60,10 @@ def metadata_of(content: bytes, location: str) -> dict[str, Any]:
 def send(token_of: Any) -> Any:
     header = {"HTTP_AUTHORIZATION": f"Bearer {token_of('technologist')}"}
 
-    def post(body: bytes, content_type: str, path: str = "/dicom-web/studies", **extra: str) -> Any:
-        return Client().post(path, body, content_type=content_type, **header, **extra)
+    def post(
+        body: bytes, content_type: str, path: str = "/dicom-web/studies", method: str = "POST", **extra: str
+    ) -> Any:
+        return Client().generic(method, path, body, content_type=content_type, **header, **extra)
 
     return post
 
@@ -330,6 +336,9 @@ def test_the_quarantine_keeps_no_more_bytes_of_one_sender_than_it_may(
         ("00281080", {"vr": "AT", "Value": ["zzzzzzzz"]}),
         ("00081030", {"vr": "LO", "Value": ["a\x00b"]}),
         ("00081070", {"vr": "PN", "Value": [{"Alphabetic": "\ud800"}]}),
+        ("00081030", {"vr": "LO", "Value": ["a\\b"]}),
+        ("00189073", {"vr": "FL", "Value": [1e39]}),
+        ("00281199", {"vr": "US", "Value": [1, None]}),
         ("00400275", {"vr": "SQ", "Value": [{"00280106": {"vr": "SS", "Value": [40000]}}]}),
     ],
 )
@@ -346,22 +355,68 @@ def test_metadata_that_would_be_kept_as_something_else_are_refused(
     assert not Instance.objects.exists()
 
 
-def test_numbers_may_be_written_as_json_writes_them(send: Any) -> None:
+def sent_with(send: Any, elements: dict[str, Any], kind: str = "json") -> pydicom.Dataset:
+    """Store an instance with more elements as metadata and pixels, and give it as it's kept."""
     content = make_instance()
-    numbers = {
-        "00200012": {"vr": "IS", "Value": ["7"]},
-        "00101030": {"vr": "DS", "Value": ["70.5", 3, None]},
-        "00280106": {"vr": "US", "Value": [3]},
-        "00189087": {"vr": "FD", "Value": [1e-3]},
-        "00281080": {"vr": "AT", "Value": ["00280106"]},
-    }
-    metadata = json.dumps([metadata_of(content, "a") | numbers]).encode()
+    metadata = metadata_of(content, "a") | elements
+    body = json.dumps([metadata]).encode() if kind == "json" else to_native_xml(metadata)
     pixels = pydicom.dcmread(BytesIO(content)).PixelData
     octets = {"Content-Type": "application/octet-stream", "Content-Location": "a"}
-    answer = send(message(({"Content-Type": "application/dicom+json"}, metadata), (octets, pixels)), JSON)
+    first = ({"Content-Type": f"application/dicom+{kind}"}, body)
+    answer = send(message(first, (octets, pixels)), JSON if kind == "json" else XML)
     assert answer.status_code == 200, answer.content
-    kept = stored()
+    return stored()
+
+
+def test_values_are_kept_as_json_says_them(send: Any) -> None:
+    kept = sent_with(
+        send,
+        {
+            "00200012": {"vr": "IS", "Value": ["7"]},
+            "00101030": {"vr": "DS", "Value": [70.12345678901231]},
+            "00180050": {"vr": "DS", "Value": ["1.5", None, "2"]},
+            "00200013": {"vr": "IS", "Value": [None]},
+            "00280106": {"vr": "US", "Value": [3]},
+            "00189073": {"vr": "FD", "Value": ["NaN", "-inf", 1e-3]},
+            "00281080": {"vr": "AT", "Value": ["00280106"]},
+            "00080060": {"vr": "CS", "Value": ["MR\0"]},
+            "00102000": {"vr": "LO", "Value": ["a", None, "b"]},
+        },
+    )
     assert (kept.AcquisitionNumber, kept.SmallestImagePixelValue, kept[0x00281080].value) == (7, 3, 0x00280106)
+    assert kept.get_item(0x00101030).value.strip() == b"70.1234567890123"
+    assert kept.get_item(0x00180050).value.strip() == b"1.5\\\\2.0"
+    assert kept.get_item(0x00102000).value.strip() == b"a\\\\b"
+    assert kept.InstanceNumber is None
+    assert kept.Modality == "MR"
+    assert math.isnan(kept[0x00189073].value[0])
+    assert list(kept[0x00189073].value)[1:] == [-math.inf, 1e-3]
+
+
+def test_xml_leaves_values_out_by_their_numbers(send: Any) -> None:
+    kept = sent_with(send, {"00102000": {"vr": "LO", "Value": ["a", None, "b"]}}, "xml")
+    assert list(kept.MedicalAlerts) == ["a", "", "b"]
+    named = '<DicomAttribute tag="00102000" vr="{vr}"><Value number="1">{one}</Value><Value number="3">c</Value>'
+    document = f'<NativeDicomModel xmlns="{NAMESPACE}">{named}</DicomAttribute></NativeDicomModel>'
+    assert from_native_xml(document.format(vr="LO", one="a").encode())["00102000"]["Value"] == ["a", None, "c"]
+    for vr, one in (("US", "1_0"), ("US", "\u0663"), ("DS", "1_0.5"), ("FD", "0x1")):
+        with pytest.raises(InvalidNativeModel):
+            from_native_xml(document.format(vr=vr, one=one).encode())
+    with pytest.raises(InvalidNativeModel):
+        from_native_xml(document.replace('"3"', '"99999999"').format(vr="LO", one="a").encode())
+
+
+def test_empty_values_among_others_are_null_in_metadata(send: Any) -> None:
+    dataset = pydicom.dcmread(BytesIO(make_instance()))
+    dataset.add(RawDataElement(Tag(0x00281050), "DS", 6, b"1.5\\\\2", 0, False, True))
+    dataset.add_new(0x00189073, "FD", [math.nan, 2.0])
+    file = BytesIO()
+    dataset.save_as(file)
+    assert send(file.getvalue(), "application/dicom").status_code == 200
+    study = Instance.objects.get().series.study
+    (content,) = json.loads(body_of(send(b"", "", f"/dicom-web/studies/{study.study_instance_uid}/metadata", "GET")))
+    assert content["00281050"] == {"vr": "DS", "Value": [1.5, None, 2]}
+    assert content["00189073"] == {"vr": "FD", "Value": [None, 2.0]}
 
 
 def test_pixels_shorter_than_they_are_described_are_refused(send: Any) -> None:

@@ -112,6 +112,17 @@ def test_a_stream_is_refused_to_whom_it_isnt_for(server: Atrium, who: str | None
     assert requests.get(f"{server.url}/test/events", headers=headers, timeout=10).status_code == status
 
 
+def test_what_comes_by_websocket_comes_by_no_other_way(server: Atrium, headers: dict[str, str]) -> None:
+    for method, path in (
+        ("GET", "/test/messages"),
+        ("POST", "/test/messages"),
+        ("GET", "/dicom-web/subscribers/WATCH"),
+    ):
+        answer = requests.request(method, f"{server.url}{path}", headers=headers, timeout=10)
+        assert (answer.status_code, answer.headers["Upgrade"]) == (426, "websocket")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+
+
 def test_another_sites_page_opens_no_websocket(server: Atrium) -> None:
     browser = requests.Session()
     browser.get(f"{server.url}/accounts/login/", timeout=10)

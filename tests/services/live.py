@@ -36,6 +36,6 @@ async def messages(connection: Connection) -> None:
 
 asgi.LIVE += [
     LiveRoute("test/events", events, Capability.STUDY_VIEW),
-    LiveRoute("test/messages", messages, Capability.STUDY_VIEW),
+    LiveRoute("test/messages", messages, Capability.STUDY_VIEW, is_socket=True),
 ]
 application = asgi.Application()

@@ -67,6 +67,24 @@ def test_the_page_and_what_is_no_file_are_left_to_django(script: str) -> None:
     assert answer(scope(script) | {"method": "HEAD"}) is None
 
 
+@pytest.mark.parametrize(
+    "name", ["0f2a7c3b/gone.js", "a.css", "a.JS", "a/b.png", "a.wasm", "a.json", "a.js.map", "a.woff2"]
+)
+def test_a_file_that_is_missing_is_not_found(name: str, people: Any, client_of: Any, client: Any) -> None:
+    assert answer(scope(f"/viewer/{name}")) is None
+    for browser in (client_of("radiologist"), client):
+        assert browser.get(f"/viewer/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["", "index.html", "viewer", "tmtv", "viewer/atrium", "viewer/1.2.840"])
+def test_a_page_of_ohif_is_its_page_for_one_who_may_see_images(
+    name: str, script: str, people: Any, client_of: Any, client: Any
+) -> None:
+    page = client_of("radiologist").get(f"/viewer/{name}")
+    assert (page.status_code, '<div id="root">' in page.content.decode()) == (200, True)
+    assert client.get(f"/viewer/{name}").status_code == 302
+
+
 def test_the_worklist_of_one_who_reads_names_what_opening_a_study_asks_for(
     script: str, people: Any, client_of: Any
 ) -> None:

@@ -67,6 +67,19 @@ def test_what_a_person_chose_is_remembered_for_them_alone(north: Any, ingest_fil
     assert browser.post("/viewer/preferences/", {**sent, "protocol": "evil"}).status_code == 422
 
 
+@pytest.mark.parametrize("protocol", hanging.PROTOCOLS)
+def test_every_layout_on_offer_is_known_to_the_viewer_and_remembered(
+    north: Any, ingest_files: Any, client_of: Any, protocol: str
+) -> None:
+    add(ingest_files, north, "1.1", StudyDate="20260601")
+    add(ingest_files, north, "1.2", StudyDate="20250601")
+    browser = client_of("radiologist")
+    assert f'"{protocol}"' in browser.get("/viewer/app-config.js").content.decode().rpartition("atriumBridge(")[2]
+    assert browser.post("/viewer/preferences/", {"study": "1.1", "protocol": protocol}).status_code == 204
+    assert f"hangingProtocolId={protocol}&" in browser.get("/viewer/open/1.1/")["Location"]
+    assert f'<option value="{protocol}" selected>' in browser.get("/studies/1.1/").content.decode()
+
+
 def test_a_prior_of_another_site_hangs_only_for_who_may_see_it(
     north: Any, south: Any, people: Any, ingest_files: Any
 ) -> None:

@@ -106,7 +106,7 @@ def _wait_for(port: int) -> None:
 
 
 # CPU seconds in a second, of a peer that does nothing but wait.
-IDLE = 0.05
+IDLE = 0.1
 QUIET_SECONDS = 6
 
 

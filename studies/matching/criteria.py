@@ -12,7 +12,7 @@ from django.db.models import Q
 from studies.matching.dated import conditions_on_moments
 from studies.matching.elements import Items, Leaf, element_matches, leaf, uids_of
 from studies.matching.errors import InvalidKeyValue
-from studies.matching.keywords import Level, level_of, path_of, tag_of
+from studies.matching.keywords import Level, level_of, path_of, tag_of, vr_of
 from studies.matching.moments import Range, date_range, time_range
 from studies.matching.names import name_matches, walking_its_index
 from studies.matching.options import Options
@@ -115,7 +115,7 @@ def _use(criteria: Criteria, keyword: str, value: str, options: Options) -> None
             node = leaf(keyword, value, options)
             condition = Q(element_matches(node, with_corrections=level <= Level.STUDY)) if node else Q()
     except InvalidKeyValue as error:
-        if "\\" in value and not options.takes_many:
+        if "\\" in value and not options.takes_many and vr_of(keyword) != "UI":
             raise InvalidKeyValue(f"{keyword}: {SEVERAL}") from error
         raise InvalidKeyValue(f"{keyword}: {error}") from error
     if condition:

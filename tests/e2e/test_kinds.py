@@ -428,7 +428,7 @@ def test_a_presentation_state_is_drawn_by_our_own_page(installation: Atrium, pag
     page.goto(f"{installation.url}/studies/{CT}/")
     page.click(".objects-beside a:has-text('PR')")
     page.wait_for_selector(".object-pictures img")
-    until(page, "document.querySelector('.object-pictures img').complete")
+    until(page, "document.querySelector('.object-pictures img')?.complete")
     yellow = page.evaluate(
         """() => {
           const image = document.querySelector(".object-pictures img");
@@ -478,7 +478,7 @@ def test_a_letter_is_read_in_the_viewer_and_on_our_page(installation: Atrium, pa
     page.on("console", lambda message: refused.append(message.text) if "Content Security" in message.text else None)
     viewer = open_study(installation, page, PDF)
     viewer.wait_for_selector("object[type='application/pdf']", state="attached")
-    until(page, "document.querySelector('#viewer').contentDocument.querySelector('object').data.startsWith('blob:')")
+    until(page, "document.querySelector('#viewer')?.contentDocument?.querySelector('object')?.data.startsWith('blob:')")
     page.wait_for_timeout(500)
     assert refused == []
     page.click(".objects-beside a:has-text('DOC')")
@@ -539,7 +539,7 @@ def test_a_film_that_browsers_dont_play_is_played_all_the_same(installation: Atr
     asked = r"performance.getEntriesByType('resource').some(one => /instances\/[\d.]+\/rendered$/.test(one.name))"
     until(viewer, f"{asked} && ({SEEN})() > 100000")
     page.click(".objects-beside a:has-text('ES')")
-    until(page, "document.querySelector('.object-picture video').readyState > 1")
+    until(page, "document.querySelector('.object-picture video')?.readyState > 1")
 
 
 def test_a_plan_comes_as_a_page_of_ours_where_the_images_would_be(installation: Atrium, page: Page) -> None:

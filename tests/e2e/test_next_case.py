@@ -437,7 +437,7 @@ def test_the_first_look_stands_where_ohif_draws_and_goes_when_it_has(
         assert [source.split("/studies/")[1].split("/")[0] for source in sources] == pictures
         until(
             page,
-            "document.querySelector('#viewer').contentDocument.querySelectorAll('canvas.cornerstone-canvas').length",
+            "document.querySelector('#viewer').contentDocument?.querySelectorAll('canvas.cornerstone-canvas').length",
         )
         deadline = time.monotonic() + 60
         while len(held) < len(pictures):

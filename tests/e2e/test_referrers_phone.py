@@ -72,7 +72,7 @@ def test_the_report_shows_its_key_image_and_is_read_from_then_on(phone: Page, in
     expect(phone.locator("article.report")).to_contain_text("Pulmonary embolism, both lower lobes.")
     expect(phone.locator(".critical-line")).to_contain_text("Embolism")
     phone.locator(".report-pictures img").scroll_into_view_if_needed()
-    until(phone, "document.querySelector('.report-pictures img').naturalWidth > 0")
+    until(phone, "document.querySelector('.report-pictures img')?.naturalWidth > 0")
     assert_fits(phone)
     phone.goto(f"{installation.url}/results/?only=unread")
     # Read, but still open: it stays on top until it is acknowledged.
@@ -89,7 +89,7 @@ def test_the_timeline_joins_both_sites(phone: Page) -> None:
     expect(entries).to_have_count(2)
     expect(entries.first).to_contain_text("North Hospital")
     expect(entries.last).to_contain_text("South Hospital")
-    until(phone, "document.querySelector('.key-pictures img').naturalWidth > 0")
+    until(phone, "document.querySelector('.key-pictures img')?.naturalWidth > 0")
     assert_fits(phone)
     phone.fill("#timeline-q", "rib")
     expect(entries).to_have_count(1)

@@ -19,8 +19,10 @@ _NAME_COMPONENTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "Name
 _FLOATING = frozenset({"DS", "FL", "FD"})
 _WHOLE = frozenset({"IS", "SL", "SS", "SV", "UL", "US", "UV"})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
-_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_NOT_FINITE = {"NaN", "inf", "-inf", "Infinity", "-Infinity"}
+# A number as DS, JSON and XML write it, in the digits of ASCII; Python's own reader takes more.
+DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# How FL and FD are written that are no number, or none that ends.
+NOT_FINITE = frozenset({"NaN", "inf", "-inf", "Infinity", "-Infinity"})
 DEEPEST = 64
 MOST_LEFT_OUT = 1000
 
@@ -173,7 +175,7 @@ def _read_value(kind: str, child: ElementTree.Element, vr: str, text: str, depth
     number = text.strip()
     if not number:
         return None
-    if vr in _FLOATING and (number in _NOT_FINITE or _FLOAT.fullmatch(number)):
+    if vr in _FLOATING and (number in NOT_FINITE or DECIMAL.fullmatch(number)):
         return float(number)
     if vr in _WHOLE and _INTEGER.fullmatch(number):
         return int(number)

@@ -18,6 +18,8 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.multival import MultiValue
 from pydicom.valuerep import STANDARD_VR, format_number_as_ds
 
+from studies.archive.native_model import DECIMAL, NOT_FINITE
+
 # Smallest and largest.
 _WHOLE = {
     "US": (0, 2**16 - 1),
@@ -30,9 +32,7 @@ _WHOLE = {
 }
 # May be written as strings, so that no reader rounds them.
 _AS_TEXT = {"IS": r"[+-]?[0-9]{1,12}", "UV": "[0-9]{1,20}", "SV": "-?[0-9]{1,19}"}
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WRITTEN: dict[str, Callable[[Any], str]] = {"IS": str, "DS": lambda number: format_number_as_ds(float(number))}
-_NOT_FINITE = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf, "Infinity": math.inf, "-Infinity": -math.inf}
 LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
@@ -137,7 +137,7 @@ def _whole(vr: str, value: Any) -> int:
 
 
 def _decimal(value: Any) -> float:
-    number = float(_matched(_DECIMAL, value)) if isinstance(value, str) else float(_number(value))
+    number = float(_matched(DECIMAL, value)) if isinstance(value, str) else float(_number(value))
     if not math.isfinite(number):
         raise ValueError("DS")
     return number
@@ -150,7 +150,7 @@ def _number(value: Any) -> int | float:
 
 
 def _floating(vr: str, value: Any) -> float:
-    number = _NOT_FINITE.get(value) if isinstance(value, str) else float(_number(value))
-    if number is None or (vr == "FL" and math.isfinite(number) and abs(number) > LARGEST_FLOAT):
+    number = float(value if value in NOT_FINITE else _number(value))
+    if vr == "FL" and math.isfinite(number) and abs(number) > LARGEST_FLOAT:
         raise ValueError(vr)
     return number

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from studies.archive.native_model import DECIMAL
 from studies.archive.rendering import LARGEST_SIDE, Function, Look, Region, Window
 from studies.dicomweb.errors import DicomWebError, View, warn
 
@@ -17,7 +18,6 @@ ANNOTATIONS = {"patient", "technique"}
 LONGEST_ANNOTATION = 300
 ICC_PROFILES = {"no", "yes", "srgb"}
 LARGEST_NUMBER = 999_999_999
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 KNOWN_PROFILES = {*ICC_PROFILES, "adobergb", "rommrgb"}
 
 
@@ -61,7 +61,7 @@ def relative_region(text: str, width: int, height: int) -> Region | None:
 
 def _numbers(text: str, count: int, name: str) -> list[float]:
     values = [value.strip() for value in text.split(",")]
-    if len(values) != count or not all(map(_NUMBER.fullmatch, values)):
+    if len(values) != count or not all(map(DECIMAL.fullmatch, values)):
         raise DicomWebError(400, f"{name} takes numbers, {count} here.")
     numbers = [float(value) for value in values]
     if not all(abs(number) <= LARGEST_NUMBER for number in numbers):

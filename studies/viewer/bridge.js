@@ -359,6 +359,9 @@ const atriumBridge = (csrfToken, edition, remembered) => {
         run.call(service, what, "default");
       }
     };
+    // OHIF asks for a protocol's first stage, be there images for it or not: the first that they fill is shown.
+    const { _findStageIndex } = service;
+    service._findStageIndex = (options) => _findStageIndex.call(service, options?.stageIndex ? options : { ...options, stageIndex: undefined });
   };
 
   // OHIF keeps what it has read of a study as long as it runs: let go, so that it's read anew and memory stays flat.
@@ -587,6 +590,7 @@ const ofStudy = (index) => ({
   studyMatchingRules: [{ attribute: "studyInstanceUIDsIndex", from: "options", required: true, constraint: { equals: { value: index } } }],
   seriesMatchingRules: [withImages, { attribute: "numImageFrames", weight: 10, constraint: { greaterThan: { value: 10 } } }],
 });
+// A stage is what a study opens with where its images fill so many of the viewports.
 const stage = (name, rows, columns, displaySets, minViewportsMatched) => ({
   name,
   stageActivation: { enabled: { minViewportsMatched } },
@@ -609,6 +613,14 @@ const compareProtocol = () => ({
     stage("alone", 1, 1, [{ id: "current" }], 1),
   ],
 });
+const firstSeries = (count) => [...Array(count).keys()].map((n) => ({ id: "current", matchedDisplaySetsIndex: n }));
+// The first has the height of the two beside it: no image is smaller than it would be with a fourth, empty viewport.
+const threeSeries = () => {
+  const built = stage("three", 2, 2, firstSeries(3), 3);
+  const [width, height] = [1 / 2, 1 / 2];
+  built.viewportStructure.properties.layoutOptions = [{ x: 0, y: 0, width, height: 1 }, { x: width, y: 0, width, height }, { x: width, y: height, width, height }];
+  return built;
+};
 const fourUpProtocol = () => ({
   id: "atrium.fourUp",
   name: "Four series",
@@ -617,9 +629,10 @@ const fourUpProtocol = () => ({
   displaySetSelectors: { current: ofStudy(0) },
   defaultViewport: { viewportOptions, displaySets: [{ id: "current", matchedDisplaySetsIndex: -1 }] },
   stages: [
-    stage("four", 2, 2, [0, 1, 2, 3].map((n) => ({ id: "current", matchedDisplaySetsIndex: n })), 4),
-    stage("two", 1, 2, [0, 1].map((n) => ({ id: "current", matchedDisplaySetsIndex: n })), 2),
-    stage("one", 1, 1, [{ id: "current" }], 1),
+    stage("four", 2, 2, firstSeries(4), 4),
+    threeSeries(),
+    stage("two", 1, 2, firstSeries(2), 2),
+    stage("one", 1, 1, firstSeries(1), 1),
   ],
 });
 

@@ -37,7 +37,7 @@ _STACKS = {CTImageStorage, MRImageStorage, UltrasoundImageStorage}
 _FILMS = {UltrasoundMultiFrameImageStorage}
 # In our protocols a series of more frames than these comes first (bridge.js).
 _MANY = 10
-_GRIDS = {1: (1, 1), 2: (1, 2), 4: (2, 2)}
+_GRIDS = {1: (1, 1), 2: (1, 2), 3: (2, 2), 4: (2, 2)}
 # A picture needn't have more pixels than a screen.
 LARGEST_SIDE = 2048
 # What is read at once of a series, compressed: 10,000 slices of a CT take less.
@@ -55,7 +55,10 @@ class _Doubt(Exception):
 
 @dataclass(frozen=True)
 class FirstLook:
-    """The grid of viewports, and for each the address of its picture; None where it stays empty."""
+    """The grid of viewports, and for each the address of its picture; None where it stays empty.
+
+    Of three the first has the height of the two beside it.
+    """
 
     rows: int
     columns: int
@@ -83,7 +86,6 @@ def first_look_of(principal: Principal, study: Study, *, hanging: Hanging | None
         elif hanging.protocol in {SINGLE, FOUR_UP}:
             most = 4 if hanging.protocol == FOUR_UP else 1
             shown = _in_order(sets, by_size=hanging.protocol == FOUR_UP)[:most]
-            shown = shown[: max(count for count in (0, *_GRIDS) if count <= len(shown))]
         else:
             return None
     except _Doubt:

@@ -12,7 +12,7 @@ from typing import Any
 import pydicom
 import pytest
 from playwright.sync_api import Browser, Frame, Page, expect
-from pydicom.uid import ComputedRadiographyImageStorage
+from pydicom.uid import ComputedRadiographyImageStorage, MRImageStorage
 
 from portal.demo.studies import demo_studies
 from studies.viewer.hanging import PROTOCOLS
@@ -24,6 +24,8 @@ pytestmark = [needs_chromium, needs_viewer]
 ROOT = "1.2.826.0.6"
 # A CT with its prior, which has the greater UID; a CT of one slice; a CR of the CT's patient.
 CT, PRIOR, SLICE, CR = (f"{ROOT}.{n}" for n in range(1, 5))
+# MR of one to five series.
+MR = {count: f"{ROOT}.5{count}" for count in range(1, 6)}
 # What OHIF calls them in its menu, and what they are in our list.
 IN_MENU = {
     "MPR": "mpr",
@@ -40,6 +42,12 @@ SHOWN = """() => [...services.viewportGridService.getState().viewports.values()]
   const set = uid && services.displaySetService.getDisplaySetByUID(uid);
   const image = viewport?.type === "stack" ? viewport.getCornerstoneImage()?.imageId : null;
   return [set?.StudyInstanceUID, viewport?.type, image?.match(/instances\\/([\\d.]+)/)?.[1]];
+})"""
+# Of each viewport where it lies, in hundredths of the grid, and the series that it shows.
+PLACED = """() => [...services.viewportGridService.getState().viewports.values()].map((one) => {
+  const [uid] = one.displaySetInstanceUIDs;
+  const place = [one.x, one.y, one.width, one.height].map((part) => Math.round(100 * part));
+  return [...place, uid && services.displaySetService.getDisplaySetByUID(uid)?.SeriesNumber];
 })"""
 # The images at which the planes of a volume are.
 PLACES = """() => [...services.viewportGridService.getState().viewports.keys()].map((id) => {
@@ -60,16 +68,20 @@ def images() -> Iterator[Any]:
     yield from (of(image, PRIOR, number, StudyDate="20250901") for number, image in enumerate(before, 1))
     yield of(now[9], SLICE, 1, PatientID="LAYOUT2")
     yield of(now[9], CR, 1, **cr)
+    mr = {"Modality": "MR", "SOPClassUID": MRImageStorage, "StudyDescription": "Chest"}
+    for count, study in MR.items():
+        yield from (of(now[9], study, 1, n, PatientID=f"LAYOUT5{count}", **mr) for n in range(1, count + 1))
 
 
-def of(image: Any, study: str, number: int, **attributes: Any) -> Any:
+def of(image: Any, study: str, number: int, series: int = 1, **attributes: Any) -> Any:
     copy = pydicom.Dataset(image)
     copy.file_meta = pydicom.dataset.FileMetaDataset(image.file_meta)
-    given = {"PatientID": "LAYOUT1", "StudyDate": "20260901", "StudyDescription": "CT chest", **attributes}
-    for keyword, value in {**given, "BodyPartExamined": "CHEST", "AccessionNumber": study[-1]}.items():
+    given = {"PatientID": "LAYOUT1", "StudyDate": "20260901", "StudyDescription": "CT chest", "SeriesNumber": series}
+    given |= attributes
+    for keyword, value in {**given, "BodyPartExamined": "CHEST", "AccessionNumber": study[-2:]}.items():
         setattr(copy, keyword, value)
-    copy.StudyInstanceUID, copy.SeriesInstanceUID = study, f"{study}.1"
-    copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = f"{study}.1.{number}"
+    copy.StudyInstanceUID, copy.SeriesInstanceUID = study, f"{study}.{series}"
+    copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = f"{study}.{series}.{number}"
     copy.file_meta.MediaStorageSOPClassUID = copy.SOPClassUID
     return copy
 
@@ -232,3 +244,43 @@ def test_a_narrow_page_shows_one_image_and_what_is_remembered_stays(installation
         until_shown(page.main_frame, f"{CT} {CT} {CT}", "orthographic orthographic orthographic")
         assert answers == []
     assert remembered(installation) == ["radiologist CT CHEST mpr"]
+
+
+# Where the series stand: side by side, of three one on the left and two on the right, else in four quarters.
+@pytest.mark.parametrize(
+    ("count", "places"),
+    [
+        (1, [[0, 0, 100, 100]]),
+        (2, [[0, 0, 50, 100], [50, 0, 50, 100]]),
+        (3, [[0, 0, 50, 100], [50, 0, 50, 50], [50, 50, 50, 50]]),
+        (4, [[0, 0, 50, 50], [50, 0, 50, 50], [0, 50, 50, 50], [50, 50, 50, 50]]),
+        (5, [[0, 0, 50, 50], [50, 0, 50, 50], [0, 50, 50, 50], [50, 50, 50, 50]]),
+    ],
+)
+def test_four_series_opens_no_more_viewports_than_there_are_series(
+    installation: Atrium, browser: Browser, count: int, places: list[list[int]]
+) -> None:
+    remember(installation, "MR", "atrium.fourUp")
+    placed = json.dumps([[*place, series] for series, place in enumerate(places, 1)], separators=(",", ":"))
+    with signed_in(browser, installation, "radiologist") as page:
+        answers = told(page)
+        viewer = opened(installation, page, MR[count])
+        until(viewer, f"JSON.stringify(({PLACED})()) === '{placed}'")
+        until(viewer, f"({SHOWN})().every(([study, kind, image]) => study === '{MR[count]}' && image)")
+        expect(page.locator("#hanging")).to_have_value("atrium.fourUp")
+        assert answers == []
+    assert remembered(installation) == ["radiologist MR CHEST atrium.fourUp"]
+
+
+def test_a_layout_that_is_chosen_leaves_no_viewport_empty_and_is_remembered(
+    installation: Atrium, browser: Browser
+) -> None:
+    with signed_in(browser, installation, "radiologist") as page:
+        layout = page.locator("#hanging")
+        viewer = opened(installation, page, MR[2])
+        for protocol, count in (("default", 1), ("atrium.fourUp", 2), ("atrium.compare", 1), ("atrium.fourUp", 2)):
+            layout.select_option(protocol)
+            until_shown(viewer, " ".join([MR[2]] * count), " ".join(["stack"] * count))
+            until(viewer, f"({SHOWN})().every(([study, kind, image]) => image)")
+            expect(layout).to_have_value(protocol)
+    assert remembered(installation) == ["radiologist MR CHEST atrium.fourUp"]

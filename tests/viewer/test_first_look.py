@@ -140,8 +140,10 @@ def test_long_series_come_first_in_layouts_of_ours(look: Any) -> None:
     assert shown(look(*short, *long, protocol=FOUR_UP)) == ["1.1.2.1", "1.1.1.1"]
 
 
-def test_four_series_fill_four_places_and_three_two(look: Any) -> None:
-    assert shown(look(*[image(series=n) for n in (1, 2, 3)], protocol=FOUR_UP)) == ["1.1.1.1", "1.1.2.1"]
+def test_four_series_fill_four_places_and_three_three(look: Any) -> None:
+    found = look(*[image(series=n) for n in (1, 2, 3)], protocol=FOUR_UP)
+    assert shown(found) == ["1.1.1.1", "1.1.2.1", "1.1.3.1"]
+    assert (found.rows, found.columns) == (2, 2)
     found = look(image(series=4), protocol=FOUR_UP)
     assert shown(found) == ["1.1.1.1", "1.1.2.1", "1.1.3.1", "1.1.4.1"]
     assert (found.rows, found.columns) == (2, 2)

@@ -661,17 +661,22 @@ const mammoStage = (name, rows, columns, shown, minViewportsMatched) => {
   built.viewports.forEach((viewport, n) => { viewport.viewportOptions = { ...viewport.viewportOptions, allowUnmatchedView: false, displayArea: againstTheMiddle(shown[n][0]) }; });
   return built;
 };
+const MAMMO_VIEWS = ["RCC", "LCC", "RMLO", "LMLO"];
+const MAMMO_PAIRS = [["RCC", "LCC"], ["RMLO", "LMLO"], ["RCC", "RMLO"], ["LCC", "LMLO"], ["RCC", "LMLO"], ["RMLO", "LCC"]];
 const mammoProtocol = () => ({
   id: "atrium.mammo",
   name: "Mammography",
   numberOfPriorsReferenced: 1,
   protocolMatchingRules: [],
   toolGroupIds: ["default"],
-  displaySetSelectors: Object.fromEntries(["RCC", "LCC", "RMLO", "LMLO"].flatMap((view) => [[view, mammoSelector(view, 0)], [`${view}prior`, mammoSelector(view, 1)]])),
+  displaySetSelectors: Object.fromEntries(MAMMO_VIEWS.flatMap((view) => [[view, mammoSelector(view, 0)], [`${view}prior`, mammoSelector(view, 1)]])),
   defaultViewport: { viewportOptions, displaySets: [{ id: "RCC", matchedDisplaySetsIndex: -1 }] },
   stages: [
-    mammoStage("four", 2, 2, ["RCC", "LCC", "RMLO", "LMLO"], 1),
-    mammoStage("cc", 2, 2, ["RCC", "LCC", "RCCprior", "LCCprior"], 3),
-    mammoStage("mlo", 2, 2, ["RMLO", "LMLO", "RMLOprior", "LMLOprior"], 3),
+    // Of three views the fourth's place says that it's missing; of fewer none of the study's own is left out.
+    mammoStage("four", 2, 2, MAMMO_VIEWS, 3),
+    mammoStage("cc", 2, 2, ["RCC", "LCC", "RCCprior", "LCCprior"], 4),
+    mammoStage("mlo", 2, 2, ["RMLO", "LMLO", "RMLOprior", "LMLOprior"], 4),
+    ...MAMMO_PAIRS.map((views) => mammoStage(views.join("-"), 1, 2, views, 2)),
+    ...MAMMO_VIEWS.map((view) => mammoStage(view, 1, 1, [view], 1)),
   ],
 });

@@ -12,7 +12,11 @@ from typing import Any
 import pydicom
 import pytest
 from playwright.sync_api import Browser, Frame, Page, expect
-from pydicom.uid import ComputedRadiographyImageStorage, MRImageStorage
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
+    MRImageStorage,
+)
 
 from portal.demo.studies import demo_studies
 from studies.viewer.hanging import PROTOCOLS
@@ -24,8 +28,14 @@ pytestmark = [needs_chromium, needs_viewer]
 ROOT = "1.2.826.0.6"
 # A CT with its prior, which has the greater UID; a CT of one slice; a CR of the CT's patient.
 CT, PRIOR, SLICE, CR = (f"{ROOT}.{n}" for n in range(1, 5))
-# MR of one to five series.
+# MR of one to five series; mammograms, and the views of each.
 MR = {count: f"{ROOT}.5{count}" for count in range(1, 6)}
+MG = {
+    f"{ROOT}.61": ["RCC"],
+    f"{ROOT}.62": ["RCC", "RMLO"],
+    f"{ROOT}.63": ["LCC", "RMLO"],
+    f"{ROOT}.64": ["RCC", "LCC", "RMLO"],
+}
 # What OHIF calls them in its menu, and what they are in our list.
 IN_MENU = {
     "MPR": "mpr",
@@ -71,6 +81,14 @@ def images() -> Iterator[Any]:
     mr = {"Modality": "MR", "SOPClassUID": MRImageStorage, "StudyDescription": "Chest"}
     for count, study in MR.items():
         yield from (of(now[9], study, 1, n, PatientID=f"LAYOUT5{count}", **mr) for n in range(1, count + 1))
+    for study, views in MG.items():
+        yield from (mammogram(now[9], study, number, view) for number, view in enumerate(views, 1))
+
+
+def mammogram(image: Any, study: str, number: int, view: str) -> Any:
+    mg = {"Modality": "MG", "SOPClassUID": DigitalMammographyXRayImageStorageForPresentation}
+    seen = {"ImageLaterality": view[0], "ViewPosition": view[1:]}
+    return of(image, study, 1, number, PatientID=f"LAYOUT{study[-2:]}", StudyDescription="Breast", **mg, **seen)
 
 
 def of(image: Any, study: str, number: int, series: int = 1, **attributes: Any) -> Any:
@@ -284,3 +302,16 @@ def test_a_layout_that_is_chosen_leaves_no_viewport_empty_and_is_remembered(
             until(viewer, f"({SHOWN})().every(([study, kind, image]) => image)")
             expect(layout).to_have_value(protocol)
     assert remembered(installation) == ["radiologist MR CHEST atrium.fourUp"]
+
+
+@pytest.mark.parametrize(
+    ("study", "views"), zip(MG, [["RCC"], ["RCC", "RMLO"], ["RMLO", "LCC"], ["RCC", "LCC", "RMLO", None]], strict=True)
+)
+def test_mammograms_of_one_or_two_views_fill_the_viewports(
+    installation: Atrium, browser: Browser, study: str, views: list[str | None]
+) -> None:
+    series = json.dumps([view and MG[study].index(view) + 1 for view in views], separators=(",", ":"))
+    with signed_in(browser, installation, "radiologist") as page:
+        viewer = opened(installation, page, study)
+        expect(page.locator("#hanging")).to_have_value("atrium.mammo")
+        until(viewer, f"JSON.stringify(({PLACED})().map((placed) => placed[4] ?? null)) === '{series}'")

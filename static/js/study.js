@@ -53,6 +53,10 @@
     // A phone has room for the words or the images: its images open by their own button.
     else if (!isPhone.matches && !frame.getAttribute("src")) frame.src = address();
     else if (isPhone.matches && opened.waiting) window.location.replace(alone(opened.waiting));
+    // There it's one image, whatever is remembered for larger pages.
+    const layout = document.getElementById("hanging");
+    const isAlone = isPhone.matches && !isInWindow;
+    if (layout) Object.assign(layout, { disabled: isAlone, value: isAlone ? "default" : layout.value });
   };
   // No image of one case is seen beside the words of another.
   const conceal = (isConcealed) => {

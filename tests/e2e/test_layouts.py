@@ -315,3 +315,19 @@ def test_mammograms_of_one_or_two_views_fill_the_viewports(
         viewer = opened(installation, page, study)
         expect(page.locator("#hanging")).to_have_value("atrium.mammo")
         until(viewer, f"JSON.stringify(({PLACED})().map((placed) => placed[4] ?? null)) === '{series}'")
+
+
+def test_beside_the_words_of_a_phone_the_list_says_that_it_is_one_image(installation: Atrium, browser: Browser) -> None:
+    remember(installation, "CT", "mpr")
+    with signed_in(browser, installation, "radiologist", viewport={"width": 390, "height": 844}) as page:
+        answers = told(page)
+        page.goto(f"{installation.url}/studies/{CT}/")
+        layout = page.locator("#hanging")
+        expect(layout.locator(":checked")).to_have_text("One image")
+        expect(layout).to_be_disabled()
+        page.set_viewport_size({"width": 1440, "height": 900})
+        opened(installation, page, CT)
+        expect(layout.locator(":checked")).to_have_text("Three planes")
+        expect(layout).to_be_enabled()
+        assert answers == []
+    assert remembered(installation) == ["radiologist CT CHEST mpr"]

@@ -29,10 +29,13 @@ BATCH = 20
 # As long as clients make them: the shorter it is, the more a server must look at to find it.
 BOUNDARY = "0f8d6b6a4f0e4a0c9d7c1b2a3e4f5061"
 FRAMES = {"Accept": "multipart/related; type=application/octet-stream; transfer-syntax=*"}
+GZIP = {"Accept-Encoding": "gzip"}
 DICOM = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 US_FRAMES = 60
 # Half a second of work is measured so many times, and its median given; of whole studies one time has five.
 TIMES, WHOLE = 7, 5
+# As long as wrk runs, a few times are enough.
+TURNS = 3
 CONNECTIONS = (1, 8, 25)
 CT_STUDY = "1.2.826.0.1.3680043.10.1.1"
 
@@ -120,7 +123,12 @@ def in_turns(
             settle(*peers)
             fill_page_cache(folder)
             runs[turn].append(measure(peers[turn], units, work))
-    return [Figure(statistics.median(r.per_second for r in of), statistics.median(r.cpu_ms for r in of)) for of in runs]
+    return [median(of) for of in runs]
+
+
+def median(runs: list[Figure]) -> Figure:
+    """Give the medians of several runs of the same work."""
+    return Figure(statistics.median(r.per_second for r in runs), statistics.median(r.cpu_ms for r in runs))
 
 
 def run_in_turns(peers: list[Peer], folder: Path, ct: list[bytes], us: bytes) -> list[dict[str, Figure]]:
@@ -154,14 +162,21 @@ def run_in_turns(peers: list[Peer], folder: Path, ct: list[bytes], us: bytes) ->
     return figures
 
 
-def run(peer: Peer, folder: Path, ct: list[bytes], small: list[bytes], us: bytes, seconds: int) -> dict[str, Figure]:
-    """Do the other work with one peer, which has the series already."""
+def frame_paths(ct: list[bytes]) -> list[str]:
+    """Give the path of each file's frame below the service."""
+    headers = [pydicom.dcmread(BytesIO(f), stop_before_pixels=True) for f in ct]
+    return [
+        f"/studies/{h.StudyInstanceUID}/series/{h.SeriesInstanceUID}/instances/{h.SOPInstanceUID}/frames/1"
+        for h in headers
+    ]
+
+
+def run(peer: Peer, ct: list[bytes], small: list[bytes], us: bytes) -> dict[str, Figure]:
+    """Do what is done once with one peer, which has the series already."""
     figures: dict[str, Figure] = {}
     headers = [pydicom.dcmread(BytesIO(f)) for f in ct]
-    study, series = headers[0].StudyInstanceUID, headers[0].SeriesInstanceUID
-    series_path = f"/studies/{study}/series/{series}"
-    paths = [f"{series_path}/instances/{h.SOPInstanceUID}/frames/1" for h in headers]
-    pixels = [h.PixelData for h in headers]
+    series_path = f"/studies/{headers[0].StudyInstanceUID}/series/{headers[0].SeriesInstanceUID}"
+    paths, pixels = frame_paths(ct), [h.PixelData for h in headers]
     count = len(ct)
 
     settle(peer)
@@ -180,17 +195,7 @@ def run(peer: Peer, folder: Path, ct: list[bytes], small: list[bytes], us: bytes
     assert sorted(i["00080018"]["Value"][0] for i in answer) == sorted(str(h.SOPInstanceUID) for h in headers)
     figures["series metadata, 300 instances"] = measure(peer, 5, lambda: metadata(5))
 
-    root, port = urlsplit(peer.root).path, urlsplit(peer.root).port
-    assert port is not None
-    given = {name: str(value) for name, value in peer.session.headers.items() if name == "Authorization"}
     figures["frames, Python client, 8 connections"] = measure(peer, count, lambda: fetch_all(peer, paths, pixels, 8))
-    for way, more in (("wrk", {}), ("wrk as browsers ask", {"Accept-Encoding": "gzip"})):
-        for connections in CONNECTIONS:
-            cpu = peer.cpu_seconds()
-            done = wrk(folder, port, [root + p for p in paths], FRAMES | given | more, connections, seconds)
-            figures[f"frames, {way}, {connections} connections"] = Figure(
-                done / seconds, (peer.cpu_seconds() - cpu) * 1000 / max(done, 1)
-            )
     movie = pydicom.dcmread(BytesIO(us))
     movie_path = (
         f"/studies/{movie.StudyInstanceUID}/series/{movie.SeriesInstanceUID}/instances/{movie.SOPInstanceUID}/frames/"
@@ -213,17 +218,51 @@ def _whole(peer: Peer, study: str, pixels: list[bytes]) -> None:
         assert size > sum(map(len, pixels))
 
 
-def limit(folder: Path, ct: list[bytes], seconds: int) -> dict[str, float]:
-    """Give what the machine can do at most, a second: nginx's requests for the same frames, and files made durable."""
+def frames_in_turns(
+    peers: list[Peer], folder: Path, ct: list[bytes], seconds: int
+) -> tuple[list[dict[str, Figure]], dict[str, float]]:
+    """Have wrk fetch the frames from the peers and, as files of the same bytes, from nginx: TURNS times, medians.
+
+    nginx is asked between the peers, as what a machine can do differs from minute to minute.
+    """
     (folder / "www").mkdir(parents=True)
     for number, content in enumerate(ct):
         (folder / "www" / f"{number}").write_bytes(content[-512 * 512 * 2 :] + b"-" * 200)
-    paths = [f"/{n}" for n in range(len(ct))]
+    figures, most = [dict[str, Figure]() for _ in peers], dict[str, float]()
+    paths, files = frame_paths(ct), [f"/{number}" for number in range(len(ct))]
     with nginx(folder, f"root {folder}/www;") as port:
-        frames = {
-            f"frames, wrk, {n} connections": wrk(folder, port, paths, {}, n, seconds) / seconds for n in CONNECTIONS
-        }
-    return frames | {
+        for connections in CONNECTIONS:
+            plain = f"frames, wrk, {connections} connections"
+            zipped = f"frames, wrk as browsers ask, {connections} connections"
+            runs: list[dict[str, list[Figure]]] = [{plain: [], zipped: []} for _ in peers]
+            of_nginx = []
+            for _ in range(TURNS):
+                for peer, of_peer in zip(peers, runs, strict=True):
+                    of_peer[plain].append(_frames(peer, folder, paths, FRAMES, connections, seconds))
+                of_nginx.append(wrk(folder, port, files, {}, connections, seconds) / seconds)
+                for peer, of_peer in zip(peers, runs, strict=True):
+                    of_peer[zipped].append(_frames(peer, folder, paths, FRAMES | GZIP, connections, seconds))
+            most[plain] = statistics.median(of_nginx)
+            for known, peer, of_peer in zip(figures, peers, runs, strict=True):
+                known |= {title: median(of) for title, of in of_peer.items()}
+                ratios = (f.per_second / nginx_s for f, nginx_s in zip(of_peer[plain], of_nginx, strict=True))
+                print(f"  {peer.name}: {plain}, of nginx: {', '.join(f'{r:.2f}' for r in ratios)}", flush=True)
+    return figures, most
+
+
+def _frames(peer: Peer, folder: Path, paths: list[str], headers: dict[str, str], connections: int, n: int) -> Figure:
+    root, port = urlsplit(peer.root).path, urlsplit(peer.root).port
+    assert port is not None
+    given = {name: str(value) for name, value in peer.session.headers.items() if name == "Authorization"}
+    cpu = peer.cpu_seconds()
+    done = wrk(folder, port, [root + path for path in paths], headers | given, connections, n)
+    return Figure(done / n, (peer.cpu_seconds() - cpu) * 1000 / max(done, 1))
+
+
+def limit(folder: Path, ct: list[bytes]) -> dict[str, float]:
+    """Give how many files a second the machine makes durable at most."""
+    folder.mkdir(parents=True)
+    return {
         "STOW-RS, 1 client, instances": _durable(folder / "one", ct, 1),
         "STOW-RS, 4 clients, instances": _durable(folder / "four", ct, 4),
     }
@@ -248,7 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure both and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks plane", description=__doc__)
     parser.add_argument("--slices", type=int, default=300)
-    parser.add_argument("--seconds", type=int, default=5, help="of each run of wrk")
+    parser.add_argument("--seconds", type=int, default=3, help="of each run of wrk")
     options = parser.parse_args(arguments)
     ct = ct_series(options.slices, CT_STUDY)
     small = [make_instance(PatientID=f"S{n}") for n in range(50)]
@@ -262,8 +301,12 @@ def main(arguments: list[str] | None = None) -> None:
         ]
         theirs, ours = run_in_turns(peers, folder, ct, us)
         for peer, figures in zip(peers, (theirs, ours), strict=True):
-            figures |= run(peer, folder, ct, small, us, options.seconds)
-        most = limit(folder / "nginx", ct, options.seconds)
+            figures |= run(peer, ct, small, us)
+        settle(*peers)
+        by_wrk, most = frames_in_turns(peers, folder / "nginx", ct, options.seconds)
+        for figures, frames in zip((theirs, ours), by_wrk, strict=True):
+            figures |= frames
+        most |= limit(folder / "durable", ct)
     print(f"| {options.slices} slices, units/s | Orthanc | Atrium | ratio | CPU ms/unit Orthanc | Atrium | limit |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for title, figure in theirs.items():

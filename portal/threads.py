@@ -7,10 +7,12 @@ were made and clients that read slowly hold no view up.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from django.core import signals
@@ -131,8 +133,10 @@ def _try(shortcuts: list[Shortcut], scope: Scope) -> Answer | None:
 
 
 async def _refuse(send: Send, status: int) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
+    body = json.dumps({"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _waits_for_leave(scope: Scope) -> bool:

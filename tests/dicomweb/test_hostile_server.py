@@ -82,6 +82,16 @@ def test_headers_beyond_all_sense_are_refused_or_read_at_once(extra: list[str], 
     assert requests.get(f"{server.url}/healthz", timeout=30).status_code == 200
 
 
+def test_who_sends_too_many_headers_is_told(server: Atrium) -> None:
+    answer = exchange(
+        server, lines("GET /dicom-web/ HTTP/1.1", "Host: 127.0.0.1", f"X-Much: {'y' * 70_000}"), seconds=2
+    )
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] == b"431"
+    assert b"application/problem+json" in head
+    assert json.loads(body)["title"] == "Request Header Fields Too Large"
+
+
 def test_a_long_address_is_refused(server: Atrium) -> None:
     for path in (f"{STUDY}?{'a=b&' * 30_000}", f"/dicom-web/studies/{'1' * 100_000}"):
         answer = exchange(server, lines(f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close"))

@@ -20,7 +20,7 @@ from django.contrib.auth.signals import user_logged_out
 from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.http import HttpRequest
 
-from accounts.models import ApiToken, Membership, Practice, Role, User
+from accounts.models import ApiToken, Membership, Practice, Role, Site, User
 from accounts.principals import Principal, principal_of_user
 from accounts.services import token_digest
 
@@ -145,9 +145,9 @@ def forget_all(**_: Any) -> None:
 
 
 def forget_when_rights_change() -> None:
-    """Forget at once when this process signs someone out or changes accounts, roles or tokens."""
+    """Forget at once when this process signs someone out or changes accounts, roles, tokens or sites."""
     user_logged_out.connect(forget_all, dispatch_uid="forget rights")
-    for model in (User, ApiToken, Membership, Role, Practice):
+    for model in (User, ApiToken, Membership, Role, Practice, Site):
         post_save.connect(forget_all, sender=model, dispatch_uid=f"forget rights {model.__name__}")
         post_delete.connect(forget_all, sender=model, dispatch_uid=f"forget rights {model.__name__}")
     m2m_changed.connect(forget_all, sender=Practice.members.through, dispatch_uid="forget rights of practices")

@@ -16,16 +16,19 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from portal.insertion import Insertion
 from studies.models import DomainEvent
 
 logger = logging.getLogger("atrium.events")
 Handler = Callable[[dict[str, Any]], None]
+_insert = Insertion(DomainEvent)
 _handlers: dict[str, list[Handler]] = defaultdict(list)
 FIRST_RETRY = timedelta(seconds=30)
 LAST_RETRY = timedelta(hours=6)
 LEASE = timedelta(minutes=10)
-# What is handled by a few statements is leased and marked together: making commits durable would take longer. All else
-# is leased alone, for it may wait for a node or make a document.
+# What is handled by a few statements is gathered for a moment, leased and marked together: making commits durable would
+# take longer, and who sends many studies has the machine alone meanwhile. All else is leased alone, for it may
+# wait for a node or make a document.
 BRIEF = frozenset({"study.arrived"})
 MOST_TOGETHER = 64
 DELIVER = "studies.tasks.deliver_due_events"
@@ -46,33 +49,44 @@ def handle(name: str) -> Callable[[Handler], Handler]:
     return register
 
 
-def emit(name: str, **payload: int | str | list[list[str]]) -> DomainEvent:
-    """Put an event in the outbox, in the caller's transaction; it's delivered after the commit, also after a crash."""
-    event = DomainEvent.objects.create(name=name, payload=payload, due_at=timezone.now())
-    transaction.on_commit(_wake, robust=True)
-    return event
+def emit(name: str, **payload: int | str | list[list[str]]) -> int:
+    """Put an event in the outbox, in the caller's transaction, and give its key.
+
+    It's delivered after the commit, also after a crash.
+    """
+    (pk,) = _insert.few([{"name": name, "payload": payload, "due_at": timezone.now()}])
+    transaction.on_commit(_wake_soon if name in BRIEF else _wake, robust=True)
+    return pk
 
 
 def _wake() -> None:
     """Have due events delivered: at once, or, where that was asked for a moment ago, in a moment."""
-    global _asked_at, _waking
+    global _asked_at
     with _wake_lock:
-        wait = _asked_at + BETWEEN_WAKES - time.monotonic()
-        if wait <= 0:
+        is_early = time.monotonic() - _asked_at < BETWEEN_WAKES
+        if not is_early:
             _asked_at = time.monotonic()
-        elif _waking is None:
-            _waking = threading.Timer(wait, _wake_late)
-            _waking.daemon = True
-            _waking.start()
-    if wait <= 0:
+    if is_early:
+        _wake_soon()
+    else:
         current_app.send_task(DELIVER)
 
 
-def _wake_late() -> None:
+def _wake_soon() -> None:
+    """Have due events delivered in a moment, together with those that come until then."""
     global _waking
     with _wake_lock:
-        _waking = None
-    _wake()
+        if _waking is None:
+            _waking = threading.Timer(BETWEEN_WAKES, _wake_late)
+            _waking.daemon = True
+            _waking.start()
+
+
+def _wake_late() -> None:
+    global _asked_at, _waking
+    with _wake_lock:
+        _waking, _asked_at = None, time.monotonic()
+    current_app.send_task(DELIVER)
 
 
 def deliver_due() -> int:

@@ -10,17 +10,18 @@ import atexit
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 
 from accounts.principals import Principal
 from portal.audit.chain import append, lock_head, record
 from portal.audit.models import AuditEvent, ViewingWindow
+from portal.insertion import Insertion
 
 logger = logging.getLogger("atrium.audit")
 QUARTER_HOUR = 900
@@ -48,6 +49,11 @@ class _Counts:
     octets: int = 0
 
 
+_insert = Insertion(ViewingWindow)
+_BEGUN = (
+    f"SELECT 1 FROM {ViewingWindow._meta.db_table} "  # noqa: S608  our own names
+    f"WHERE {' AND '.join(f'{column.name} = %s' for column in fields(_Window))}"
+)
 _recorded: OrderedDict[_Window, None] = OrderedDict()
 _pending: dict[_Window, _Counts] = {}
 _lock = Lock()
@@ -78,7 +84,7 @@ def record_viewing(
         with transaction.atomic(savepoint=False):
             # Whoever else begins the same window waits for the head, and finds the window there.
             lock_head()
-            if not ViewingWindow.objects.filter(**window.__dict__).exists():
+            if not _is_begun(window):
                 event = record(
                     action,
                     principal=principal,
@@ -88,8 +94,7 @@ def record_viewing(
                     study_instance_uid=study_instance_uid,
                     details=details,
                 )
-                begun = ViewingWindow(**window.__dict__, **counts.__dict__, event_sequence=event.sequence)
-                ViewingWindow.objects.bulk_create([begun])
+                _insert.many([{**window.__dict__, **counts.__dict__, "event_sequence": event.sequence}])
                 to_count = False
             transaction.on_commit(lambda: _remember(window))
     # After the event, so that what writes the counts never makes a window that nobody began.
@@ -98,6 +103,12 @@ def record_viewing(
         transaction.on_commit(lambda: _count(window, counts))
     if time.monotonic() - _flushed_at > FLUSH_SECONDS and not transaction.get_connection().in_atomic_block:
         flush_counts()
+
+
+def _is_begun(window: _Window) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(_BEGUN, list(window.__dict__.values()))
+        return cursor.fetchone() is not None
 
 
 def count_viewing(

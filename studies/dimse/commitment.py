@@ -70,7 +70,7 @@ def serve_action(request: Request) -> None:
         _respond(request, INVALID_ARGUMENT, "The transaction or its references can't be read.")
         return
     try:
-        commitment, event = request_commitment(caller=caller, transaction_uid=transaction_uid, references=references)
+        commitment, event_pk = request_commitment(caller=caller, transaction_uid=transaction_uid, references=references)
     except Exception:
         logger.exception("a commitment can't be kept")
         _respond(request, PROCESSING_FAILURE, "The request can't be processed.")
@@ -79,7 +79,7 @@ def serve_action(request: Request) -> None:
     if _report(request.association, request.context.context_id or 0, request.context.transfer_syntax[0], commitment):
         _note_reported(commitment)
         return
-    DomainEvent.objects.filter(pk=event.pk).update(due_at=timezone.now())
+    DomainEvent.objects.filter(pk=event_pk).update(due_at=timezone.now())
 
 
 def _references(request: Request) -> tuple[list[tuple[str, str]], str]:
@@ -112,15 +112,17 @@ def _respond(request: Request, status: int, comment: str = "") -> None:
 @transaction.atomic
 def request_commitment(
     *, caller: Caller, transaction_uid: str, references: list[tuple[str, str]]
-) -> tuple[Commitment, DomainEvent]:
-    """Find out what of the references is durable, keep the answer, and put its report into the outbox."""
+) -> tuple[Commitment, int]:
+    """Find out what of the references is durable, keep the answer, and put its report into the outbox.
+
+    Give what was kept, and the key of the report's event.
+    """
     committed, failed = proven(caller.site, references)
     commitment = Commitment.objects.create(
         site=caller.site, node=caller.node, transaction_uid=transaction_uid, committed=committed, failed=failed
     )
-    event = events.emit("commitment.requested", commitment=commitment.pk)
-    event.due_at = timezone.now() + OUTBOX_DELAY
-    event.save(update_fields=["due_at"])
+    event_pk = events.emit("commitment.requested", commitment=commitment.pk)
+    DomainEvent.objects.filter(pk=event_pk).update(due_at=timezone.now() + OUTBOX_DELAY)
     record(
         AuditEvent.Action.CHANGE,
         principal=caller.principal,
@@ -132,7 +134,7 @@ def request_commitment(
             "failed": len(failed),
         },
     )
-    return commitment, event
+    return commitment, event_pk
 
 
 def proven(site: Site, references: Iterable[tuple[str, str]]) -> tuple[list[list[str]], list[list[Any]]]:

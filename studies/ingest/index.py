@@ -271,7 +271,7 @@ def _keep(new: list[_Arrival], known: dict[StudyKey, KnownStudy]) -> dict[StudyK
     unknown = {place: first[place].file.attributes for place in first.keys() - series.keys()}
     if unknown:
         pk_of |= make_series(unknown, known | made, grown, metadata_due_at=now + METADATA_QUIET)
-    statements.insert_instances([_instance(a, pk_of[a.series], now) for a in new])
+    statements.insert_instances.many([_instance(a, pk_of[a.series], now) for a in new])
     statements.grow_series(
         {pk_of[place]: count for place, count in grown.items() if place in series},
         metadata_due_at=now + METADATA_QUIET,

@@ -13,9 +13,17 @@ from studies import events
 from studies.counting import Summary
 from studies.ingest.attributes import Attributes
 from studies.ingest.incoming import Source
-from studies.ingest.statements import KnownStudy, StudyKey
+from studies.ingest.statements import (
+    KnownStudy,
+    StudyKey,
+    insert_patients,
+    insert_physicians,
+    insert_series,
+    insert_studies,
+    patients_of,
+    physicians_of,
+)
 from studies.matching import remember_names
-from studies.models import Patient, ReferringPhysician, Series, Study
 from studies.person_names import searchable
 
 
@@ -28,31 +36,34 @@ def make_studies(
 ) -> dict[StudyKey, KnownStudy]:
     """Make studies, each as its first instance describes it, with their patients and referring physicians."""
     patients, physicians = _patients(origins.values()), _physicians(origins.values())
-    made = []
+    rows = []
     for key, (a, source) in sorted(origins.items(), key=lambda pair: pair[0]):
         patient_name, referrer = a.patient["patient_name"], a.referring_physician_name
-        made.append(
-            Study(
-                site=source.site,
-                study_instance_uid=a.study_instance_uid,
-                patient=patients[_identity(a), source.site.pk],
-                patient_id_value=a.patient["patient_id"],
-                patient_name=patient_name,
-                patient_name_search=searchable(patient_name),
-                referring_physician=physicians.get((searchable(referrer), source.site.pk)),
-                referring_physician_name=referrer,
-                source_ae_title=source.principal.ae_title[:16],
-                has_conflict=key in conflicts,
-                unsettled_since=now,
+        rows.append(
+            {
+                "site_id": source.site.pk,
+                "study_instance_uid": a.study_instance_uid,
+                "patient_id": patients[_identity(a), source.site.pk],
+                "patient_id_value": a.patient["patient_id"],
+                "patient_name": patient_name,
+                "patient_name_search": searchable(patient_name),
+                "referring_physician_id": physicians.get((searchable(referrer), source.site.pk)),
+                "referring_physician_name": referrer,
+                "source_ae_title": source.principal.ae_title[:16],
+                "has_conflict": key in conflicts,
+                "unsettled_since": now,
                 **a.study,
                 **asdict(summaries[key]),
-            )
+            }
         )
-    Study.objects.bulk_create(made)
-    remember_names(n for s in made for n in (s.patient_name_search, searchable(s.referring_physician_name)))
-    for study in made:
-        events.emit("study.arrived", study=study.pk)
-    return {(s.study_instance_uid, s.site_id): KnownStudy(s.pk, s.patient_id_value, s.patient_name) for s in made}
+    keys = insert_studies.few(rows)
+    remember_names(n for row in rows for n in (row["patient_name_search"], searchable(row["referring_physician_name"])))
+    for pk in keys:
+        events.emit("study.arrived", study=pk)
+    return {
+        (row["study_instance_uid"], row["site_id"]): KnownStudy(pk, row["patient_id_value"], row["patient_name"])
+        for row, pk in zip(rows, keys, strict=True)
+    }
 
 
 def _identity(a: Attributes) -> str:
@@ -61,31 +72,25 @@ def _identity(a: Attributes) -> str:
     return f"{a.patient['issuer_of_patient_id']}|{patient_id}" if patient_id else f"study:{a.study_instance_uid}"
 
 
-def _patients(origins: Iterable[tuple[Attributes, Source]]) -> dict[tuple[str, int], Patient]:
+def _patients(origins: Iterable[tuple[Attributes, Source]]) -> dict[tuple[str, int], int]:
     wanted = {(_identity(a), source.site.pk): a.patient for a, source in origins}
-    rows = Patient.objects.filter(identity__in={i for i, _ in wanted}, site__in={site for _, site in wanted})
-    found = {(row.identity, row.site_id): row for row in rows}
-    missing = [
-        Patient(identity=identity, site_id=site, **wanted[identity, site])
-        for identity, site in sorted(wanted.keys() - found.keys())
-    ]
-    return found | {(row.identity, row.site_id): row for row in Patient.objects.bulk_create(missing)}
+    found = patients_of({identity for identity, _ in wanted}, {site for _, site in wanted})
+    missing = sorted(wanted.keys() - found.keys())
+    rows = [{"identity": identity, "site_id": site, **wanted[identity, site]} for identity, site in missing]
+    return found | dict(zip(missing, insert_patients.few(rows), strict=True))
 
 
-def _physicians(origins: Iterable[tuple[Attributes, Source]]) -> dict[tuple[str, int], ReferringPhysician]:
+def _physicians(origins: Iterable[tuple[Attributes, Source]]) -> dict[tuple[str, int], int]:
     names = {
         (searchable(a.referring_physician_name), source.site.pk): a.referring_physician_name for a, source in origins
     }
     wanted = {key: name for key, name in names.items() if key[0]}
     if not wanted:
         return {}
-    rows = ReferringPhysician.objects.filter(name_search__in={n for n, _ in wanted}, site__in={s for _, s in wanted})
-    found = {(row.name_search, row.site_id): row for row in rows}
-    missing = [
-        ReferringPhysician(name_search=name_search, site_id=site, name=wanted[name_search, site])
-        for name_search, site in sorted(wanted.keys() - found.keys())
-    ]
-    return found | {(row.name_search, row.site_id): row for row in ReferringPhysician.objects.bulk_create(missing)}
+    found = physicians_of({name for name, _ in wanted}, {site for _, site in wanted})
+    missing = sorted(wanted.keys() - found.keys())
+    rows = [{"name_search": key[0], "site_id": key[1], "name": wanted[key]} for key in missing]
+    return found | dict(zip(missing, insert_physicians.few(rows), strict=True))
 
 
 def make_series(
@@ -97,14 +102,14 @@ def make_series(
 ) -> dict[tuple[StudyKey, str], int]:
     """Make series, each as its first instance describes it; give their rows' keys."""
     places = sorted(origins)
-    made = Series.objects.bulk_create(
-        Series(
-            study_id=studies[place[0]].pk,
-            series_instance_uid=place[1],
-            number_of_instances=counts[place],
-            metadata_due_at=metadata_due_at,
+    rows = [
+        {
+            "study_id": studies[place[0]].pk,
+            "series_instance_uid": place[1],
+            "number_of_instances": counts[place],
+            "metadata_due_at": metadata_due_at,
             **origins[place].series,
-        )
+        }
         for place in places
-    )
-    return {place: series.pk for place, series in zip(places, made, strict=True)}
+    ]
+    return dict(zip(places, insert_series.few(rows), strict=True))

@@ -5,29 +5,25 @@ For a single instance Django takes several times longer to compose them than a d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import BinaryField, DateTimeField, Field, JSONField
 
+from portal.insertion import Insertion
 from studies.archive.models import ObjectRemoval, Rejection
 from studies.counting import Summary
-from studies.models import Instance, Series, Study
+from studies.models import Instance, Patient, ReferringPhysician, Series, Study
 
 STUDY, SERIES, INSTANCE = Study._meta.db_table, Series._meta.db_table, Instance._meta.db_table
+PATIENT, PHYSICIAN = Patient._meta.db_table, ReferringPhysician._meta.db_table
 REJECTION, OBJECT_REMOVAL = Rejection._meta.db_table, ObjectRemoval._meta.db_table
 # Study Instance UID and the site's key.
 StudyKey = tuple[str, int]
-_INSTANCE_FIELDS = [f for f in Instance._meta.local_concrete_fields if not f.primary_key]
-_INSERT = (
-    f"INSERT INTO {INSTANCE} ({', '.join(str(f.column) for f in _INSTANCE_FIELDS)}) "
-    f"VALUES ({', '.join(['%s'] * len(_INSTANCE_FIELDS))})"
-)
-# What a driver doesn't take as it is; asking each field for each value costs more than the insertion.
-_CONVERTED = {f.attname for f in _INSTANCE_FIELDS if isinstance(f, (BinaryField, DateTimeField, JSONField))}
+insert_patients, insert_physicians = Insertion(Patient), Insertion(ReferringPhysician)
+insert_studies, insert_series, insert_instances = Insertion(Study), Insertion(Series), Insertion(Instance)
 
 
 @dataclass(frozen=True)
@@ -78,6 +74,26 @@ def lock_studies(keys: Collection[StudyKey]) -> dict[StudyKey, KnownStudy]:
         return {(uid, site): KnownStudy(*values) for uid, site, *values in cursor.fetchall()}
 
 
+def patients_of(identities: Collection[str], sites: Collection[int]) -> dict[tuple[str, int], int]:
+    """Find patients' rows by identity and site."""
+    return _found(PATIENT, "identity", identities, sites)
+
+
+def physicians_of(names: Collection[str], sites: Collection[int]) -> dict[tuple[str, int], int]:
+    """Find referring physicians' rows by searchable name and site."""
+    return _found(PHYSICIAN, "name_search", names, sites)
+
+
+def _found(table: str, column: str, values: Collection[str], sites: Collection[int]) -> dict[tuple[str, int], int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {column}, site_id, id FROM {table} "
+            f"WHERE {column} IN ({_marks(values)}) AND site_id IN ({_marks(sites)})",
+            [*values, *sites],
+        )
+        return {(value, site): pk for value, site, pk in cursor.fetchall()}
+
+
 def series_of(studies: Mapping[int, StudyKey]) -> dict[tuple[StudyKey, str], KnownSeries]:
     """Give all series of the studies, which are named by their rows' keys, by study and Series Instance UID."""
     if not studies:
@@ -89,18 +105,6 @@ def series_of(studies: Mapping[int, StudyKey]) -> dict[tuple[StudyKey, str], Kno
             list(studies),
         )
         return {(studies[pk], uid): KnownSeries(*values) for pk, uid, *values in cursor.fetchall()}
-
-
-def insert_instances(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert new instances, given by their fields' values; what isn't given gets the field's default."""
-    with connection.cursor() as cursor:
-        cursor.executemany(_INSERT, [[_column(f, row) for f in _INSTANCE_FIELDS] for row in rows])
-
-
-def _column(field: Field[Any, Any], row: Mapping[str, Any]) -> Any:
-    name = field.attname
-    value = row[name] if name in row else field.get_default()
-    return field.get_db_prep_save(value, connection) if name in _CONVERTED else value
 
 
 def grow_series(grown: dict[int, int], *, metadata_due_at: datetime) -> None:

@@ -12,6 +12,7 @@ import jellyfish
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
+from portal.insertion import Insertion
 from studies.matching.wildcards import has_wildcards, is_universal, literal_start, longest_literal, pattern
 from studies.models import PN_LENGTH, NameForm, Study
 from studies.person_names import searchable
@@ -23,6 +24,7 @@ _KNOWN_MOST = 50_000
 _INDEXED = {"patient_name_search", "patient_id_value", "accession_number", "study_id"}
 _known: OrderedDict[str, None] = OrderedDict()
 _known_lock = Lock()
+_insert_forms = Insertion(NameForm, leaves_known=True)
 _BETWEEN_WORDS = re.compile(r"[\s,.'’-]+")
 
 
@@ -35,13 +37,12 @@ def remember_names(names: Iterable[str]) -> None:
         new = sorted({name for name in names if name and name not in _known})
     if not new:
         return
-    NameForm.objects.bulk_create(
+    _insert_forms.many(
         [
-            NameForm(kind=kind, form=form, component=component, name_search=name)
+            {"kind": kind, "form": form, "component": component, "name_search": name}
             for name in new
             for kind, form, component in sorted(_forms(name))
-        ],
-        ignore_conflicts=True,
+        ]
     )
     transaction.on_commit(lambda: _remember(new))
 

@@ -6,17 +6,30 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pydicom.uid import ExplicitVRBigEndian, MPEGTransferSyntaxes
+from pydicom.uid import ExplicitVRBigEndian
 
 from studies.archive import objects
+from studies.archive.ahead import made_ahead
 from studies.archive.codecs import DECODABLE
 from studies.archive.documents import OCTETS, media_type_of
+from studies.archive.errors import NotTranscodable
 from studies.archive.frames import PIXEL_KEYWORDS, Frames
 from studies.models import Instance
 
 PIXELS = "7FE00010"
 DOCUMENT = "00420011"
-VIDEO = "video/mp4"
+# Media types of videos by transfer syntax (PS3.18 Table 8.7.3-5).
+VIDEO_MEDIA_TYPES = {
+    "1.2.840.10008.1.2.4.100": "video/mpeg2",
+    "1.2.840.10008.1.2.4.101": "video/mpeg2",
+    "1.2.840.10008.1.2.4.102": "video/mp4",
+    "1.2.840.10008.1.2.4.103": "video/mp4",
+    "1.2.840.10008.1.2.4.104": "video/mp4",
+    "1.2.840.10008.1.2.4.105": "video/mp4",
+    "1.2.840.10008.1.2.4.106": "video/mp4",
+    "1.2.840.10008.1.2.4.107": "video/H265",
+    "1.2.840.10008.1.2.4.108": "video/H265",
+}
 
 
 @dataclass(frozen=True)
@@ -38,9 +51,9 @@ def bulk_value(instance: Instance, path: str) -> BulkValue:
     if path == PIXELS and instance.number_of_frames:
         if frames.is_compressed and frames.syntax in DECODABLE:
             return _decoded(frames)
-        if frames.syntax in MPEGTransferSyntaxes and not instance.frames_are_fragmented:
+        if frames.syntax in VIDEO_MEDIA_TYPES and not instance.frames_are_fragmented:
             start, length = instance.frame_span(1)
-            return BulkValue(VIDEO, length, partial(_range_from, instance, start))
+            return BulkValue(VIDEO_MEDIA_TYPES[frames.syntax], length, partial(_range_from, instance, start))
         if objects.has_places(instance) and frames.syntax != ExplicitVRBigEndian:
             return BulkValue(
                 OCTETS, frames.native_length, partial(_range_from, instance, instance.pixel_data_offset or 0)
@@ -59,14 +72,23 @@ def _range_from(instance: Instance, start: int, offset: int, size: int) -> Itera
 
 
 def _decoded(frames: Frames) -> BulkValue:
-    """Give compressed pixels as one uncompressed value, of which only the frames that are read are decoded."""
+    """Give compressed pixels as one uncompressed value, of which only the frames that are read are decoded.
+
+    All of these before the first is given: a value that its length has been told of mustn't break off. Reading raises
+    NotTranscodable.
+    """
     size = len(frames.little_endian(1))
 
     def read(offset: int, length: int) -> Iterator[bytes]:
-        end = offset + length
-        for number in range(offset // size + 1, -(-end // size) + 1):
+        return made_ahead(pieces(offset, offset + length))
+
+    def pieces(first: int, end: int) -> Iterator[bytes]:
+        for number in range(first // size + 1, -(-end // size) + 1):
             start = (number - 1) * size
-            yield frames.little_endian(number)[max(offset - start, 0) : end - start]
+            frame = frames.little_endian(number)
+            if len(frame) != size:
+                raise NotTranscodable("The frames aren't of one size.")
+            yield frame[max(first - start, 0) : end - start]
 
     return BulkValue(OCTETS, size * len(frames), read)
 

@@ -23,8 +23,9 @@ from pydicom.uid import (
 )
 
 from studies.archive import objects
-from studies.archive.codecs import DECODABLE, ENCODERS, PixelForm, encode, encoded_form
-from studies.archive.errors import NotTranscodable
+from studies.archive.ahead import made_ahead
+from studies.archive.codecs import DECODABLE, ENCODERS, UNCOMPRESSED, PixelForm, encode, encoded_form, native
+from studies.archive.errors import NotTranscodable, PixelsTooLong
 from studies.archive.frames import Frames
 from studies.archive.writing import dataset_bytes, file_head, turn_words
 from studies.models import Instance
@@ -74,6 +75,43 @@ def transcoded_file(
     if target in NATIVE_TARGETS:
         return _uncompressed_file(frames, target)
     return _compressed_file(frames, target)
+
+
+def whole_file(instance: Instance, transfer_syntax_uid: str) -> Iterator[bytes]:
+    """Give the file as :func:`transcoded_file` does, but raise here whichever frame can't be given.
+
+    So several frames that pass a codec are all made before the first chunk is given. Raises NotTranscodable,
+    ObjectMissing.
+    """
+    chunks = transcoded_file(instance, transfer_syntax_uid)
+    is_stored = transfer_syntax_uid == instance.transfer_syntax_uid
+    is_native = instance.transfer_syntax_uid in UNCOMPRESSED and transfer_syntax_uid in NATIVE_TARGETS
+    return chunks if is_stored or is_native or instance.number_of_frames < 2 else made_ahead(chunks)
+
+
+def uncompressed_pixels(frames: Frames) -> Iterator[bytes]:
+    """Give the uncompressed little-endian samples of all frames, which are decoded before the first is given.
+
+    Native ones are read from storage as they're given. Raises NotTranscodable, ObjectMissing.
+    """
+    if frames.is_compressed:
+        decoded = _decoded(frames)
+        return made_ahead(decoded) if len(frames) > 1 else iter([next(decoded)])
+    chunks = frames.native_pixels()
+    return chain([next(chunks, b"")], chunks)
+
+
+def _decoded(frames: Frames) -> Iterator[bytes]:
+    first = frames.little_endian(1)
+    yield first
+    for number in range(2, len(frames) + 1):
+        yield _as_long(frames.little_endian(number), first)
+
+
+def _as_long(frame: bytes, first: bytes) -> bytes:
+    if len(frame) != len(first):
+        raise NotTranscodable("The frames aren't of one size.")
+    return frame
 
 
 def file_of_frames(frames: Frames, target: UID) -> Iterator[bytes]:
@@ -127,17 +165,19 @@ def _without_frames(instance: Instance, target: UID, *, original: bool) -> Itera
 def _uncompressed_file(frames: Frames, target: UID) -> Iterator[bytes]:
     # The first frame, decoded ahead of the rest, says in which form all come.
     if frames.is_compressed:
-        _, form = frames.samples(1)
+        samples, form = frames.samples(1)
+        first = native(samples, form)
         bits = form.rows * form.columns * form.samples_per_pixel * form.bits_allocated
         length = (bits * len(frames) + 7) // 8
-        pixels: Iterator[bytes] = (frames.little_endian(number) for number in range(1, len(frames) + 1))
+        rest = (_as_long(frames.little_endian(number), first) for number in range(2, len(frames) + 1))
+        pixels: Iterator[bytes] = chain([first], rest)
         form = replace(form, vr="OB" if form.bits_allocated <= 8 else "OW")
     else:
         form, length = frames.form, frames.native_length
         pixels = frames.native_pixels()
     padded = length + length % 2
     if padded > LONGEST_ELEMENT:
-        raise NotTranscodable("Uncompressed, the pixels are longer than an element can be.")
+        raise PixelsTooLong("Uncompressed, the pixels are longer than an element can be.")
     header = _header(frames, form, target)
     chunks = chain(
         [header, _element_head(form.keyword, form.vr, padded, target)],

@@ -54,7 +54,9 @@ def _search(what: str) -> Operation:
 
 
 def _retrieve(what: str) -> Operation:
-    return Operation("GET", f"Retrieve {what}", ("accept",), gives=(RELATED_DICOM, DICOM, RELATED_OCTETS, ZIP))
+    return Operation(
+        "GET", f"Retrieve {what}", ("accept",), gives=(RELATED_DICOM, DICOM, RELATED_OCTETS, ZIP), codes=(200, 206)
+    )
 
 
 def _metadata(what: str) -> Operation:
@@ -62,7 +64,7 @@ def _metadata(what: str) -> Operation:
 
 
 def _bulk(what: str) -> Operation:
-    return Operation("GET", f"Retrieve {what}", ("accept",), gives=(RELATED_OCTETS,))
+    return Operation("GET", f"Retrieve {what}", ("accept",), gives=(RELATED_OCTETS,), codes=(200, 206))
 
 
 def _picture(what: str) -> Operation:

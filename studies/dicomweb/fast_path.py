@@ -30,6 +30,7 @@ from studies.access import studies_visible_to
 from studies.archive import objects
 from studies.archive.recalls import want_by_id
 from studies.dicomweb.framing import (
+    AS_STORED,
     DICOM,
     DICOM_JSON,
     IMMUTABLE,
@@ -38,6 +39,8 @@ from studies.dicomweb.framing import (
     boundary_of,
     closing,
     etag_of,
+    file_syntax,
+    file_type,
     message_type,
     names,
     part_head,
@@ -308,7 +311,7 @@ def _frames(request: _Request, study: str, series: str, instance_uid: str, numbe
 
 def _whole_instance(request: _Request, study: str, series: str, instance_uid: str) -> Answer | None:
     first = next(iter(ranges_of(request.accept)), None)
-    if first is None or first.is_multipart or first.media_type != DICOM or first.transfer_syntax not in {"", "*"}:
+    if first is None or first.is_multipart or first.media_type != DICOM or first.transfer_syntax not in AS_STORED:
         return None
     grant = _grant(request, study)
     if grant is None or grant.is_corrected:
@@ -316,8 +319,11 @@ def _whole_instance(request: _Request, study: str, series: str, instance_uid: st
     instance = _instance(grant, series, instance_uid)
     if instance is None or instance.object_length > LARGEST_WHOLE:
         return None
+    stored, asked = instance.transfer_syntax_uid, first.transfer_syntax
+    if file_syntax(stored, asked, has_frames=bool(instance.number_of_frames)) != stored:
+        return None
     etag = etag_of(bytes(instance.sha256))
-    headers = {"Content-Type": DICOM, "ETag": etag, **REVALIDATED}
+    headers = {"Content-Type": file_type(stored, asked), "ETag": etag, **REVALIDATED}
     if _is_known(request, etag):
         return _recorded(request, grant, "wado", {}, headers)
     content = objects.read_instance(instance)

@@ -8,13 +8,29 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+)
 
+from studies.archive.codecs import DECODABLE
+from studies.archive.transcoding import can_transcode
 from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, LONGEST_REMEMBERED, MediaRange, ranges_of
 
 DICOM, DICOM_JSON, OCTETS = "application/dicom", "application/dicom+json", "application/octet-stream"
 AS_STORED = {"", "*"}
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
+# "Shall not be used with Web Services" (PS3.18 §8.7.3); what is stored so leaves so for ``transfer-syntax=*`` alone.
+NOT_ON_THE_WEB = {ImplicitVRLittleEndian, ExplicitVRBigEndian}
+# JPEG XL of a recompressed JPEG and in general are newer than pydicom's dictionary.
+_JPEG_XL_THAT_MAY_LOSE = {"1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112"}
+MAY_HAVE_LOST = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K, *_JPEG_XL_THAT_MAY_LOSE}
 # Pixels never change, a whole instance may be corrected; another person at the same screen has another cookie.
 IMMUTABLE = {"Cache-Control": "private, max-age=86400, immutable", "Vary": "Accept, Cookie"}
 REVALIDATED = {"Cache-Control": "private, no-cache", "Vary": "Accept, Cookie"}
@@ -44,6 +60,34 @@ def message_type(part_type: str, boundary: str) -> str:
     return f'multipart/related; type="{part_type}"; boundary={boundary}'
 
 
+def file_syntax(stored: str, asked: str, *, has_frames: bool) -> str | None:
+    """Give the transfer syntax in which a file is given; None when it can't be, as far as the transfer syntaxes tell.
+
+    By default Explicit VR Little Endian, but for what may have been compressed with loss or can't be decoded here
+    (PS3.18 §8.7.3.5.2); for ``*`` as it's stored. What has no pixels can't be compressed: it's given in the default.
+    """
+    if asked == "*":
+        return stored
+    if not asked:
+        return ExplicitVRLittleEndian if stored in DECODABLE and stored not in MAY_HAVE_LOST else stored
+    if asked in NOT_ON_THE_WEB:
+        return None
+    is_for_pixels = asked in FRAME_MEDIA_TYPES or not can_transcode(ExplicitVRLittleEndian, asked)
+    target = ExplicitVRLittleEndian if is_for_pixels and not has_frames else asked
+    return target if can_transcode(stored, target) else None
+
+
+def file_type(syntax: str, asked: str) -> str:
+    """Give the media type of a file; without a transfer syntax it's Explicit VR Little Endian."""
+    is_plain = syntax == ExplicitVRLittleEndian and asked in AS_STORED
+    return DICOM if is_plain else f"{DICOM}; transfer-syntax={syntax}"
+
+
+def is_alone(wanted: MediaRange, media_type: str) -> bool:
+    """Say whether a single frame goes without a multipart message around it: one that any media type may be, has."""
+    return not wanted.is_multipart and wanted.media_type in {media_type.lower(), f"{media_type.split('/')[0]}/*"}
+
+
 def part_head(boundary: str, content_type: str) -> bytes:
     """Give what stands before a part's content."""
     return f"--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
@@ -61,7 +105,7 @@ def frame_form(syntax: str, wanted: MediaRange, *, has_places: bool) -> tuple[st
     """
     stored_type = FRAME_MEDIA_TYPES.get(syntax, OCTETS)
     if stored_type == OCTETS:
-        if wanted.matches(OCTETS) and wanted.transfer_syntax in {*AS_STORED, ExplicitVRLittleEndian, syntax}:
+        if wanted.matches(OCTETS) and wanted.transfer_syntax in {*AS_STORED, ExplicitVRLittleEndian}:
             return f"{OCTETS}; transfer-syntax={ExplicitVRLittleEndian}", syntax in NATIVE and has_places
         return None
     # An octet stream of any transfer syntax is the compressed one; OHIF asks so and reads the part's type.
@@ -84,9 +128,9 @@ def stored_frame_form(syntax: str, accept: str, has_places: bool) -> str | None:
 
 @lru_cache(1024)
 def _stored_frame_form(syntax: str, accept: str, has_places: bool) -> str | None:
-    for wanted in ranges_of(accept):
-        form = frame_form(syntax, wanted, has_places=has_places)
-        if form is not None:
-            is_alone = not wanted.is_multipart and wanted.media_type == form[0].split(";")[0]
-            return form[0] if form[1] and not is_alone else None
-    return None
+    wanted = next(iter(ranges_of(accept)), None)
+    # What isn't stored as it's wanted may still be made so, by the views.
+    form = frame_form(syntax, wanted, has_places=has_places) if wanted is not None else None
+    if wanted is None or form is None or not form[1] or is_alone(wanted, form[0].split(";")[0]):
+        return None
+    return form[0]

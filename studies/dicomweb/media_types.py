@@ -8,6 +8,8 @@ from functools import lru_cache
 
 from django.http import HttpRequest
 
+from studies.archive.bulk import VIDEO_MEDIA_TYPES
+
 # Media types of compressed frames by transfer syntax (PS3.18 Table 8.7.3-5).
 FRAME_MEDIA_TYPES = {
     "1.2.840.10008.1.2.4.50": "image/jpeg",
@@ -27,15 +29,7 @@ FRAME_MEDIA_TYPES = {
     "1.2.840.10008.1.2.4.111": "image/jxl",
     "1.2.840.10008.1.2.4.112": "image/jxl",
     "1.2.840.10008.1.2.5": "image/dicom-rle",
-    "1.2.840.10008.1.2.4.100": "video/mpeg2",
-    "1.2.840.10008.1.2.4.101": "video/mpeg2",
-    "1.2.840.10008.1.2.4.102": "video/mp4",
-    "1.2.840.10008.1.2.4.103": "video/mp4",
-    "1.2.840.10008.1.2.4.104": "video/mp4",
-    "1.2.840.10008.1.2.4.105": "video/mp4",
-    "1.2.840.10008.1.2.4.106": "video/mp4",
-    "1.2.840.10008.1.2.4.107": "video/H265",
-    "1.2.840.10008.1.2.4.108": "video/H265",
+    **VIDEO_MEDIA_TYPES,
 }
 # What an image media type means without a transfer-syntax parameter (PS3.18 Table 8.7.3-5).
 DEFAULT_SYNTAXES = {
@@ -57,7 +51,7 @@ LONGEST_REMEMBERED = 1000
 
 @dataclass(frozen=True)
 class MediaRange:
-    """One member of an Accept header; ``media_type`` is the part's type for multipart/related."""
+    """One member of an Accept header; ``media_type`` is the part's type for multipart/related, in small letters."""
 
     media_type: str
     is_multipart: bool = False
@@ -68,7 +62,11 @@ class MediaRange:
     refused: frozenset[str] = frozenset()
 
     def matches(self, media_type: str) -> bool:
-        """Say whether the range takes the media type; what's refused by a more specific range isn't taken."""
+        """Say whether the range takes the media type; what's refused by a more specific range isn't taken.
+
+        Letters' case means nothing (RFC 9110 §8.3.1).
+        """
+        media_type = media_type.lower()
         every = f"{media_type.split('/')[0]}/*"
         if self.media_type in {media_type, every}:
             return self.media_type == media_type or media_type not in self.refused
@@ -99,7 +97,7 @@ def _parsed(text: str) -> tuple[MediaRange, ...]:
         pairs = (piece.partition("=") for piece in rest)
         parameters = {name.strip().lower(): value.strip().strip('"').strip() for name, _, value in pairs}
         media_type = kind.strip().lower()
-        is_multipart = media_type == "multipart/related"
+        is_multipart = media_type in {"multipart/related", "multipart/*"}
         if is_multipart:
             media_type = parameters.get("type", "*/*").lower()
         ranges.append(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
@@ -21,14 +23,18 @@ from portal.audit.models import AuditEvent
 from portal.audit.viewing import record_viewing
 from portal.connections import release_connections
 from studies.access import instances_visible_to, visible_study
+from studies.archive.errors import NotTranscodable
 from studies.archive.recalls import want
-from studies.dicomweb.errors import DicomWebError, empty, not_found
+from studies.dicomweb.errors import DicomWebError, empty, not_found, warn
 from studies.dicomweb.framing import IMMUTABLE, REVALIDATED, closing, etag_of, message_type, names, part_head
+from studies.dicomweb.media_types import MediaRange, accepted
 from studies.models import Instance, Series, Study
 from studies.trail import subject_of
 
+logger = logging.getLogger("atrium.dicomweb")
 MOST_FRAMES = 10_000
 PAGE = 500
+T = TypeVar("T")
 may_retrieve = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
 
 
@@ -38,6 +44,96 @@ class Part(NamedTuple):
     content_type: str
     content: Iterable[bytes]
     location: str = ""
+
+
+class Counted(NamedTuple):
+    """What is known of an instance without reading it."""
+
+    transfer_syntax_uid: str
+    number_of_frames: int
+    object_length: int
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """What one request is for: instances of a study that passed the gate, and what the index says of each."""
+
+    request: HttpRequest
+    study: Study
+    instances: QuerySet[Instance]
+    counted: list[Counted]
+
+    @classmethod
+    def of(cls, request: HttpRequest, study: Study, instances: QuerySet[Instance]) -> Retrieval:
+        """Raises DicomWebError where there are none."""
+        rows = instances.order_by().values_list(*Counted._fields)
+        counted = [Counted(*row) for row in rows]
+        if not counted:
+            raise not_found()
+        return cls(request, study, instances, counted)
+
+    @property
+    def syntaxes_of_pixels(self) -> set[str]:
+        """The transfer syntaxes of the instances that have frames."""
+        return {one.transfer_syntax_uid for one in self.counted if one.number_of_frames}
+
+    def leave_trace(self) -> None:
+        """Record that all is sent, as far as the trail counts."""
+        octets = sum(one.object_length for one in self.counted)
+        leave_trace(self.request, self.study, "wado", instances=len(self.counted), octets=octets)
+
+
+@dataclass
+class LeftOut:
+    """The instances that a message is sent without, or without some frames of: by their transfer syntax, or damaged.
+
+    What is found damaged when the message has begun is logged; the message ends as it should.
+    """
+
+    by_syntax: int = 0
+    damaged: set[int] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        """How many are known by now."""
+        return self.by_syntax + len(self.damaged)
+
+    def add(self, instance: Instance, error: NotTranscodable) -> None:
+        """Leave out what is damaged."""
+        if instance.pk not in self.damaged:
+            logger.warning("left out of a retrieval: %s", error, extra={"instance": instance.pk})
+            self.damaged.add(instance.pk)
+
+
+def first_possible(
+    request: HttpRequest, give: Callable[[MediaRange, bool], HttpResponseBase | None]
+) -> HttpResponseBase | None:
+    """Give the most wanted form that holds everything; where none does, the most wanted that holds anything.
+
+    ``give`` is told whether its answer may be partial, and answers None where it can't be given.
+    """
+    wanted = accepted(request)
+    answers = (give(one, may_be_partial) for may_be_partial in (False, True) for one in wanted)
+    return next((answer for answer in answers if answer is not None), None)
+
+
+def begun(items: Iterator[T], left_out: LeftOut, *, may_be_partial: bool) -> Iterator[T] | None:
+    """Give the items, the first of them made; None when none can be, or not all and that's not enough."""
+    if left_out.count and not may_be_partial:
+        return None
+    first = next(items, None)
+    if first is None or (left_out.count and not may_be_partial):
+        return None
+    return chain([first], items)
+
+
+def say_what_is_left_out(retrieval: Retrieval, response: HttpResponseBase, left_out: LeftOut) -> HttpResponseBase:
+    """Answer with 206 and a warning where the message holds less than was asked for (PS3.18 §10.4.3)."""
+    if left_out.count:
+        response.status_code = 206
+        of_all = f"{left_out.count} of {len(retrieval.counted)} instances"
+        warn(retrieval.request, response, f"{of_all} can't be given in this form and are left out, or frames of them.")
+    return response
 
 
 def principal_of_request(request: HttpRequest) -> Principal:

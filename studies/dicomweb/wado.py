@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from itertools import chain
+from typing import NoReturn
 
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from pydicom.uid import ExplicitVRLittleEndian
 
-from studies.archive.errors import NotTranscodable
+from studies.archive.ahead import made_ahead
+from studies.archive.codecs import UNCOMPRESSED
+from studies.archive.errors import NotTranscodable, PixelsTooLong
 from studies.archive.frames import Frames
-from studies.archive.transcoding import can_transcode, transcoded_file, transcoded_frame
+from studies.archive.transcoding import transcoded_frame, whole_file
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
-from studies.dicomweb.framing import AS_STORED, DICOM, LARGEST_WHOLE, OCTETS, boundary_of, etag_of, frame_form
-from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange, accepted, default_syntax
+from studies.dicomweb.framing import (
+    DICOM,
+    LARGEST_WHOLE,
+    OCTETS,
+    boundary_of,
+    etag_of,
+    file_syntax,
+    file_type,
+    is_alone,
+)
+from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange
 from studies.dicomweb.retrieval import (
+    Counted,
+    LeftOut,
     Part,
+    Retrieval,
+    begun,
     content_etag,
     each_with_study,
+    first_possible,
     frame_numbers,
     instance_for,
     instances_of,
@@ -27,11 +45,13 @@ from studies.dicomweb.retrieval import (
     leave_trace,
     may_retrieve,
     multipart,
+    say_what_is_left_out,
     study_for,
     validated,
 )
 from studies.dicomweb.retrieval import study_etag as etag_of_study
-from studies.dicomweb.zipped import ZIP, zipped
+from studies.dicomweb.wado_bulk import bulk_in_form, form_of_frames
+from studies.dicomweb.zipped import ZIP, File, zipped
 from studies.models import Instance, Study
 
 AVAILABLE = [f'multipart/related; type="{DICOM}"', f'multipart/related; type="{OCTETS}"', ZIP]
@@ -58,171 +78,114 @@ def retrieve_series(request: HttpRequest, study_instance_uid: str, series_instan
 def retrieve_instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
     """Retrieve one instance, as a multipart message or alone."""
     instance = instance_for(request, uids, "wado")
-    study = instance.series.study
-    for wanted in accepted(request):
-        if not wanted.is_multipart and wanted.media_type == DICOM:
-            response = _alone(request, instance, wanted)
-        else:
-            response = _in_form(request, study, Instance.objects.filter(pk=instance.pk), wanted)
-        if response is not None:
-            return response
-    raise _unacceptable()
+    retrieval = Retrieval(request, instance.series.study, Instance.objects.filter(pk=instance.pk), [_counted(instance)])
+
+    def give(wanted: MediaRange, may_be_partial: bool) -> HttpResponseBase | None:
+        if is_alone(wanted, DICOM) and wanted.matches(DICOM):
+            return _alone(request, instance, wanted.transfer_syntax)
+        return _in_form(retrieval, wanted, may_be_partial)
+
+    return first_possible(request, give) or _refuse()
+
+
+def _counted(instance: Instance) -> Counted:
+    return Counted(instance.transfer_syntax_uid, instance.number_of_frames, instance.object_length)
 
 
 def _retrieve(request: HttpRequest, study: Study, instances: QuerySet[Instance]) -> HttpResponseBase:
-    for wanted in accepted(request):
-        response = _in_form(request, study, instances, wanted)
-        if response is not None:
-            return response
-    raise _unacceptable()
+    retrieval = Retrieval.of(request, study, instances)
+    return first_possible(request, partial(_in_form, retrieval)) or _refuse()
 
 
-def _unacceptable() -> DicomWebError:
-    return DicomWebError(406, "None of the accepted forms can be given.", available=AVAILABLE)
+def _refuse() -> NoReturn:
+    raise DicomWebError(406, "None of the accepted forms can be given.", available=AVAILABLE)
 
 
-def _alone(request: HttpRequest, instance: Instance, wanted: MediaRange) -> HttpResponseBase | None:
-    syntax = _file_syntax(instance, wanted)
+def _alone(request: HttpRequest, instance: Instance, asked: str) -> HttpResponseBase | None:
+    syntax = file_syntax(instance.transfer_syntax_uid, asked, has_frames=bool(instance.number_of_frames))
     if syntax is None:
         return None
     is_stored = syntax == instance.transfer_syntax_uid
     etag = content_etag(instance) if is_stored else content_etag(instance, syntax)
-    leave_trace(request, instance.series.study, "wado", instances=1, octets=instance.object_length)
+    if knows(request, etag):
+        return validated(request, HttpResponse(), etag)
     try:
-        chunks = transcoded_file(instance, syntax)
+        file = _file(instance, syntax, asked)
     except NotTranscodable:
         return None
-    content_type = DICOM if wanted.transfer_syntax in AS_STORED else f"{DICOM}; transfer-syntax={syntax}"
+    leave_trace(request, instance.series.study, "wado", instances=1, octets=instance.object_length)
+    content_type = file_type(file.syntax, asked)
     response: HttpResponseBase
     if is_stored and instance.object_length <= LARGEST_WHOLE:
-        response = HttpResponse(b"".join(chunks), content_type=content_type)
+        response = HttpResponse(b"".join(file.chunks), content_type=content_type)
     else:
-        response = StreamingHttpResponse(chunks, content_type=content_type)
+        response = StreamingHttpResponse(file.chunks, content_type=content_type)
     return validated(request, response, etag)
 
 
-def _in_form(
-    request: HttpRequest, study: Study, instances: QuerySet[Instance], wanted: MediaRange
-) -> HttpResponseBase | None:
-    """Give many instances in one acceptable form, or None when they can't be had in it. Raises DicomWebError."""
-    counted = list(instances.order_by().values_list("transfer_syntax_uid", "number_of_frames", "object_length"))
-    if not counted:
-        raise not_found()
-    sizes = {"instances": len(counted), "octets": sum(length for *_, length in counted)}
-    syntaxes = {(syntax, bool(frames)) for syntax, frames, _ in counted}
-    respond: Callable[[], HttpResponseBase]
-    if wanted.media_type == ZIP:
-        target, respond = wanted.transfer_syntax, lambda: _zip(study, instances, target)
-        if not _all_can(syntaxes, target):
-            return None
-    elif wanted.matches(DICOM):
-        target = wanted.transfer_syntax
-        if not _all_can(syntaxes, target):
-            return None
-        respond = lambda: multipart(DICOM, _files(study, instances, target), boundary=boundary_of(etag))  # noqa: E731
-    else:
-        found = _bulk_syntax(wanted, {syntax for syntax, has_frames in syntaxes if has_frames})
-        if found is None:
-            return None
-        target = found
-        part_type = FRAME_MEDIA_TYPES.get(target, OCTETS) if "*" in wanted.media_type else wanted.media_type
-        respond = lambda: multipart(  # noqa: E731
-            part_type, _pixels(request, study, instances, part_type, target), boundary=boundary_of(etag)
-        )
-    etag = etag_of_study(study, instances, wanted.media_type, target)
+def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> HttpResponseBase | None:
+    """Give many instances in one acceptable form, or None when they can't be had in it.
+
+    Octets are what the Bulkdata resource gives, images its pixels (PS3.18 §10.4.4).
+    """
+    is_zip = wanted.media_type == ZIP
+    if not is_zip and not wanted.matches(DICOM):
+        return bulk_in_form(retrieval, wanted, with_others=True, may_be_partial=may_be_partial)
+    request, study, instances = retrieval.request, retrieval.study, retrieval.instances
+    # The archive is as it was stored, unless asked.
+    asked = "*" if is_zip and not wanted.transfer_syntax else wanted.transfer_syntax
+    etag = etag_of_study(study, instances, ZIP if is_zip else DICOM, asked or "by default")
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
-    leave_trace(request, study, "wado", **sizes)
-    return validated(request, respond(), etag)
-
-
-def _zip(study: Study, instances: QuerySet[Instance], target: str) -> HttpResponseBase:
-    return zipped(study, each_with_study(instances, study, with_attributes=True), target)
-
-
-def _file_syntax(instance: Instance, wanted: MediaRange) -> str | None:
-    if wanted.transfer_syntax in AS_STORED:
-        return instance.transfer_syntax_uid
-    if _all_can({(instance.transfer_syntax_uid, bool(instance.number_of_frames))}, wanted.transfer_syntax):
-        return wanted.transfer_syntax if instance.number_of_frames else _without_frames(wanted.transfer_syntax)
-    return None
-
-
-def _without_frames(target: str) -> str:
-    """What has no pixels can't be compressed: it's given in the syntax that every client reads."""
-    return (
-        target
-        if can_transcode(ExplicitVRLittleEndian, target) and target not in FRAME_MEDIA_TYPES
-        else (ExplicitVRLittleEndian)
-    )
-
-
-def _all_can(syntaxes: Iterable[tuple[str, bool]], target: str) -> bool:
-    """Say whether everything can be given in the transfer syntax, as far as the transfer syntaxes tell."""
-    return target in AS_STORED or all(
-        can_transcode(syntax, target if has_frames else _without_frames(target)) for syntax, has_frames in syntaxes
-    )
-
-
-def _files(study: Study, instances: QuerySet[Instance], target: str) -> Iterator[Part]:
-    for instance in each_with_study(instances, study):
-        syntax = instance.transfer_syntax_uid
-        if target not in AS_STORED:
-            syntax = target if instance.number_of_frames else _without_frames(target)
-        try:
-            chunks = transcoded_file(instance, syntax)
-        except NotTranscodable:
-            # This one alone can't be compressed so: bits, or samples beyond what is declared.
-            syntax = ExplicitVRLittleEndian
-            chunks = transcoded_file(instance, syntax)
-        yield Part(f"{DICOM}; transfer-syntax={syntax}", chunks)
-
-
-def _bulk_syntax(wanted: MediaRange, syntaxes: set[str]) -> str | None:
-    """Give the transfer syntax in which the pixels of all instances go as a media type; None when they can't."""
-    if not syntaxes:
+    syntaxes = {
+        (syntax, frames > 0): file_syntax(syntax, asked, has_frames=frames > 0)
+        for syntax, frames, _ in retrieval.counted
+    }
+    left_out = LeftOut(sum(1 for syntax, frames, _ in retrieval.counted if syntaxes[syntax, frames > 0] is None))
+    each = each_with_study(instances, study, with_attributes=is_zip)
+    files = begun(_files(each, asked, syntaxes, left_out), left_out, may_be_partial=may_be_partial)
+    if files is None:
         return None
-    target = wanted.transfer_syntax
-    if wanted.matches(OCTETS):
-        target = ExplicitVRLittleEndian if target in AS_STORED else target
-    elif target in AS_STORED:
-        stored = {s for s in syntaxes if wanted.matches(FRAME_MEDIA_TYPES.get(s, ""))}
-        target = stored.pop() if len(stored) == 1 and stored == syntaxes else default_syntax(wanted.media_type)
-    elif not wanted.matches(FRAME_MEDIA_TYPES.get(target, "")):
-        return None
-    return target if target and all(can_transcode(s, target) for s in syntaxes) else None
+    retrieval.leave_trace()
+    response: HttpResponseBase
+    if is_zip:
+        response = zipped(study, files)
+    else:
+        parts = (Part(f"{DICOM}; transfer-syntax={file.syntax}", file.chunks) for file in files)
+        response = multipart(DICOM, parts, boundary=boundary_of(etag))
+    return validated(request, say_what_is_left_out(retrieval, response, left_out), etag)
 
 
-def _pixels(
-    request: HttpRequest, study: Study, instances: QuerySet[Instance], part_type: str, target: str
-) -> Iterator[Part]:
-    """Give the pixels of each instance: one part of uncompressed samples, or one of each compressed frame."""
-    content_type = f"{part_type}; transfer-syntax={target}"
-    for instance in each_with_study(instances.filter(number_of_frames__gt=0), study):
-        yield from pixel_parts(instance, content_type, target, address_of(request, instance))
+def _files(
+    instances: Iterator[Instance], asked: str, syntaxes: dict[tuple[str, bool], str | None], left_out: LeftOut
+) -> Iterator[File]:
+    """Give each file that can be given; what is found damaged is left out as a whole, and never cut short."""
+    for instance in instances:
+        syntax = syntaxes.get((instance.transfer_syntax_uid, instance.number_of_frames > 0))
+        if syntax is None:
+            continue
+        # One alone may not be compressed as the others are: bits, or samples beyond what is declared.
+        for possible in dict.fromkeys((syntax, ExplicitVRLittleEndian)):
+            try:
+                file = _file(instance, possible, asked)
+            except NotTranscodable as error:
+                failure = error
+            else:
+                yield file
+                break
+        else:
+            left_out.add(instance, failure)
 
 
-def address_of(request: HttpRequest, instance: Instance) -> str:
-    """Give the address of an instance that knows its series and study."""
-    series = instance.series
-    return request.build_absolute_uri(
-        f"/dicom-web/studies/{series.study.study_instance_uid}/series/{series.series_instance_uid}"
-        f"/instances/{instance.sop_instance_uid}"
-    )
-
-
-def pixel_parts(instance: Instance, content_type: str, target: str, address: str) -> Iterator[Part]:
-    """Give an instance's pixels: one part of uncompressed samples, or one of each compressed frame."""
-    frames = Frames(instance)
-    if target == ExplicitVRLittleEndian:
-        numbers = range(1, len(frames) + 1)
-        # The first is decoded ahead, as what can't be is refused.
-        first = [frames.little_endian(number) for number in numbers[:1]]
-        content = chain(first, (frames.little_endian(number) for number in numbers[1:]))
-        yield Part(content_type, content, f"{address}/bulkdata/7FE00010")
-        return
-    for number in range(1, len(frames) + 1):
-        yield Part(content_type, [transcoded_frame(frames, number, target)], f"{address}/frames/{number}")
+def _file(instance: Instance, syntax: str, asked: str) -> File:
+    """Give a file whose every frame can be given. Raises NotTranscodable."""
+    try:
+        return File(instance, syntax, whole_file(instance, syntax))
+    except PixelsTooLong:
+        if asked:
+            raise
+    # By default, what's too long for Explicit VR Little Endian comes as it's stored (PS3.18 §8.7.3.5.2).
+    return File(instance, instance.transfer_syntax_uid, whole_file(instance, instance.transfer_syntax_uid))
 
 
 @may_retrieve
@@ -233,10 +196,9 @@ def retrieve_frames(request: HttpRequest, frames: str, **uids: str) -> HttpRespo
     instance = instance_for(request, uids, "frames")
     if not instance.number_of_frames or max(numbers) > instance.number_of_frames:
         raise not_found()
-    for wanted in accepted(request):
-        response = _frames(request, instance, frames, numbers, wanted)
-        if response is not None:
-            return response
+    response = first_possible(request, lambda wanted, _: _frames(request, instance, frames, numbers, wanted))
+    if response is not None:
+        return response
     stored_type = FRAME_MEDIA_TYPES.get(instance.transfer_syntax_uid, OCTETS)
     raise DicomWebError(
         406, "None of the accepted forms can be given.", available=[f'multipart/related; type="{stored_type}"']
@@ -251,39 +213,29 @@ def _frames(
         return None
     content_type, target = form
     media_type = content_type.split(";")[0]
-    is_alone = not wanted.is_multipart and len(numbers) == 1 and wanted.media_type == media_type
-    etag = etag_of(bytes(instance.sha256), frames, content_type, *(["alone"] if is_alone else []))
+    is_single = len(numbers) == 1 and is_alone(wanted, media_type)
+    etag = etag_of(bytes(instance.sha256), frames, content_type, *(["alone"] if is_single else []))
     if knows(request, etag):
         return validated(request, HttpResponse(), etag, is_immutable=True)
     source = Frames(instance)
+    made: Iterator[bytes] = (transcoded_frame(source, number, target) for number in numbers)
     try:
-        # The first is read ahead: what can't be decoded is refused, not broken off.
-        first = transcoded_frame(source, numbers[0], target)
+        # Parts are told apart by their order alone: none may be missing, and what can't be decoded is refused.
+        made = made if len(numbers) == 1 or _is_read(instance, target) else made_ahead(made)
+        first = next(made)
     except NotTranscodable:
         return None
     leave_trace(request, instance.series.study, "frames", frames=len(numbers), octets=len(first) * len(numbers))
-    if is_alone:
+    if is_single:
         return validated(request, HttpResponse(first, content_type=content_type), etag, is_immutable=True)
-    rest = (Part(content_type, [transcoded_frame(source, number, target)]) for number in numbers[1:])
-    response: HttpResponseBase = multipart(
-        media_type, chain([Part(content_type, [first])], rest), boundary=boundary_of(etag)
-    )
+    parts = (Part(content_type, [frame]) for frame in chain([first], made))
+    response: HttpResponseBase = multipart(media_type, parts, boundary=boundary_of(etag))
     if target == instance.transfer_syntax_uid and len(numbers) * len(first) <= LARGEST_WHOLE:
         response = HttpResponse(b"".join(response), content_type=response["Content-Type"])  # type: ignore[arg-type]
     return validated(request, response, etag, is_immutable=True)
 
 
-def form_of_frames(syntax: str, wanted: MediaRange) -> tuple[str, str] | None:
-    """Give the content type of frames and their transfer syntax; None when the range can't be met."""
-    given = frame_form(syntax, wanted, has_places=True)
-    if given is not None:
-        return given[0], given[0].rpartition("=")[2]
-    target = wanted.transfer_syntax
-    if wanted.media_type == OCTETS:
-        media_type = OCTETS
-    else:
-        target = default_syntax(wanted.media_type) if target in AS_STORED else target
-        media_type = FRAME_MEDIA_TYPES.get(target, "")
-        if not media_type or not wanted.matches(media_type):
-            return None
-    return (f"{media_type}; transfer-syntax={target}", target) if can_transcode(syntax, target) else None
+def _is_read(instance: Instance, target: str) -> bool:
+    """Say whether frames are ranges of storage, which can't break as codecs do."""
+    is_native = instance.transfer_syntax_uid in UNCOMPRESSED and target == ExplicitVRLittleEndian
+    return is_native or (target == instance.transfer_syntax_uid and instance.frame_offsets is not None)

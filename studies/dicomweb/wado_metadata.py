@@ -82,7 +82,7 @@ def _metadata(request: HttpRequest, compressed: list[bytes], etag: str) -> HttpR
     for wanted in accepted(request):
         if not wanted.is_multipart and (wanted.matches(DICOM_JSON) or wanted.media_type == "application/json"):
             return _with_headers(request, _as_json(request, compressed, etag), etag)
-        if wanted.matches(XML) and wanted.media_type != "*/*":
+        if wanted.matches(XML) and (wanted.is_multipart or wanted.media_type != "*/*"):
             etag = f'{etag[:-1]}-xml"'
             response = empty(304) if knows(request, etag) else multipart(XML, _xml_parts(compressed))
             return _with_headers(request, response, etag)

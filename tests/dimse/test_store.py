@@ -86,7 +86,7 @@ def retrieve(atrium: Atrium, token: str, dataset: Any) -> bytes:
     answer = requests.get(
         f"{atrium.url}/dicom-web/studies/{dataset.StudyInstanceUID}/series/{dataset.SeriesInstanceUID}"
         f"/instances/{dataset.SOPInstanceUID}",
-        headers={"Authorization": f"Bearer {token}", "Accept": "application/dicom"},
+        headers={"Authorization": f"Bearer {token}", "Accept": "application/dicom; transfer-syntax=*"},
         timeout=30,
     )
     answer.raise_for_status()
@@ -246,7 +246,9 @@ def test_killed_in_the_middle_nothing_acknowledged_is_lost(tmp_path: Path) -> No
         assert len(acknowledged) <= len(listed) <= len(acknowledged) + 1
         for item in listed:
             one = requests.get(
-                item["00081190"]["Value"][0], headers={**headers, "Accept": "application/dicom"}, timeout=30
+                item["00081190"]["Value"][0],
+                headers={**headers, "Accept": "application/dicom; transfer-syntax=*"},
+                timeout=30,
             )
             assert one.content[-256 * 256 * 2 :] in {c[-256 * 256 * 2 :] for c in contents}
         for content in contents:

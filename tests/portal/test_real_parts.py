@@ -26,7 +26,9 @@ def store_and_fetch(atrium: Atrium) -> None:
         f"{atrium.url}/dicom-web/studies", content, headers={**headers, "Content-Type": "application/dicom"}, timeout=30
     )
     assert sent.status_code == 200, sent.text
-    back = requests.get(f"{atrium.url}{INSTANCE}", headers={**headers, "Accept": "application/dicom"}, timeout=30)
+    back = requests.get(
+        f"{atrium.url}{INSTANCE}", headers={**headers, "Accept": "application/dicom; transfer-syntax=*"}, timeout=30
+    )
     assert back.content == content
     frame = requests.get(f"{atrium.url}{INSTANCE}/frames/1", headers=headers, timeout=30)
     assert content[-8192:] in frame.content

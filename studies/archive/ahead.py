@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from tempfile import TemporaryFile
-from typing import IO
-
-from django.conf import settings
+from collections.abc import Callable, Iterator
 
 MOST_IN_MEMORY = 8 << 20
 
 
-def made_ahead(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def made_ahead(make: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
     """Make all chunks before the first is given, so that what one of them raises is raised here.
 
-    Of what is beyond some megabytes memory holds one chunk: they wait in a file of the staging folder without a name.
+    Of what is more than some megabytes nothing is kept, neither in memory nor on the disk, which many readers, or an
+    object made for it, could fill: it's made once more while it's given.
     """
-    remaining = iter(chunks)
-    in_memory, room = [], MOST_IN_MEMORY
-    for chunk in remaining:
-        in_memory.append(chunk)
-        room -= len(chunk)
-        if room <= 0:
-            return chain(in_memory, _through_file(remaining))
-    return iter(in_memory)
-
-
-def _through_file(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    settings.STAGING_ROOT.mkdir(parents=True, exist_ok=True)
-    waiting = TemporaryFile(dir=settings.STAGING_ROOT)  # noqa: SIM115  closed below, or by the last
-    try:
-        lengths = [waiting.write(chunk) for chunk in chunks]
-        waiting.seek(0)
-    except BaseException:
-        waiting.close()
-        raise
-    given = _given(waiting, lengths)
-    # From here on it closes the file, even if nobody reads on.
-    next(given)
-    return given
-
-
-def _given(waiting: IO[bytes], lengths: list[int]) -> Iterator[bytes]:
-    with waiting:
-        yield b""
-        for length in lengths:
-            yield waiting.read(length)
+    kept: list[bytes] = []
+    length = 0
+    for chunk in make():
+        length += len(chunk)
+        if length <= MOST_IN_MEMORY:
+            kept.append(chunk)
+        else:
+            kept.clear()
+    return iter(kept) if length <= MOST_IN_MEMORY else make()

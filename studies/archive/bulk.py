@@ -80,7 +80,7 @@ def _decoded(frames: Frames) -> BulkValue:
     size = len(frames.little_endian(1))
 
     def read(offset: int, length: int) -> Iterator[bytes]:
-        return made_ahead(pieces(offset, offset + length))
+        return made_ahead(partial(pieces, offset, offset + length))
 
     def pieces(first: int, end: int) -> Iterator[bytes]:
         for number in range(first // size + 1, -(-end // size) + 1):

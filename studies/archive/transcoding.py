@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 from pydicom.datadict import tag_for_keyword
@@ -24,7 +25,16 @@ from pydicom.uid import (
 
 from studies.archive import objects
 from studies.archive.ahead import made_ahead
-from studies.archive.codecs import DECODABLE, ENCODERS, UNCOMPRESSED, PixelForm, encode, encoded_form, native
+from studies.archive.codecs import (
+    DECODABLE,
+    DECODING_ERRORS,
+    ENCODERS,
+    UNCOMPRESSED,
+    PixelForm,
+    encode,
+    encoded_form,
+    native,
+)
 from studies.archive.errors import NotTranscodable, PixelsTooLong
 from studies.archive.frames import Frames
 from studies.archive.writing import dataset_bytes, file_head, turn_words
@@ -83,10 +93,13 @@ def whole_file(instance: Instance, transfer_syntax_uid: str) -> Iterator[bytes]:
     So several frames that pass a codec are all made before the first chunk is given. Raises NotTranscodable,
     ObjectMissing.
     """
-    chunks = transcoded_file(instance, transfer_syntax_uid)
     is_stored = transfer_syntax_uid == instance.transfer_syntax_uid
     is_native = instance.transfer_syntax_uid in UNCOMPRESSED and transfer_syntax_uid in NATIVE_TARGETS
-    return chunks if is_stored or is_native or instance.number_of_frames < 2 else made_ahead(chunks)
+    make = partial(transcoded_file, instance, transfer_syntax_uid)
+    try:
+        return make() if is_stored or is_native or instance.number_of_frames < 2 else made_ahead(make)
+    except (*DECODING_ERRORS, zlib.error) as error:
+        raise NotTranscodable("The data set can't be read.") from error
 
 
 def uncompressed_pixels(frames: Frames) -> Iterator[bytes]:
@@ -95,8 +108,7 @@ def uncompressed_pixels(frames: Frames) -> Iterator[bytes]:
     Native ones are read from storage as they're given. Raises NotTranscodable, ObjectMissing.
     """
     if frames.is_compressed:
-        decoded = _decoded(frames)
-        return made_ahead(decoded) if len(frames) > 1 else iter([next(decoded)])
+        return made_ahead(partial(_decoded, frames)) if len(frames) > 1 else iter([frames.little_endian(1)])
     chunks = frames.native_pixels()
     return chain([next(chunks, b"")], chunks)
 

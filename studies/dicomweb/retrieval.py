@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
@@ -54,6 +54,28 @@ class Counted(NamedTuple):
     object_length: int
 
 
+@dataclass
+class LeftOut:
+    """The instances that a message is sent without, or without some frames of: by their transfer syntax, or damaged.
+
+    What is found damaged when the message has begun is logged; the message ends as it should.
+    """
+
+    by_syntax: Sequence[Counted] = ()
+    damaged: set[int] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        """How many are known by now."""
+        return len(self.by_syntax) + len(self.damaged)
+
+    def add(self, instance: Instance, error: NotTranscodable) -> None:
+        """Leave out what is damaged."""
+        if instance.pk not in self.damaged:
+            logger.warning("left out of a retrieval: %s", error, extra={"instance": instance.pk})
+            self.damaged.add(instance.pk)
+
+
 @dataclass(frozen=True)
 class Retrieval:
     """What one request is for: instances of a study that passed the gate, and what the index says of each."""
@@ -77,32 +99,11 @@ class Retrieval:
         """The transfer syntaxes of the instances that have frames."""
         return {one.transfer_syntax_uid for one in self.counted if one.number_of_frames}
 
-    def leave_trace(self) -> None:
-        """Record that all is sent, as far as the trail counts."""
-        octets = sum(one.object_length for one in self.counted)
-        leave_trace(self.request, self.study, "wado", instances=len(self.counted), octets=octets)
-
-
-@dataclass
-class LeftOut:
-    """The instances that a message is sent without, or without some frames of: by their transfer syntax, or damaged.
-
-    What is found damaged when the message has begun is logged; the message ends as it should.
-    """
-
-    by_syntax: int = 0
-    damaged: set[int] = field(default_factory=set)
-
-    @property
-    def count(self) -> int:
-        """How many are known by now."""
-        return self.by_syntax + len(self.damaged)
-
-    def add(self, instance: Instance, error: NotTranscodable) -> None:
-        """Leave out what is damaged."""
-        if instance.pk not in self.damaged:
-            logger.warning("left out of a retrieval: %s", error, extra={"instance": instance.pk})
-            self.damaged.add(instance.pk)
+    def leave_trace(self, left_out: LeftOut) -> None:
+        """Record what is sent, as far as it's known before."""
+        octets = sum(one.object_length for one in self.counted) - sum(one.object_length for one in left_out.by_syntax)
+        instances = len(self.counted) - left_out.count
+        leave_trace(self.request, self.study, "wado", instances=instances, octets=octets)
 
 
 def first_possible(

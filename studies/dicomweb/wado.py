@@ -28,7 +28,7 @@ from studies.dicomweb.framing import (
     file_type,
     is_alone,
 )
-from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange
+from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange, accepted
 from studies.dicomweb.retrieval import (
     Counted,
     LeftOut,
@@ -54,7 +54,12 @@ from studies.dicomweb.wado_bulk import bulk_in_form, form_of_frames
 from studies.dicomweb.zipped import ZIP, File, zipped
 from studies.models import Instance, Study
 
-AVAILABLE = [f'multipart/related; type="{DICOM}"', f'multipart/related; type="{OCTETS}"', ZIP]
+AVAILABLE = [
+    f'multipart/related; type="{DICOM}"',
+    f'multipart/related; type="{DICOM}"; transfer-syntax=*',
+    f'multipart/related; type="{OCTETS}"',
+    ZIP,
+]
 
 
 @may_retrieve
@@ -82,7 +87,7 @@ def retrieve_instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
 
     def give(wanted: MediaRange, may_be_partial: bool) -> HttpResponseBase | None:
         if is_alone(wanted, DICOM) and wanted.matches(DICOM):
-            return _alone(request, instance, wanted.transfer_syntax)
+            return None if may_be_partial else _alone(request, instance, wanted.transfer_syntax)
         return _in_form(retrieval, wanted, may_be_partial)
 
     return first_possible(request, give) or _refuse()
@@ -137,16 +142,14 @@ def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> 
     etag = etag_of_study(study, instances, ZIP if is_zip else DICOM, asked or "by default")
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
-    syntaxes = {
-        (syntax, frames > 0): file_syntax(syntax, asked, has_frames=frames > 0)
-        for syntax, frames, _ in retrieval.counted
-    }
-    left_out = LeftOut(sum(1 for syntax, frames, _ in retrieval.counted if syntaxes[syntax, frames > 0] is None))
+    kinds = [(one, (one.transfer_syntax_uid, one.number_of_frames > 0)) for one in retrieval.counted]
+    syntaxes = {kind: file_syntax(kind[0], asked, has_frames=kind[1]) for kind in {kind for _, kind in kinds}}
+    left_out = LeftOut([one for one, kind in kinds if syntaxes[kind] is None])
     each = each_with_study(instances, study, with_attributes=is_zip)
     files = begun(_files(each, asked, syntaxes, left_out), left_out, may_be_partial=may_be_partial)
     if files is None:
         return None
-    retrieval.leave_trace()
+    retrieval.leave_trace(left_out)
     response: HttpResponseBase
     if is_zip:
         response = zipped(study, files)
@@ -196,9 +199,10 @@ def retrieve_frames(request: HttpRequest, frames: str, **uids: str) -> HttpRespo
     instance = instance_for(request, uids, "frames")
     if not instance.number_of_frames or max(numbers) > instance.number_of_frames:
         raise not_found()
-    response = first_possible(request, lambda wanted, _: _frames(request, instance, frames, numbers, wanted))
-    if response is not None:
-        return response
+    for wanted in accepted(request):
+        response = _frames(request, instance, frames, numbers, wanted)
+        if response is not None:
+            return response
     stored_type = FRAME_MEDIA_TYPES.get(instance.transfer_syntax_uid, OCTETS)
     raise DicomWebError(
         406, "None of the accepted forms can be given.", available=[f'multipart/related; type="{stored_type}"']
@@ -218,10 +222,10 @@ def _frames(
     if knows(request, etag):
         return validated(request, HttpResponse(), etag, is_immutable=True)
     source = Frames(instance)
-    made: Iterator[bytes] = (transcoded_frame(source, number, target) for number in numbers)
+    make = partial(_each_frame, source, numbers, target)
     try:
         # Parts are told apart by their order alone: none may be missing, and what can't be decoded is refused.
-        made = made if len(numbers) == 1 or _is_read(instance, target) else made_ahead(made)
+        made = make() if len(numbers) == 1 or _is_read(instance, target) else made_ahead(make)
         first = next(made)
     except NotTranscodable:
         return None
@@ -233,6 +237,10 @@ def _frames(
     if target == instance.transfer_syntax_uid and len(numbers) * len(first) <= LARGEST_WHOLE:
         response = HttpResponse(b"".join(response), content_type=response["Content-Type"])  # type: ignore[arg-type]
     return validated(request, response, etag, is_immutable=True)
+
+
+def _each_frame(source: Frames, numbers: list[int], target: str) -> Iterator[bytes]:
+    return (transcoded_frame(source, number, target) for number in numbers)
 
 
 def _is_read(instance: Instance, target: str) -> bool:

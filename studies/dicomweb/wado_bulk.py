@@ -91,7 +91,7 @@ def bulk_in_form(
     request, study, instances = retrieval.request, retrieval.study, retrieval.instances
     forms = {syntax: form_of_frames(syntax, wanted) for syntax in retrieval.syntaxes_of_pixels}
     left_out = LeftOut(
-        sum(1 for one in retrieval.counted if one.number_of_frames and forms[one.transfer_syntax_uid] is None)
+        [one for one in retrieval.counted if one.number_of_frames and forms[one.transfer_syntax_uid] is None]
     )
     # What is given follows from these, and from the instances.
     marks = ("bulk", str(with_others), wanted.media_type, *sorted(wanted.refused), str(sorted(forms.items(), key=str)))
@@ -103,7 +103,7 @@ def bulk_in_form(
     )
     if parts is None:
         return None
-    retrieval.leave_trace()
+    retrieval.leave_trace(left_out)
     first = next(parts)
     media_type = first.content_type.split(";")[0]
     response = multipart(media_type, chain([first], parts), boundary=boundary_of(etag))

@@ -75,7 +75,7 @@ def _wrong_method(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpRespon
 def root(request: HttpRequest) -> HttpResponseBase:
     """Give the capabilities description as JSON or WADL (PS3.18 §8.9.2), by OPTIONS or GET."""
     base = request.build_absolute_uri(f"/{ROOT}")
-    for wanted in accepted(request):
+    for wanted in (one for one in accepted(request) if not one.is_multipart):
         if wanted.matches("application/json") or wanted.media_type == "application/vnd.sun.wadl+json":
             return JsonResponse(_as_json(base))
         if wanted.matches(WADL) or wanted.media_type in {"application/xml", "text/xml"}:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pydicom.uid import ExplicitVRBigEndian
+from pydicom.uid import ExplicitVRBigEndian, MPEGTransferSyntaxes
 
 from studies.archive import objects
 from studies.archive.ahead import made_ahead
@@ -18,18 +18,9 @@ from studies.models import Instance
 
 PIXELS = "7FE00010"
 DOCUMENT = "00420011"
-# Media types of videos by transfer syntax (PS3.18 Table 8.7.3-5).
-VIDEO_MEDIA_TYPES = {
-    "1.2.840.10008.1.2.4.100": "video/mpeg2",
-    "1.2.840.10008.1.2.4.101": "video/mpeg2",
-    "1.2.840.10008.1.2.4.102": "video/mp4",
-    "1.2.840.10008.1.2.4.103": "video/mp4",
-    "1.2.840.10008.1.2.4.104": "video/mp4",
-    "1.2.840.10008.1.2.4.105": "video/mp4",
-    "1.2.840.10008.1.2.4.106": "video/mp4",
-    "1.2.840.10008.1.2.4.107": "video/H265",
-    "1.2.840.10008.1.2.4.108": "video/H265",
-}
+# Media types of videos by transfer syntax, fragmentable ones included (PS3.18 Table 8.7.3-5); the others are MPEG-4's.
+_OTHER_VIDEOS = {"100": "video/mpeg2", "101": "video/mpeg2", "107": "video/H265", "108": "video/H265"}
+VIDEO_MEDIA_TYPES = {str(uid): _OTHER_VIDEOS.get(uid.split(".")[7], "video/mp4") for uid in MPEGTransferSyntaxes}
 
 
 @dataclass(frozen=True)
@@ -51,9 +42,8 @@ def bulk_value(instance: Instance, path: str) -> BulkValue:
     if path == PIXELS and instance.number_of_frames:
         if frames.is_compressed and frames.syntax in DECODABLE:
             return _decoded(frames)
-        if frames.syntax in VIDEO_MEDIA_TYPES and not instance.frames_are_fragmented:
-            start, length = instance.frame_span(1)
-            return BulkValue(VIDEO_MEDIA_TYPES[frames.syntax], length, partial(_range_from, instance, start))
+        if frames.syntax in VIDEO_MEDIA_TYPES:
+            return _video(instance)
         if objects.has_places(instance) and frames.syntax != ExplicitVRBigEndian:
             return BulkValue(
                 OCTETS, frames.native_length, partial(_range_from, instance, instance.pixel_data_offset or 0)
@@ -65,6 +55,30 @@ def bulk_value(instance: Instance, path: str) -> BulkValue:
         yield value[offset : offset + size]
 
     return BulkValue(media_type, len(value), read)
+
+
+def _video(instance: Instance) -> BulkValue:
+    """Give a video's stream, the headers of its fragments left out (PS3.5 §A.4)."""
+    spans = _fragments(instance) if instance.frames_are_fragmented else [instance.frame_span(1)]
+
+    def read(offset: int, size: int) -> Iterator[bytes]:
+        for start, length in spans:
+            first, last = min(offset, length), min(offset + size, length)
+            yield from objects.stream_range(instance, start + first, last - first)
+            offset, size = offset - first, size - (last - first)
+
+    media_type = VIDEO_MEDIA_TYPES[instance.transfer_syntax_uid]
+    return BulkValue(media_type, sum(length for _, length in spans), read)
+
+
+def _fragments(instance: Instance) -> list[tuple[int, int]]:
+    position, length = instance.frame_span(1)
+    end, spans = position + length, []
+    while position + objects.ITEM_HEADER <= end:
+        head = objects.read_range(instance, position, objects.ITEM_HEADER)
+        spans.append((position + objects.ITEM_HEADER, int.from_bytes(head[4:], "little")))
+        position = sum(spans[-1])
+    return spans
 
 
 def _range_from(instance: Instance, start: int, offset: int, size: int) -> Iterator[bytes]:

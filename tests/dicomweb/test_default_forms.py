@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from django.test import Client
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     HEVCMP51,
     MPEG2MPML,
@@ -212,6 +213,26 @@ def test_videos_are_named_by_their_media_type_everywhere(
                 assert kind.split(";")[0] == media_type
                 assert body.rstrip(b"\0") == stream.rstrip(b"\0")
         assert radiologist.get(address(instance, below), HTTP_ACCEPT="video/mp4").status_code == 406
+
+
+@pytest.mark.parametrize("syntax", [MPEG2MPML, f"{MPEG2MPML}.1"])
+def test_a_video_in_fragments_is_one_stream(syntax: str, north: Any, ingest_files: Any, radiologist: Client) -> None:
+    stream, content = make_video(codec="mpeg2video", container_format="mpegts", syntax=syntax)
+    dataset = pydicom.dcmread(BytesIO(content))
+    dataset.PixelData = encapsulate([stream], fragments_per_frame=5)
+    dataset["PixelData"].is_undefined_length = True
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    ingest_files(north, buffer.getvalue())
+    instance = Instance.objects.get()
+    url = address(instance, "/bulkdata/7FE00010")
+    whole = body_of(radiologist.get(url))
+    assert whole.rstrip(b"\0") == stream.rstrip(b"\0")
+    for first, last in ((0, 9), (len(stream) // 5 - 40, len(stream) // 5 + 50), (7, len(whole) - 2)):
+        part = radiologist.get(url, HTTP_RANGE=f"bytes={first}-{last}")
+        assert (part.status_code, part["Content-Type"]) == (206, "video/mpeg2")
+        assert body_of(part) == whole[first : last + 1]
+    assert radiologist.get(address(instance, "/frames/1"), HTTP_ACCEPT="video/*").content == whole
 
 
 def test_octets_of_an_instance_are_its_bulk_data(put: Any, radiologist: Client) -> None:

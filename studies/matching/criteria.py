@@ -264,11 +264,15 @@ def _is_empty(column: str) -> Q:
         return Q(study_date__isnull=True)
     if column in _NULLABLE:
         return Q(**{f"{column}__isnull": True})
+    if column == _REFERRER:
+        # Who isn't named has no row.
+        return Q(referring_physician__isnull=True)
     if not column:
         return Q(pk__in=[])
     return Q(**{column: 0 if column.startswith("number_of_") else ""})
 
 
+_REFERRER = "referring_physician__name_search"
 Matcher = Callable[[str, str, Options], Q]
 COLUMNS: dict[str, tuple[Matcher, str]] = {
     "PatientID": (_text, "patient_id_value"),
@@ -282,7 +286,7 @@ COLUMNS: dict[str, tuple[Matcher, str]] = {
     "StudyInstanceUID": (_uids, "study_instance_uid"),
     "StudyID": (_text, "study_id"),
     "StudyDescription": (_text, "study_description"),
-    "ReferringPhysicianName": (_name, "referring_physician__name_search"),
+    "ReferringPhysicianName": (_name, _REFERRER),
     "ModalitiesInStudy": (_held, "modalities_in_study"),
     "SOPClassesInStudy": (_classes_in_study, ""),
     "NumberOfStudyRelatedSeries": (_number, "number_of_series"),

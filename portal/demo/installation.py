@@ -16,7 +16,7 @@ from portal.demo.people import MORE_ROLES, PEOPLE, SITES
 from portal.demo.studies import REFERRING_PHYSICIAN, demo_studies
 from studies.ingest.services import Outcome, Source, WayIn, ingest, stage
 from studies.models import ReferringPhysician
-from studies.person_names import searchable
+from studies.person_names import identifying
 
 BATCH = 20
 
@@ -55,7 +55,7 @@ def create_people(password: str) -> dict[str, User]:
     practice.members.add(people["referrer"])
     ReferringPhysician.objects.update_or_create(
         site=sites["north"],
-        name_search=searchable(REFERRING_PHYSICIAN),
+        name_search=identifying(REFERRING_PHYSICIAN),
         defaults={"name": REFERRING_PHYSICIAN, "user": people["referrer"], "practice": practice},
     )
     return people

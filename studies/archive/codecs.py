@@ -241,9 +241,13 @@ def _is_tiny(samples: np.ndarray) -> bool:
 
 
 def _jpeg_lossless(samples: np.ndarray, form: PixelForm) -> bytes:
-    """Encode process 14, selection value 1, at the allocated precision: any bit pattern comes back."""
+    """Encode process 14, selection value 1, at the allocated precision: any bit pattern comes back.
+
+    RGB is marked as such. What the data set says to be YCbCr has no marker: decoders believe Adobe's that it's RGB, and
+    JFIF's that it's YCbCr still to be turned into RGB.
+    """
     unsigned = samples.view(f"u{samples.dtype.itemsize}")
-    colour = "RGB" if samples.ndim == 3 else None
+    colour = None if samples.ndim == 2 else "RGB" if form.photometric_interpretation == "RGB" else "UNKNOWN"
     return bytes(
         imagecodecs.jpeg8_encode(
             unsigned,

@@ -36,7 +36,7 @@ from studies.archive.models import Correction
 from studies.archive.overlay import ORIGINAL_ATTRIBUTES
 from studies.matching import remember_names
 from studies.models import Patient, ReferringPhysician, Series, Study
-from studies.person_names import searchable
+from studies.person_names import identifying, searchable
 from studies.trail import subject_of
 
 PATIENT_KEYWORDS = (
@@ -166,7 +166,7 @@ def _index(study: Study) -> None:
 
 def _move_to_physician(study: Study, name: str) -> None:
     study.referring_physician, study.referring_physician_name = None, name
-    name_search = searchable(name)
+    name_search = identifying(name)
     if name_search:
         study.referring_physician, _ = ReferringPhysician.objects.get_or_create(
             site_id=study.site_id, name_search=name_search, defaults={"name": name}

@@ -47,6 +47,11 @@ class Frames:
         return PixelForm.of(self.header, keyword=keyword, vr=vr)
 
     @property
+    def pixel_vr(self) -> str:
+        """The pixel element's VR as stored, the implied one where the syntax has none. Raises ObjectMissing."""
+        return self._pixel_element[1]
+
+    @property
     def is_compressed(self) -> bool:
         """Whether the pixels are encapsulated, in a syntax known here or not."""
         return self.syntax not in UNCOMPRESSED

@@ -13,12 +13,16 @@ from django.utils import timezone
 from pydicom import DataElement, Dataset
 from pydicom.multival import MultiValue
 
+from studies.archive.frames import Frames
 from studies.archive.models import SeriesMetadata
 from studies.archive.objects import read_dataset
 from studies.models import Instance, Series
 
 logger = logging.getLogger("atrium.archive")
 BULK_THRESHOLD = 1024
+# Of the metadata that are kept. To be raised with whatever changes what :func:`instance_metadata` gives: what was kept
+# in another form is built anew when it's asked for.
+FORM = 1
 
 
 def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
@@ -31,10 +35,20 @@ def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
     content = _json_of(dataset, path="")
     content["00083002"] = {"vr": "UI", "Value": [instance.transfer_syntax_uid]}
     if instance.number_of_frames:
-        content["7FE00010"] = {"vr": "OW", "BulkDataURI": _bulk_uri(instance, "7FE00010")}
+        content["7FE00010"] = {"vr": _vr_of_pixels(instance), "BulkDataURI": _bulk_uri(instance, "7FE00010")}
     for element in _elements_with_bulk(content):
         element["BulkDataURI"] = _bulk_uri(instance, element["BulkDataURI"])
-    return content
+    return dict(sorted(content.items()))
+
+
+def _vr_of_pixels(instance: Instance) -> str:
+    """Give Pixel Data's VR: OB where it's compressed, OW where it must be, else as stored (PS3.5 §A.1, §A.2, §A.4)."""
+    frames = Frames(instance)
+    if frames.is_compressed:
+        return "OB"
+    if frames.syntax.is_implicit_VR or (instance.bits_allocated or 0) > 8:
+        return "OW"
+    return "OB" if frames.pixel_vr == "OB" else "OW"
 
 
 def _bulk_uri(instance: Instance, path: str) -> str:
@@ -102,7 +116,7 @@ def series_metadata(series: Series) -> SeriesMetadata:
     Raises ObjectMissing.
     """
     kept = SeriesMetadata.objects.filter(series=series).first()
-    if kept is not None and kept.revision == series.revision:
+    if kept is not None and (kept.revision, kept.form) == (series.revision, FORM):
         return kept
     instances = (
         Instance.objects.filter(series=series, is_current=True)
@@ -118,6 +132,7 @@ def series_metadata(series: Series) -> SeriesMetadata:
             series=series,
             defaults={
                 "revision": series.revision,
+                "form": FORM,
                 "content": gzip.compress(plain, 6),
                 "etag": hashlib.sha256(plain).hexdigest(),
             },

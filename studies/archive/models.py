@@ -27,10 +27,12 @@ class Correction(models.Model):
 
 
 class SeriesMetadata(models.Model):
-    """A series' DICOM JSON metadata, gzipped, valid while ``revision`` is the series' own."""
+    """A series' DICOM JSON metadata, gzipped, valid while ``revision`` is the series' own and ``form`` today's."""
 
     series = models.OneToOneField(Series, on_delete=models.CASCADE, primary_key=True, related_name="metadata")
     revision = models.PositiveIntegerField()
+    # With a default in the database: processes of the version before still write rows while this one is rolled out.
+    form = models.PositiveSmallIntegerField(default=0, db_default=0)
     content = models.BinaryField()
     etag = models.CharField(max_length=64)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from pydicom import Dataset
 from pydicom.uid import (
     ColorSoftcopyPresentationStateStorage,
@@ -15,6 +15,7 @@ from pydicom.uid import (
 )
 
 from studies.archive.errors import NotRenderable
+from studies.archive.lettering import lettered
 
 PRESENTATION_STATES = {
     GrayscaleSoftcopyPresentationStateStorage,
@@ -157,7 +158,7 @@ def _room_for_lines(image: Image.Image) -> tuple[Image.Image, int]:
 def _annotated(image: Image.Image, item: Dataset, scale: int, box: tuple[int, ...]) -> Image.Image:
     draw = ImageDraw.Draw(image)
     width = max(min(image.size) // 350, 1)
-    font = ImageFont.load_default(max(min(image.size) // 40, 10))
+    size = max(min(image.size) // 40, 10)
 
     def places(values: Any, units: Any) -> Points:
         flat = [float(v) for v in values or []]
@@ -171,7 +172,7 @@ def _annotated(image: Image.Image, item: Dataset, scale: int, box: tuple[int, ..
         points = places(graphic.get("GraphicData"), graphic.get("GraphicAnnotationUnits"))
         _draw_graphic(draw, str(graphic.get("GraphicType")), points, graphic.get("GraphicFilled") == "Y", width)
     for text in item.get("TextObjectSequence") or []:
-        words = str(text.get("UnformattedTextValue") or "").replace("\r\n", "\n")
+        words, font = lettered(str(text.get("UnformattedTextValue") or "").replace("\r\n", "\n"), size)
         if text.get("BoundingBoxTopLeftHandCorner"):
             at = places(text.BoundingBoxTopLeftHandCorner, text.get("BoundingBoxAnnotationUnits"))
         else:

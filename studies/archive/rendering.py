@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageFont
+from PIL import Image, ImageCms, ImageDraw
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, convert_color_space
@@ -15,6 +15,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, c
 from studies.archive.codecs import DECODING_ERRORS, PixelForm
 from studies.archive.errors import NotRenderable, NotTranscodable
 from studies.archive.frames import Frames
+from studies.archive.lettering import lettered
 from studies.archive.presentation_states import Presentation
 from studies.models import Instance
 from studies.person_names import displayed
@@ -282,11 +283,10 @@ def annotated(image: Image.Image, header: Dataset, kinds: frozenset[str]) -> Ima
     if not columns:
         return image
     size = max(min(image.width, image.height) // 32, 9)
-    font = ImageFont.load_default(size)
     draw = ImageDraw.Draw(image)
     for place, lines in enumerate(columns):
         is_right = place == 1 or (len(columns) == 1 and "technique" in kinds)
-        text = "\n".join(line for line in lines if line)
+        text, font = lettered("\n".join(line for line in lines if line), size)
         at = (image.width - size // 2, size // 2) if is_right else (size // 2, size // 2)
         draw.multiline_text(
             at,

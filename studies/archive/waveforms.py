@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from pydicom import Dataset
 from pydicom.waveforms import multiplex_array
 
 from studies.archive.codecs import DECODING_ERRORS
 from studies.archive.errors import NotRenderable
+from studies.archive.lettering import lettered
 
 logger = logging.getLogger("atrium.archive")
 MM_PER_SECOND = 25.0
@@ -166,5 +167,6 @@ def to_image(sheet: Sheet) -> Image.Image:
         if len(line) > 1:
             draw.line([(x * fine, y * fine) for x, y in line], INK, max(round(0.3 * fine), 1), joint="curve")
     for left, base, size, text in sheet.words:
-        draw.text((left * fine, base * fine), text, WORDS, ImageFont.load_default(size * fine), anchor="ls")
+        letters, font = lettered(text, size * fine)
+        draw.text((left * fine, base * fine), letters, WORDS, font, anchor="ls")
     return image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)

@@ -28,6 +28,7 @@ from portal.middleware import acceptable_request_id, request_id
 from portal.threads import Answer, Scope
 from studies.access import studies_visible_to
 from studies.archive import objects
+from studies.archive.metadata import FORM
 from studies.archive.recalls import want_by_id
 from studies.dicomweb.framing import (
     AS_STORED,
@@ -47,6 +48,7 @@ from studies.dicomweb.framing import (
     stored_frame_form,
 )
 from studies.dicomweb.media_types import ranges_of
+from studies.dicomweb.wado_metadata import gzipped
 from studies.models import Instance, Study
 
 _UID = r"([0-9.]{1,64})"
@@ -75,7 +77,7 @@ _FIND_NEIGHBOURS = f"""
 """
 _FIND_METADATA = """
     SELECT m.content, m.etag FROM studies_series s JOIN archive_seriesmetadata m ON m.series_id = s.id
-    WHERE s.study_id = %s AND s.series_instance_uid = %s AND m.revision = s.revision
+    WHERE s.study_id = %s AND s.series_instance_uid = %s AND m.revision = s.revision AND m.form = %s
 """
 
 
@@ -337,11 +339,11 @@ def _series_metadata(request: _Request, study: str, series: str) -> Answer | Non
     if "gzip" not in request.headers.get("accept-encoding", ""):
         return None
     grant = _grant(request, study)
-    rows = _rows(_FIND_METADATA, grant.study, series) if grant is not None else []
+    rows = _rows(_FIND_METADATA, grant.study, series, FORM) if grant is not None else []
     if grant is None or len(rows) != 1:
         return None
     content, revision = rows[0]
-    etag = f'"{revision}"'
+    etag = gzipped(f'"{revision}"')
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding, Cookie"}
     if _is_known(request, etag):
         return _recorded(request, grant, "metadata", {}, headers)

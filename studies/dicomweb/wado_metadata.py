@@ -81,6 +81,7 @@ def _metadata(request: HttpRequest, compressed: list[bytes], etag: str) -> HttpR
     """Give gzipped JSON arrays, each of a series' instances, as one array or as XML parts."""
     for wanted in accepted(request):
         if not wanted.is_multipart and (wanted.matches(DICOM_JSON) or wanted.media_type == "application/json"):
+            etag = gzipped(etag) if _takes_gzip(request) else etag
             return _with_headers(request, _as_json(request, compressed, etag), etag)
         if wanted.matches(XML) and (wanted.is_multipart or wanted.media_type != "*/*"):
             etag = f'{etag[:-1]}-xml"'
@@ -89,10 +90,19 @@ def _metadata(request: HttpRequest, compressed: list[bytes], etag: str) -> HttpR
     raise DicomWebError(406, "Metadata can be given as DICOM JSON or as XML.", available=METADATA_FORMS)
 
 
+def gzipped(etag: str) -> str:
+    """Give the validator of the same in gzip's coding, which are other bytes (RFC 9110 §8.8.3.3)."""
+    return f'{etag[:-1]}-gzip"'
+
+
+def _takes_gzip(request: HttpRequest) -> bool:
+    return "gzip" in request.headers.get("Accept-Encoding", "")
+
+
 def _as_json(request: HttpRequest, compressed: list[bytes], etag: str) -> HttpResponseBase:
     if knows(request, etag):
         return empty(304)
-    is_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
+    is_gzip = _takes_gzip(request)
     if is_gzip and len(compressed) == 1:
         response = HttpResponse(compressed[0], content_type=DICOM_JSON)
     else:

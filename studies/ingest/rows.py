@@ -24,7 +24,7 @@ from studies.ingest.statements import (
     physicians_of,
 )
 from studies.matching import remember_names
-from studies.person_names import searchable
+from studies.person_names import identifying, searchable
 
 
 def make_studies(
@@ -47,7 +47,7 @@ def make_studies(
                 "patient_id_value": a.patient["patient_id"],
                 "patient_name": patient_name,
                 "patient_name_search": searchable(patient_name),
-                "referring_physician_id": physicians.get((searchable(referrer), source.site.pk)),
+                "referring_physician_id": physicians.get((identifying(referrer), source.site.pk)),
                 "referring_physician_name": referrer,
                 "source_ae_title": source.principal.ae_title[:16],
                 "has_conflict": key in conflicts,
@@ -57,7 +57,9 @@ def make_studies(
             }
         )
     keys = insert_studies.few(rows)
-    remember_names(n for row in rows for n in (row["patient_name_search"], searchable(row["referring_physician_name"])))
+    remember_names(
+        n for row in rows for n in (row["patient_name_search"], identifying(row["referring_physician_name"]))
+    )
     for pk in keys:
         events.emit("study.arrived", study=pk)
     return {
@@ -82,7 +84,7 @@ def _patients(origins: Iterable[tuple[Attributes, Source]]) -> dict[tuple[str, i
 
 def _physicians(origins: Iterable[tuple[Attributes, Source]]) -> dict[tuple[str, int], int]:
     names = {
-        (searchable(a.referring_physician_name), source.site.pk): a.referring_physician_name for a, source in origins
+        (identifying(a.referring_physician_name), source.site.pk): a.referring_physician_name for a, source in origins
     }
     wanted = {key: name for key, name in names.items() if key[0]}
     if not wanted:

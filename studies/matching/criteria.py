@@ -19,6 +19,7 @@ from studies.matching.options import Options
 from studies.matching.results import AVAILABILITY
 from studies.matching.wildcards import has_wildcards, is_universal, literal_start, longest_literal, pattern
 from studies.models import Instance
+from studies.person_names import identifying
 
 LONGEST_VALUE = 5000
 SEVERAL = "Several values are matched with multiplevaluematching=true, and only where one by one they can be."
@@ -197,6 +198,11 @@ def _name(column: str, value: str, options: Options) -> Q:
     return _any_of(values, lambda one: name_matches(column, one, is_fuzzy=options.is_fuzzy))
 
 
+def _referrer(column: str, value: str, options: Options) -> Q:
+    values = _values(value) if options.takes_many else [value]
+    return _any_of(values, lambda one: name_matches(column, one, is_fuzzy=options.is_fuzzy, fold=identifying))
+
+
 def _uids(column: str, value: str, options: Options) -> Q:
     return Q(**{f"{column}__in": uids_of(value)})
 
@@ -264,11 +270,15 @@ def _is_empty(column: str) -> Q:
         return Q(study_date__isnull=True)
     if column in _NULLABLE:
         return Q(**{f"{column}__isnull": True})
+    if column == _REFERRER:
+        # Who isn't named has no row.
+        return Q(referring_physician__isnull=True)
     if not column:
         return Q(pk__in=[])
     return Q(**{column: 0 if column.startswith("number_of_") else ""})
 
 
+_REFERRER = "referring_physician__name_search"
 Matcher = Callable[[str, str, Options], Q]
 COLUMNS: dict[str, tuple[Matcher, str]] = {
     "PatientID": (_text, "patient_id_value"),
@@ -282,7 +292,7 @@ COLUMNS: dict[str, tuple[Matcher, str]] = {
     "StudyInstanceUID": (_uids, "study_instance_uid"),
     "StudyID": (_text, "study_id"),
     "StudyDescription": (_text, "study_description"),
-    "ReferringPhysicianName": (_name, "referring_physician__name_search"),
+    "ReferringPhysicianName": (_referrer, _REFERRER),
     "ModalitiesInStudy": (_held, "modalities_in_study"),
     "SOPClassesInStudy": (_classes_in_study, ""),
     "NumberOfStudyRelatedSeries": (_number, "number_of_series"),

@@ -119,10 +119,19 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Items:
-    """A sequence that has an item in which everything matches (PS3.4 §C.2.2.2.6)."""
+    """A sequence that has an item in which everything matches (PS3.4 §C.2.2.2.6).
+
+    Where nothing but absence is asked for, a sequence that is absent or has no item matches, too: what its items would
+    hold is absent as well (§C.2.2.2.7 doesn't say).
+    """
 
     tag: str
     parts: tuple[Leaf | Items, ...]
+
+    @property
+    def asks_for_absence(self) -> bool:
+        """Whether every part matches what is absent or empty."""
+        return all(part.asks_for_absence if isinstance(part, Items) else part.test is None for part in self.parts)
 
     def sql(self, source: str, vendor: str, depth: int = 0) -> Sql:
         name = f"v{depth}"
@@ -132,8 +141,10 @@ class Items:
             values = f"json_each({source}, '$.\"{self.tag}\".Value') AS {name}"
             item = f"(CASE WHEN {name}.type = 'object' THEN {name}.value END)"
         compiled = [part.sql(item, vendor, depth + 1) for part in self.parts]
-        conditions = " AND ".join(sql for sql, _ in compiled)
-        return _exists(values, conditions), [p for _, params in compiled for p in params]
+        matching = _exists(values, " AND ".join(sql for sql, _ in compiled))
+        if self.asks_for_absence:
+            matching = f"({matching} OR NOT {_exists(values, '1 = 1')})"
+        return matching, [p for _, params in compiled for p in params]
 
 
 def _exists(values: str, condition: str) -> str:

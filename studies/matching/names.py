@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 
@@ -75,14 +75,14 @@ def sounds(word: str) -> frozenset[str]:
     return frozenset(code[:64] for code in (f"M:{jellyfish.metaphone(word)}", f"S:{jellyfish.soundex(word)}"))
 
 
-def name_matches(column: str, value: str, *, is_fuzzy: bool = False) -> Q:
+def name_matches(column: str, value: str, *, is_fuzzy: bool = False, fold: Callable[[str], str] = searchable) -> Q:
     """Give the condition that a searchable-name column matches a key value.
 
     A key without ``=`` may match any of the three groups; with it, each group given must match its own. Components
     left out at the end match anything: ``"Doe"`` finds every Doe. With ``is_fuzzy``, names that sound alike match too:
     a key with ``^`` by family name and other names, one without by words in any place.
     """
-    wanted = searchable(value)
+    wanted = fold(value)
     if is_universal(wanted.replace("=", "").replace("^", "")) or not wanted:
         return Q()
     groups = wanted.split("=")

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import jellyfish
 
-from studies.matching.letters import MARKS, folded, letters
+from studies.matching.letters import MARKS, folded, letters, ligatures
 from studies.matching.wildcards import is_universal
 
 # Letters that share a digit; those that part two letters of one digit; those that don't.
@@ -83,5 +83,8 @@ def _any(capitals: str) -> str:
 
 @lru_cache(64)
 def _members(capitals: str) -> str:
-    # The sharp s is two letters of one digit.
-    return "".join(letters()[capital] for capital in capitals) + ("ßẞ" if "S" in capitals else "")
+    # Of a letter that's written as two the second is of the first's digit, or of none.
+    return "".join(
+        letters()[capital] + "".join(members for pair, members in ligatures().items() if pair[0] == capital)
+        for capital in capitals
+    )

@@ -8,7 +8,7 @@ from datetime import date
 from accounts.models import Site
 from studies.models import Patient, ReferringPhysician
 from studies.orders.models import Order
-from studies.person_names import searchable
+from studies.person_names import identifying, searchable
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def surviving(patient: Patient) -> Patient:
 
 def find_or_make_physician(*, site: Site, name: str) -> ReferringPhysician | None:
     """Give the site's referring physician of that name, made when there's none; None for an empty name."""
-    name_search = searchable(name)
+    name_search = identifying(name)
     if not name_search:
         return None
     physician, _ = ReferringPhysician.objects.get_or_create(site=site, name_search=name_search, defaults={"name": name})

@@ -9,7 +9,7 @@ from accounts.models import Membership, User
 from accounts.principals import Principal, principal_of_user
 from studies.access import studies_visible_to
 from studies.models import Study
-from studies.person_names import searchable
+from studies.person_names import identifying
 from studies.sharing.models import Comment, TeachingCase
 
 
@@ -60,7 +60,7 @@ def teaching_cases(principal: Principal, *, wanted: str = "") -> QuerySet[Teachi
     if principal.user is None or not principal.may(Capability.TEACHING_MANAGE):
         return TeachingCase.objects.none()
     cases = TeachingCase.objects.filter(Q(state=TeachingCase.State.READY) | Q(author=principal.user))
-    for word in searchable(wanted).split()[:8]:
+    for word in identifying(wanted).split()[:8]:
         text = Q()
         for column in ("title", "diagnosis", "keywords", "history", "findings", "discussion"):
             text |= Q(**{f"{column}__icontains": word})

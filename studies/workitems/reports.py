@@ -8,6 +8,7 @@ from django.utils import timezone
 from pydicom.datadict import dictionary_VR
 
 from studies import events
+from studies.tag_order import in_tag_order
 from studies.workitems.attributes import tag_of, values
 from studies.workitems.models import EventReport, Subscription, Workitem
 
@@ -68,6 +69,7 @@ def _copied(content: dict[str, Any], keyword: str) -> dict[str, Any]:
 
 
 def _report(workitem: Workitem, event_type: Type, information: dict[str, Any], *, only: str = "") -> None:
+    information = in_tag_order(information)
     subscribers = Subscription.objects.filter(workitem=workitem)
     if only:
         subscribers = subscribers.filter(ae_title=only)

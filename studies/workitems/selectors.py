@@ -16,6 +16,7 @@ from accounts.models import Site
 from accounts.principals import Principal
 from studies.access import sites_where
 from studies.matching import Options
+from studies.tag_order import in_tag_order
 from studies.workitems.attributes import tag_of
 from studies.workitems.errors import NoSuchWorkitem
 from studies.workitems.matching import condition
@@ -74,7 +75,7 @@ def json_of(workitem: Workitem) -> dict[str, Any]:
         ("WorklistLabel", workitem.worklist_label),
     ):
         content[tag_of(keyword)] = {"vr": dictionary_VR(keyword), "Value": [str(value)]}
-    return dict(sorted(content.items()))
+    return in_tag_order(content)
 
 
 def dataset_of(content: dict[str, Any]) -> Dataset:

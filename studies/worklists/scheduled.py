@@ -13,7 +13,7 @@ from accounts.principals import Principal
 from studies.models import Patient, Priority, Study
 from studies.orders.models import Order
 from studies.orders.selectors import orders_visible_to
-from studies.person_names import searchable
+from studies.person_names import identifying, searchable
 from studies.worklists import selectors
 from studies.worklists.rows import Row, rows_of_orders, rows_of_studies
 from studies.worklists.selectors import SCHEDULED, in_order
@@ -57,7 +57,7 @@ def _matching(orders: QuerySet[Order], criteria: dict[str, Any]) -> QuerySet[Ord
     if criteria.get("description"):
         orders = orders.filter(requested_procedure_description__icontains=criteria["description"].strip())
     if criteria.get("referrer"):
-        orders = orders.filter(referring_physician__name_search__prefix=searchable(criteria["referrer"]))
+        orders = orders.filter(referring_physician__name_search__prefix=identifying(criteria["referrer"]))
     for name, column in (("modality", "modality__in"), ("priority", "priority__in"), ("site", "site__in")):
         if criteria.get(name):
             orders = orders.filter(**{column: criteria[name]})

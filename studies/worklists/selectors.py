@@ -16,7 +16,7 @@ from accounts.principals import Principal
 from studies.access import studies_visible_to
 from studies.models import ReferringPhysician, Study
 from studies.orders.acquisition import is_under_way
-from studies.person_names import searchable
+from studies.person_names import identifying, searchable
 from studies.reading import OPEN_STATUSES
 from studies.worklists.models import ReadingGroup, SavedFilter, WorklistPreference
 from studies.worklists.sorting import HasPk, Sorting
@@ -60,7 +60,7 @@ def worklist(principal: Principal, criteria: dict[str, Any]) -> QuerySet[Study]:
     if criteria.get("description"):
         studies = studies.filter(study_description__icontains=criteria["description"].strip())
     if criteria.get("referrer"):
-        studies = studies.filter(_referred_by(searchable(criteria["referrer"])))
+        studies = studies.filter(_referred_by(identifying(criteria["referrer"])))
     for name, column in (("status", "status__in"), ("priority", "priority__in"), ("site", "site__in")):
         if criteria.get(name):
             studies = studies.filter(**{column: criteria[name]})

@@ -29,6 +29,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
@@ -183,6 +184,20 @@ def test_signed_samples_of_all_values_survive_every_codec(north: Any, ingest_fil
     for target in (*TO_NATIVE, *TO_COMPRESSED):
         dataset = pydicom.dcmread(BytesIO(b"".join(transcoded_file(instance, target))))
         assert np.array_equal(dataset.pixel_array, noise), target.name
+
+
+@pytest.mark.parametrize("target", [JPEGLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("name", ["SC_ybr_full_422_uncompressed.dcm", "SC_rgb.dcm"])
+def test_colours_in_lossless_jpeg_are_what_the_data_set_says(
+    name: str, target: UID, north: Any, ingest_files: Any
+) -> None:
+    source = Path(str(pydicom.data.get_testdata_file(name)))
+    ingest_files(north, source)
+    dataset = pydicom.dcmread(BytesIO(b"".join(transcoded_file(Instance.objects.get(), target))))
+    original = pydicom.dcmread(source)
+    assert np.array_equal(pixel_array(dataset, raw=True), pixel_array(original, raw=True))
+    # As shown: whoever reads it neither takes YCbCr for RGB nor turns it into RGB twice.
+    assert np.array_equal(pixel_array(dataset), pixel_array(original))
 
 
 def test_one_frame_comes_in_any_syntax(north: Any, ingest_files: Any) -> None:

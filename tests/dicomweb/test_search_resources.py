@@ -202,6 +202,58 @@ def test_matching_options_of_the_query(browser: Client) -> None:
     assert patients("RequestAttributesSequence.ScheduledProcedureStepID=SPS2") == []
 
 
+NOWHERE = (
+    *("PatientName", "PatientBirthDate", "PatientSex", "IssuerOfPatientID", "StudyDate", "StudyTime"),
+    *("AccessionNumber", "StudyID", "StudyDescription", "ReferringPhysicianName", "InstitutionName", "PatientAge"),
+    *("SeriesNumber", "SeriesDescription", "BodyPartExamined", "InstanceNumber", "OperatorsName", "ProtocolName"),
+)
+
+
+@pytest.mark.parametrize("keyword", NOWHERE)
+def test_what_is_absent_or_empty_is_found_where_asked_for(
+    keyword: str, north: Any, ingest_files: Any, client_of: Any
+) -> None:
+    filled = {key: "1" for key in NOWHERE if key not in {"StudyDate", "StudyTime", "PatientBirthDate", "PatientAge"}}
+    filled |= {"StudyDate": "20260101", "StudyTime": "101010", "PatientBirthDate": "19700101", "PatientAge": "056Y"}
+    for number, lacking in enumerate((None, "")):
+        uids = {"StudyInstanceUID": f"1.2.{number}", "PatientID": f"P{number}"}
+        ingest_files(north, make_instance(**filled | {keyword: lacking}, **uids))
+    ingest_files(north, make_instance(**filled, StudyInstanceUID="1.2.9", PatientID="P9"))
+    found = search(client_of("radiologist"), f'studies?{keyword}=""&emptyvaluematching=true')
+    assert sorted(value(study, "0020000D")[0] for study in found) == ["1.2.0", "1.2.1"]
+
+
+def test_an_attribute_of_an_item_is_absent_where_the_sequence_is(north: Any, ingest_files: Any, client_of: Any) -> None:
+    def item(**keywords: Any) -> Dataset:
+        dataset = Dataset()
+        for keyword, content in keywords.items():
+            setattr(dataset, keyword, content)
+        return dataset
+
+    code = item(CodeValue="T1")
+    sequences = {
+        "1.1": None,
+        "1.2": [],
+        "1.3": [item(ScheduledProcedureStepID="", RequestedProcedureID="RP")],
+        "1.4": [item(ScheduledProcedureStepID="SPS", ScheduledProtocolCodeSequence=[code])],
+    }
+    for uid, items in sequences.items():
+        keywords = {} if items is None else {"RequestAttributesSequence": Sequence(items)}
+        ingest_files(north, make_instance(StudyInstanceUID="1.2.3", SeriesInstanceUID=uid, **keywords))
+    browser = client_of("radiologist")
+
+    def finds(*keys: str) -> list[str]:
+        query = "&".join(f"RequestAttributesSequence.{key}" for key in keys)
+        found = search(browser, f"series?{query}&emptyvaluematching=true")
+        return sorted(value(series, "0020000E")[0] for series in found)
+
+    assert finds('ScheduledProcedureStepID=""') == ["1.1", "1.2", "1.3"]
+    assert finds('ScheduledProtocolCodeSequence.CodeValue=""') == ["1.1", "1.2", "1.3"]
+    assert finds('ScheduledProcedureStepID=""', "RequestedProcedureID=RP") == ["1.3"]
+    assert finds('ScheduledProcedureStepID=""', 'RequestedProcedureID=""') == ["1.1", "1.2"]
+    assert finds("ScheduledProtocolCodeSequence.CodeValue=T1") == ["1.4"]
+
+
 def test_rejected_instances_are_found_nowhere(browser: Client) -> None:
     Instance.objects.filter(sop_instance_uid="1.2.3.2.1").update(is_current=False, rejection_code="113001")
     Series.objects.filter(series_instance_uid="1.2.3.2").update(number_of_instances=0)

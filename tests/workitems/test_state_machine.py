@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset
 
 from accounts.principals import Principal, principal_of_node
 from portal.audit.models import AuditEvent
@@ -312,3 +314,38 @@ def test_no_value_breaks_matching(key: str, value: str) -> None:
         pass
     except UnicodeEncodeError:
         assert any(0xD800 <= ord(c) < 0xE000 for c in value)
+
+
+def test_what_is_told_comes_by_ascending_tag_in_items_too(
+    made: Any, technologist: Principal, client_of: Callable[[str], Client]
+) -> None:
+    item = {"00080104": text_of("LO", "meant"), "00080100": text_of("SH", "GPU1"), "00080102": text_of("SH", "99TEST")}
+    stations = Dataset()
+    stations.ScheduledStationNameCodeSequence = [Dataset.from_json(item)]
+    workitem = made()
+    subscriptions.subscribe(workitem=workitem, ae_title="WATCH", principal=technologist)
+    services.update_workitem(workitem=workitem, dataset=stations, transaction_uid="", principal=technologist)
+    _to(workitem, "IN PROGRESS", technologist)
+    services.update_workitem(
+        workitem=workitem, dataset=discontinued(), transaction_uid=TRANSACTION, principal=technologist
+    )
+    _to(workitem, "CANCELED", technologist)
+    told = [report.information for report in EventReport.objects.order_by("pk")]
+    assert max(len(content) for content in told) > 2
+    answers = client_of("technologist").get("/dicom-web/workitems").json()
+    assert len(answers) == 1
+    assert not list(disordered([*told, *answers]))
+
+
+def text_of(vr: str, value: str) -> dict[str, Any]:
+    return {"vr": vr, "Value": [value]}
+
+
+def disordered(contents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Give the objects, nested ones too, whose tags aren't in ascending order."""
+    for content in contents:
+        if list(content) != sorted(content):
+            yield content
+        for element in content.values():
+            if element["vr"] == "SQ":
+                yield from disordered(element.get("Value", []))

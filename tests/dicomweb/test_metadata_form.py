@@ -1,0 +1,145 @@
+"""The form of metadata and other DICOM JSON: order of attributes, the pixels' VR, validators, what was kept before."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from django.test import Client
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+
+from studies.archive.models import SeriesMetadata
+from studies.models import Instance
+from tests.dicomweb.retrieving import address
+from tests.factories import make_instance
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+URL = "/dicom-web/studies/1.2.3/series/1.2.3.4/metadata"
+
+
+@pytest.fixture
+def radiologist(client_of: Callable[[str], Client]) -> Client:
+    return client_of("radiologist")
+
+
+def disordered(contents: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """Give the tags of each object, nested ones too, that isn't in ascending order."""
+    found = []
+    for content in contents:
+        found += [list(content)] if list(content) != sorted(content) else []
+        for element in content.values():
+            if element["vr"] == "SQ":
+                found += disordered(element.get("Value", []))
+    return found
+
+
+def colours(syntax: str, vr: str) -> bytes:
+    """Give an image of 8 bits in a native syntax, its pixels under a VR."""
+    dataset = pydicom.dcmread(str(pydicom.data.get_testdata_file("SC_rgb.dcm")))
+    dataset["PixelData"].VR = vr
+    meta = FileMetaDataset()
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = SecondaryCaptureImageStorage, syntax
+    output = BytesIO()
+    pydicom.dcmwrite(output, FileDataset(None, dataset, file_meta=meta, preamble=b"\0" * 128), enforce_file_format=True)  # type: ignore[arg-type]
+    return output.getvalue()
+
+
+def test_attributes_come_by_ascending_tag_in_items_too(north: Any, ingest_files: Any, radiologist: Client) -> None:
+    names = ("CT_small.dcm", "rtplan.dcm", "reportsi.dcm", "waveform_ecg.dcm", "liver_1frame.dcm")
+    ingest_files(north, *(Path(str(pydicom.data.get_testdata_file(name))) for name in names))
+    assert Instance.objects.count() == len(names)
+    for instance in Instance.objects.all():
+        for below in ("", f"/series/{instance.series.series_instance_uid}"):
+            url = f"/dicom-web/studies/{instance.series.study.study_instance_uid}{below}/metadata"
+            assert not disordered(radiologist.get(url).json())
+        (content,) = radiologist.get(address(instance, "/metadata")).json()
+        assert {"00080018", "00083002"} <= content.keys()
+        assert not disordered([content])
+    for level in ("studies", "series", "instances"):
+        assert not disordered(radiologist.get(f"/dicom-web/{level}?includefield=all").json())
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stored", "given"),
+    [
+        (ExplicitVRLittleEndian, "OB", "OB"),
+        (ExplicitVRLittleEndian, "OW", "OW"),
+        (ExplicitVRBigEndian, "OB", "OB"),
+        (ImplicitVRLittleEndian, "OW", "OW"),
+        (DeflatedExplicitVRLittleEndian, "OB", "OB"),
+    ],
+)
+def test_native_pixels_of_8_bits_have_the_vr_that_they_are_stored_with(
+    syntax: str, stored: str, given: str, north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    (outcome,) = ingest_files(north, colours(syntax, stored))
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    (content,) = radiologist.get(f"{url}/metadata").json()
+    assert content["7FE00010"] == {"vr": given, "BulkDataURI": f"{url}/bulkdata/7FE00010"}
+
+
+@pytest.mark.parametrize(("name", "vr"), [("JPEG2000.dcm", "OB"), ("MR_small_RLE.dcm", "OB"), ("CT_small.dcm", "OW")])
+def test_compressed_pixels_are_ob_and_those_of_more_than_8_bits_ow(
+    name: str, vr: str, north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    ingest_files(north, Path(str(pydicom.data.get_testdata_file(name))))
+    url = address(Instance.objects.get())
+    (content,) = radiologist.get(f"{url}/metadata").json()
+    assert content["7FE00010"] == {"vr": vr, "BulkDataURI": f"{url}/bulkdata/7FE00010"}
+    xml = radiologist.get(f"{url}/metadata", HTTP_ACCEPT='multipart/related; type="application/dicom+xml"')
+    assert f'tag="7FE00010" vr="{vr}"' in b"".join(xml).decode()
+
+
+@pytest.fixture
+def series(north: Any, ingest_files: Any) -> None:
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4"}
+    pixels = np.zeros((8, 8), np.uint16)
+    ingest_files(north, *[make_instance(**uids, pixels=pixels, InstanceNumber=n) for n in (1, 2)])
+
+
+@pytest.mark.usefixtures("series")
+@pytest.mark.parametrize("level", ["study", "series", "instance"])
+def test_gzipped_and_plain_metadata_have_validators_of_their_own(level: str, radiologist: Client) -> None:
+    urls = {"study": "/dicom-web/studies/1.2.3/metadata", "series": URL}
+    url = urls.get(level) or address(Instance.objects.all()[0], "/metadata")
+    plain = radiologist.get(url, HTTP_ACCEPT_ENCODING="identity")
+    zipped = radiologist.get(url, HTTP_ACCEPT_ENCODING="gzip")
+    assert gzip.decompress(zipped.content) == plain.content
+    assert plain["ETag"] != zipped["ETag"]
+    for answer, coding in ((plain, "identity"), (zipped, "gzip")):
+        assert "Accept-Encoding" in answer["Vary"]
+        for known in (answer["ETag"], f'"other", W/{answer["ETag"]}', "*"):
+            again = radiologist.get(url, HTTP_ACCEPT_ENCODING=coding, HTTP_IF_NONE_MATCH=known)
+            assert (again.status_code, again["ETag"], again.content) == (304, answer["ETag"], b"")
+    assert radiologist.get(url, HTTP_ACCEPT_ENCODING="gzip", HTTP_IF_NONE_MATCH=plain["ETag"]).status_code == 200
+
+
+@pytest.mark.usefixtures("series")
+def test_metadata_kept_in_an_earlier_form_are_built_anew(radiologist: Client) -> None:
+    today = radiologist.get(URL)
+    earlier = gzip.compress(json.dumps([{"00080018": {"vr": "UI", "Value": ["9.9"]}}]).encode())
+    SeriesMetadata.objects.update(form=0, content=earlier, etag="0" * 64)
+    again = radiologist.get(URL)
+    assert again.json() == today.json()
+    assert again["ETag"] == today["ETag"]
+    # And are kept in their turn.
+    kept = SeriesMetadata.objects.get()
+    assert json.loads(gzip.decompress(bytes(kept.content))) == today.json()
+    assert kept.form > 0

@@ -7,13 +7,24 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse
+
 from accounts.capabilities import Capability
+from accounts.gates import problem, program_capability_required
 from accounts.principals import Principal
 from portal.live import Connection, Feed, in_thread, send_messages
 from studies.workitems.attributes import tag_of
 from studies.workitems.models import EventReport
 from studies.workitems.reports import mark_delivered
 from studies.workitems.selectors import UPS_CLASS, waiting_reports
+
+
+@program_capability_required(Capability.WORKITEM_VIEW, Capability.WORKITEM_PERFORM)
+def upgrade_required(request: HttpRequest, ae_title: str) -> HttpResponse:
+    """Tell who asks for the WebSocket's address without opening one (RFC 9110 §15.5.22)."""
+    response = problem(426, "Events come by WebSocket.")
+    response["Upgrade"], response["Connection"] = "websocket", "upgrade"
+    return response
 
 
 @dataclass(frozen=True)

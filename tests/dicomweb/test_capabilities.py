@@ -82,6 +82,22 @@ def test_capabilities_come_as_wadl_and_as_json(client: Client) -> None:
     assert client.get("/dicom-web/", HTTP_ACCEPT="image/png").status_code == 406
 
 
+def test_the_root_is_the_same_without_its_slash(client: Client) -> None:
+    for method in ("GET", "OPTIONS"):
+        for accept in ("application/json", "application/vnd.sun.wadl+xml"):
+            bare, root = (client.generic(method, path, HTTP_ACCEPT=accept) for path in ("/dicom-web", "/dicom-web/"))
+            assert (bare.status_code, bare.content) == (200, root.content)
+            assert bare.get("Allow") == root.get("Allow")
+
+
+def test_the_address_of_events_is_described(client: Client) -> None:
+    document = client.get("/dicom-web/openapi.json").json()
+    described = document["paths"]["/dicom-web/subscribers/{ae_title}"]["get"]
+    assert {"101", "426"} < set(described["responses"])
+    wadl = client.get("/dicom-web/", HTTP_ACCEPT="application/vnd.sun.wadl+xml").content
+    assert b'path="subscribers/{ae_title}"' in wadl
+
+
 def test_the_conformance_document_names_services_and_classes(client: Client) -> None:
     content = client.get("/dicom-web/conformance").json()
     assert {"Studies", "Worklist", "Non-patient instances", "Capabilities", "URI"} == set(content["services"])

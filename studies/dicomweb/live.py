@@ -40,7 +40,7 @@ class _Notice:
 
 
 def _notice(report: EventReport) -> _Notice:
-    """Give the event as one DICOM JSON object: the command's elements, then what is told (PS3.18 §11.13)."""
+    """Give the event as one DICOM JSON object: the command's elements and what is told, by tag (PS3.18 §11.13)."""
     command: dict[str, tuple[str, Any]] = {
         "AffectedSOPClassUID": ("UI", str(UPS_CLASS)),
         "MessageID": ("US", report.pk % 0xFFFF + 1),
@@ -49,7 +49,7 @@ def _notice(report: EventReport) -> _Notice:
     }
     content = {tag_of(keyword): {"vr": vr, "Value": [value]} for keyword, (vr, value) in command.items()}
     content |= report.information
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(dict(sorted(content.items())), ensure_ascii=False, separators=(",", ":"))
     return _Notice(report.pk, report.ae_title, report.workitem.site_id, text)
 
 

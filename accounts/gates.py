@@ -44,9 +44,7 @@ def program_capability_required(*capabilities: Capability) -> Callable[[View], V
         @wraps(view)
         def gated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if not request.user.is_authenticated:
-                response = problem(401, "Sign in, or send a bearer token.")
-                response["WWW-Authenticate"] = "Bearer"
-                return response
+                return unauthorized()
             if not any(request.principal.may(c) for c in capabilities):  # type: ignore[attr-defined]
                 return problem(403, "This account may not do that.")
             return view(request, *args, **kwargs)
@@ -60,6 +58,13 @@ def principal_of(request: HttpRequest) -> Principal:
     """Give who asks, as the middleware found out."""
     principal: Principal = request.principal  # type: ignore[attr-defined]
     return principal
+
+
+def unauthorized() -> JsonResponse:
+    """Tell a program that it has to say who it is (RFC 6750 §3)."""
+    response = problem(401, "Sign in, or send a bearer token.")
+    response["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def problem(status: int, title: str, **members: Any) -> JsonResponse:

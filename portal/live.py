@@ -123,6 +123,10 @@ class LiveRoute:
         self.route, self.endpoint, self.capabilities, self.is_socket = route, endpoint, capabilities, is_socket
         self._pattern = RoutePattern(route, is_endpoint=True)
 
+    def answers(self, kind: str) -> bool:
+        """Say whether it answers this type of connection; plain requests to a WebSocket's address are Django's."""
+        return kind == "websocket" or not self.is_socket
+
     def match(self, path: str) -> dict[str, Any] | None:
         """Give the route's parameters, or None for another address."""
         found = self._pattern.match(path.lstrip("/"))
@@ -137,7 +141,7 @@ class LiveConnections:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> bool:
         for route in self.routes:
-            kwargs = route.match(scope["path"])
+            kwargs = route.match(scope["path"]) if route.answers(scope["type"]) else None
             if kwargs is not None:
                 await _serve(route, Connection(scope, receive, send, kwargs, route.capabilities))
                 return True
@@ -149,10 +153,7 @@ async def _serve(route: LiveRoute, connection: Connection) -> None:
     if is_socket and not (route.is_socket and _is_own_origin(connection)):
         await connection.send({"type": "websocket.close", "code": POLICY_VIOLATION})
     elif await connection.is_allowed():
-        if route.is_socket and not is_socket:
-            await _refuse(connection, 426)
-        else:
-            await route.endpoint(connection)
+        await route.endpoint(connection)
     elif is_socket:
         await connection.send({"type": "websocket.close", "code": POLICY_VIOLATION})
     else:
@@ -172,14 +173,11 @@ async def _refuse(connection: Connection, status: int) -> None:
     titles = {
         401: "Sign in, or send a bearer token.",
         403: "This account may not do that.",
-        426: "Events come by WebSocket.",
     }
     body = json.dumps({"type": "about:blank", "title": titles[status], "status": status}).encode()
     headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status == 426:
-        headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await connection.send({"type": "http.response.start", "status": status, "headers": headers})
     await connection.send({"type": "http.response.body", "body": body})
 

@@ -79,7 +79,7 @@ if ATRIUM.cors_origins:
     INSTALLED_APPS.append("corsheaders")
     MIDDLEWARE.insert(1, "corsheaders.middleware.CorsMiddleware")
     CORS_ALLOWED_ORIGINS = list(ATRIUM.cors_origins)
-    CORS_URLS_REGEX = r"^/(dicom-web/.*|wado)$"
+    CORS_URLS_REGEX = r"^/(dicom-web(/.*)?|wado)$"
     CORS_ALLOW_CREDENTIALS = True
     CORS_ALLOW_HEADERS = [
         *("accept", "authorization", "cache-control", "content-type", "if-none-match", "if-range", "range"),

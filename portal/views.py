@@ -24,7 +24,7 @@ from django.views.decorators.http import require_GET, require_POST
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from accounts.capabilities import Capability
-from accounts.gates import capability_required, problem
+from accounts.gates import capability_required, problem, unauthorized
 from accounts.models import User
 from portal import health
 from studies.archive.models import TierFigure, TierMove
@@ -34,7 +34,8 @@ from studies.ingest.models import QuarantinedFile
 from studies.models import DomainEvent, Study
 
 # Below these only programs call: they're told of errors as problem+json (RFC 9457).
-PROTOCOLS = ("/dicom-web/", "/wado", "/api/")
+DICOMWEB = ("/dicom-web", "/wado")
+PROTOCOLS = (*DICOMWEB, "/api/")
 
 
 @require_GET
@@ -70,8 +71,13 @@ RETRY_AFTER = 5
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Refuse what may be forged: as problem+json where programs call, else as a page."""
+    """Refuse what may be forged: as problem+json where programs call, else as a page.
+
+    A program that sent no credential is told so: there was nothing to forge.
+    """
     if request.path.startswith(PROTOCOLS):
+        if not request.user.is_authenticated:
+            return unauthorized()
         return problem(403, "Send the header X-CSRFToken, or a bearer token.")
     return render(request, "403_csrf.html", status=403)
 
@@ -86,7 +92,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """Say that there's nothing at the address."""
     if request.path.startswith(PROTOCOLS):
-        return problem(404, "There is no such address. UIDs are digits and points, at most 64; no list is empty.")
+        hint = " UIDs are digits and points, at most 64; no list is empty."
+        return problem(404, f"There is no such address.{hint if request.path.startswith(DICOMWEB) else ''}")
     return defaults.page_not_found(request, exception)
 
 

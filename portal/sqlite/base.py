@@ -8,30 +8,52 @@ from __future__ import annotations
 
 import fcntl
 import logging
+from time import monotonic
 from typing import IO
 
 from django.db.backends.sqlite3 import base
 
 logger = logging.getLogger("atrium.database")
+# Seconds for SQLite's own lock, however long the line was.
+LEAST_TIMEOUT = 1.0
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection that holds a lock of the file system, ``….sqlite3.lock``, from a transaction's begin to its end.
 
     Whoever dies loses it; whoever has it and waits for something else is waited for without an end. Statements outside
-    a transaction, and other programs, go by SQLite's own locks.
+    a transaction, and other programs, go by SQLite's own locks: for these a transaction waits as long as the timeout
+    says, its time in the line included, so that where another program keeps one, a line ends together.
     """
 
     _lock: IO[bytes] | None = None
 
     def _start_transaction_under_autocommit(self) -> None:
         try:
-            if not self.is_in_memory_db():
+            if self.is_in_memory_db():
+                super()._start_transaction_under_autocommit()  # type: ignore[misc]
+            else:
+                begun_at = monotonic()
                 self._take_turn()
-            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+                self._begin(waited=monotonic() - begun_at)
         except BaseException:
             self._end_turn()
             raise
+
+    def _begin(self, *, waited: float) -> None:
+        if waited < LEAST_TIMEOUT:
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+            return
+        timeout = float(self.settings_dict["OPTIONS"].get("timeout", 5.0))
+        self._set_timeout(max(timeout - waited, min(timeout, LEAST_TIMEOUT)))
+        try:
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+        finally:
+            self._set_timeout(timeout)
+
+    def _set_timeout(self, seconds: float) -> None:
+        with self.cursor() as cursor:
+            cursor.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     def _set_autocommit(self, autocommit: bool) -> None:
         # What waits for the commit runs after this, and needs no turn.

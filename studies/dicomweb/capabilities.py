@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from http import HTTPStatus
 from typing import Any
 from xml.etree import ElementTree
 
@@ -36,7 +37,7 @@ _NAMES = {
 def template_of(route: str) -> str:
     """Give a route's path template below the root: ``studies/<uid:study_instance_uid>`` is ``studies/{study}``."""
     template = re.sub(r"<\w+:(\w+)>", lambda match: "{" + _NAMES.get(match[1], match[1]) + "}", route)
-    return template.removeprefix(ROOT)
+    return f"{template}/".removeprefix(ROOT).rstrip("/")
 
 
 def resource_of(route: str) -> Resource:
@@ -276,7 +277,7 @@ def _operation(resource: Resource, operation: Operation) -> dict[str, Any]:
 
 
 def _response(operation: Operation, code: int) -> dict[str, Any]:
-    response: dict[str, Any] = {"description": operation.summary}
+    response: dict[str, Any] = {"description": f"{operation.summary}: {HTTPStatus(code).phrase}"}
     if operation.gives and code != 204:
         content = {_plain(media_type): {"schema": _schema(media_type)} for media_type in operation.gives}
         response["content"] = content

@@ -77,7 +77,7 @@ def _rendered(what: str, *forms: str) -> Operation:
 
 def _store(what: str) -> Operation:
     return Operation(
-        "POST", f"Store {what}", ("site",), takes=(RELATED_DICOM, DICOM), gives=(JSON,), codes=(200, 202, 409)
+        "POST", f"Store {what}", ("site",), takes=(RELATED_DICOM, DICOM), gives=(JSON, XML), codes=(200, 202, 409)
     )
 
 
@@ -165,6 +165,11 @@ _WORKLIST = (
         "Worklist",
         f"{_WORKITEM}/subscribers/{{ae_title}}/suspend",
         (Operation("POST", "Suspend a global subscription", ("site",)),),
+    ),
+    Resource(
+        "Worklist",
+        "subscribers/{ae_title}",
+        (Operation("GET", "Open the WebSocket by which events come", codes=(101, 426)),),
     ),
 )
 

@@ -7,13 +7,24 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse
+
 from accounts.capabilities import Capability
+from accounts.gates import problem, program_capability_required
 from accounts.principals import Principal
 from portal.live import Connection, Feed, in_thread, send_messages
 from studies.workitems.attributes import tag_of
 from studies.workitems.models import EventReport
 from studies.workitems.reports import mark_delivered
 from studies.workitems.selectors import UPS_CLASS, waiting_reports
+
+
+@program_capability_required(Capability.WORKITEM_VIEW, Capability.WORKITEM_PERFORM)
+def upgrade_required(request: HttpRequest, ae_title: str) -> HttpResponse:
+    """Tell who asks for the WebSocket's address without opening one (RFC 9110 §15.5.22)."""
+    response = problem(426, "Events come by WebSocket.")
+    response["Upgrade"], response["Connection"] = "websocket", "upgrade"
+    return response
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class _Notice:
 
 
 def _notice(report: EventReport) -> _Notice:
-    """Give the event as one DICOM JSON object: the command's elements, then what is told (PS3.18 §11.13)."""
+    """Give the event as one DICOM JSON object: the command's elements and what is told, by tag (PS3.18 §11.13)."""
     command: dict[str, tuple[str, Any]] = {
         "AffectedSOPClassUID": ("UI", str(UPS_CLASS)),
         "MessageID": ("US", report.pk % 0xFFFF + 1),
@@ -38,7 +49,7 @@ def _notice(report: EventReport) -> _Notice:
     }
     content = {tag_of(keyword): {"vr": vr, "Value": [value]} for keyword, (vr, value) in command.items()}
     content |= report.information
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(dict(sorted(content.items())), ensure_ascii=False, separators=(",", ":"))
     return _Notice(report.pk, report.ae_title, report.workitem.site_id, text)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import replace
 
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import register_converter
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
 from accounts.capabilities import Capability
 from accounts.gates import principal_of, program_capability_required
+from accounts.models import Site
+from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.archive import non_patient as kept
@@ -21,13 +23,14 @@ from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_fo
 from studies.dicomweb.framing import boundary_of, etag_of
 from studies.dicomweb.media_types import accepted
 from studies.dicomweb.multipart import BrokenBody
-from studies.dicomweb.parameters import MATCHING_FLAGS, NOT_KEYS, flag, natural
+from studies.dicomweb.parameters import MATCHING_FLAGS, NOT_KEYS_AT_A_SITE, flag, natural
 from studies.dicomweb.retrieval import Part, multipart, validated
 from studies.dicomweb.sites import site_for
+from studies.dicomweb.store_answer import End, answer, retrieve_url, wants_xml
 from studies.dicomweb.store_body import TooLarge, received
-from studies.ingest.errors import CANNOT_UNDERSTAND, Refusal
+from studies.ingest.errors import Refusal
 from studies.ingest.non_patient import CATEGORIES, store_non_patient_instance
-from studies.ingest.services import Outcome
+from studies.ingest.services import Outcome, StagedFile, Status
 from studies.lookups import without_retrying
 from studies.matching.wildcards import pattern
 
@@ -63,57 +66,32 @@ def instance(request: HttpRequest, category: str, sop_instance_uid: str) -> Http
 
 @may_store
 @answers_errors
-def _store(request: HttpRequest, category: str, sop_instance_uid: str = "") -> HttpResponseBase:
+def _store(request: HttpRequest, category: str, only_uid: str = "") -> HttpResponseBase:
     """Store the body's objects; give which were kept and which refused (PS3.18 §12.4.3)."""
-    site = site_for(request, Capability.STUDY_UPLOAD)
-    stored: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
+    as_xml, site, principal = wants_xml(request), site_for(request, Capability.STUDY_UPLOAD), principal_of(request)
+    outcomes: list[Outcome] = []
+    end: End | None = None
     try:
         for file in received(request):
-            if isinstance(file, Outcome):
-                failed.append(_failed(file.dicom_status, file.reason))
-                continue
-            try:
-                one, _ = store_non_patient_instance(
-                    staged=file,
-                    category=category,
-                    site=site,
-                    principal=principal_of(request),
-                    only_uid=sop_instance_uid,
-                )
-                stored.append(_stored(request, one))
-            except Refusal as refusal:
-                failed.append(_failed(refusal.status, refusal.reason))
-    except TooLarge as error:
-        raise DicomWebError(413, str(error)) from error
-    except BrokenBody as error:
-        if not stored:
-            raise DicomWebError(400, str(error)) from error
-        failed.append(_failed(CANNOT_UNDERSTAND, str(error)))
+            outcomes.append(file if isinstance(file, Outcome) else _kept(file, category, site, principal, only_uid))
+    except (BrokenBody, TooLarge) as error:
+        end = error
     except OSError as error:
         raise DicomWebError(503, "The archive has no room to take this now; try again later.") from error
-    content: dict[str, Any] = {}
-    if failed:
-        content["00081198"] = {"vr": "SQ", "Value": failed}
-    if stored:
-        content["00081199"] = {"vr": "SQ", "Value": stored}
-    if not content:
-        raise DicomWebError(400, "The body has no part.")
-    status = 200 if not failed else 202 if stored else 409
-    return JsonResponse(content, status=status, content_type="application/dicom+json")
+    return answer(request, outcomes, end, lambda one: f"{category}/{one.sop_instance_uid}", as_xml=as_xml)
 
 
-def _failed(status: int, reason: str) -> dict[str, Any]:
-    return {"00081197": {"vr": "US", "Value": [status]}, "00000902": {"vr": "LO", "Value": [reason[:64]]}}
-
-
-def _stored(request: HttpRequest, one: NonPatientInstance) -> dict[str, Any]:
-    address = request.build_absolute_uri(f"/dicom-web/{one.category}/{one.sop_instance_uid}")
-    return {
-        "00081150": {"vr": "UI", "Value": [one.sop_class_uid]},
-        "00081155": {"vr": "UI", "Value": [one.sop_instance_uid]},
-        "00081190": {"vr": "UR", "Value": [address]},
-    }
+def _kept(file: StagedFile, category: str, site: Site, principal: Principal, only_uid: str) -> Outcome:
+    """Keep one object, or refuse it. Raises OSError."""
+    # Told before the file is consumed, and with it what it says of itself.
+    failed = file.outcome(Status.REFUSED, reason="", dicom_status=0)
+    try:
+        one, _ = store_non_patient_instance(
+            staged=file, category=category, site=site, principal=principal, only_uid=only_uid
+        )
+    except Refusal as refusal:
+        return replace(failed, reason=refusal.reason, dicom_status=refusal.status)
+    return Outcome(Status.STORED, sop_class_uid=one.sop_class_uid, sop_instance_uid=one.sop_instance_uid)
 
 
 @may_see
@@ -150,7 +128,7 @@ def _search(request: HttpRequest, category: str) -> HttpResponseBase:
     """Search by any attribute of the objects' own level, single value or wildcard (PS3.18 §12.6)."""
     keys = {}
     for name, found in request.GET.lists():
-        if name.lower() not in {*NOT_KEYS, "site"}:
+        if name.lower() not in NOT_KEYS_AT_A_SITE:
             keys[_tag(name)] = _pattern(found[-1])
     limit, offset = (natural(request, name, default) for name, default in (("limit", MOST_RESULTS), ("offset", 0)))
     visible = kept.non_patient_instances_visible_to(principal_of(request), category)
@@ -165,7 +143,9 @@ def _search(request: HttpRequest, category: str) -> HttpResponseBase:
 
 
 def _results(request: HttpRequest, page: list[NonPatientInstance]) -> HttpResponse:
-    results = [{**one.attributes, "00081190": _stored(request, one)["00081190"]} for one in page]
+    results = [
+        {**one.attributes, "00081190": retrieve_url(request, f"{one.category}/{one.sop_instance_uid}")} for one in page
+    ]
     return answer_with(request, [dict(sorted(result.items())) for result in results])
 
 

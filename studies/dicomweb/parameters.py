@@ -13,6 +13,8 @@ LARGEST = 999_999_999
 MATCHING_FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
 # What isn't an attribute to be matched.
 NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", *MATCHING_FLAGS}
+# The same of resources that belong to a site by name.
+NOT_KEYS_AT_A_SITE = {*NOT_KEYS, "site"}
 
 
 def natural(request: HttpRequest, name: str, default: int) -> int:

@@ -16,8 +16,10 @@ from studies.dicomweb.announced import announced_length
 from studies.dicomweb.errors import DicomWebError
 from studies.dicomweb.framing import DICOM, DICOM_JSON
 from studies.dicomweb.multipart import CHUNK, BrokenBody, Multipart, Part
-from studies.dicomweb.store_metadata import DICOM_XML, Assembly
+from studies.dicomweb.store_metadata import DICOM_XML, Assembly, CannotAssemble
+from studies.ingest.attributes import sop_uids
 from studies.ingest.errors import CANNOT_UNDERSTAND, OUT_OF_RESOURCES
+from studies.ingest.part10 import BEGINNING
 from studies.ingest.services import Outcome, Pack, StagedFile, Status, stage
 from studies.ingest.sources import UnacceptableZip, members_of
 
@@ -140,24 +142,39 @@ def _file(chunks: Iterable[bytes | memoryview], name: str, packing: Packing | No
     """Stage one file. One too large, or without room, is told of and its bytes are thrown away."""
     try:
         yield stage(bounded(chunks), file_name=name, pack=packing.pack() if packing else None)
-    except FileTooLarge:
-        yield _failed("The file is larger than may be stored.", name)
+    except FileTooLarge as error:
+        sop_class_uid, sop_instance_uid = sop_uids(error.beginning)
+        yield Outcome(
+            Status.REFUSED,
+            name[-300:],
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            reason="The file is larger than may be stored.",
+            dicom_status=OUT_OF_RESOURCES,
+        )
     except OSError:
         logger.exception("no room to stage")
         yield _failed("The archive has no room.", name)
 
 
 class FileTooLarge(Exception):
-    """One file of the body is larger than may be stored."""
+    """One file of the body is larger than may be stored; ``beginning`` is what can name it."""
+
+    def __init__(self, beginning: bytes) -> None:
+        super().__init__()
+        self.beginning = beginning
 
 
 def bounded(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """Pass chunks on up to the size of the largest file. Raises FileTooLarge."""
     left = settings.ATRIUM.largest_instance
+    beginning = b""
     for chunk in chunks:
         left -= len(chunk)
+        if len(beginning) < BEGINNING:
+            beginning += chunk[: BEGINNING - len(beginning)]
         if left < 0:
-            raise FileTooLarge
+            raise FileTooLarge(beginning)
         yield chunk
 
 
@@ -196,10 +213,10 @@ def _assembled(request: HttpRequest, parts: Iterable[Part]) -> Iterator[Received
                 try:
                     assembly.add(Part(part.headers, bounded(part.chunks)))
                 except FileTooLarge:
-                    assembly.lose(part)
-                except OSError:
+                    assembly.lose(part, CannotAssemble("Bulk data are larger than may be stored.", OUT_OF_RESOURCES))
+                except OSError as error:
                     logger.exception("no room to stage")
-                    assembly.lose(part)
+                    assembly.lose(part, error)
         except (BrokenBody, TooLarge) as error:
             broken = error
         yield from assembly.instances()

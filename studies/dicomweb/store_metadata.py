@@ -28,13 +28,14 @@ from studies.dicomweb.json_values import InvalidValue, dataset_of
 from studies.dicomweb.multipart import CHUNK, Part
 from studies.ingest.errors import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, ELEMENTS_DISCARDED, OUT_OF_RESOURCES
 from studies.ingest.services import Outcome, StagedFile, Status, stage
+from studies.uids import is_uid
 
 __all__ = ["DICOM_JSON", "DICOM_XML", "Assembly"]
 LARGEST_METADATA = 64 << 20
 MOST_VALUES = 2_000_000
 LARGEST_VALUE = 256 << 20
 PIXEL_DATA = "7FE00010"
-# The transfer syntax of a media type that names none (PS3.18 Tables 8.7.3-2 and 8.7.3-4).
+# The transfer syntax of a media type, in lower case, that names none (PS3.18 Tables 8.7.3-2 and 8.7.3-4).
 DEFAULT_SYNTAXES = {
     OCTETS: uid.ExplicitVRLittleEndian,
     "image/jls": uid.JPEGLSLossless,
@@ -45,6 +46,7 @@ DEFAULT_SYNTAXES = {
     "video/mpeg2": uid.MPEG2MPML,
     "video/mpeg": uid.MPEG2MPML,
     "video/mp4": uid.MPEG4HP41,
+    "video/h265": uid.HEVCMP51,
 }
 # The process of a JPEG stream by its start-of-frame marker (ITU T.81 Table B.1).
 JPEG_SYNTAXES = {0xC0: uid.JPEGBaseline8Bit, 0xC1: uid.JPEGExtended12Bit, 0xC3: uid.JPEGLosslessSV1}
@@ -75,7 +77,7 @@ class Assembly:
         self._base = base
         self._metadata: list[dict[str, Any]] = []
         self._bulk: dict[str, _Bulk] = {}
-        self._lost: set[str] = set()
+        self._lost: dict[str, CannotAssemble | OSError] = {}
         self._metadata_size = 0
 
     def add(self, part: Part) -> None:
@@ -96,9 +98,9 @@ class Assembly:
             bulk = self._bulk.setdefault(location, _Bulk(kind, syntax))
             bulk.files.append(stage(part.chunks))
 
-    def lose(self, part: Part) -> None:
-        """Remember that a part couldn't be kept: it's too large, or there was no room."""
-        self._lost.add(self._resolved(part.headers.get("content-location", "")))
+    def lose(self, part: Part, error: CannotAssemble | OSError) -> None:
+        """Remember why a part couldn't be kept: it's too large, or there was no room."""
+        self._lost[self._resolved(part.headers.get("content-location", ""))] = error
 
     def _read(self, part: Part) -> bytes:
         pieces = []
@@ -126,9 +128,9 @@ class Assembly:
             try:
                 yield self._instance(content)
             except CannotAssemble as error:
-                yield _failure(content, error.reason, error.status)
+                yield _failure(content, Status.REFUSED, error.reason, error.status)
             except OSError:
-                yield _failure(content, "The archive has no room.", OUT_OF_RESOURCES)
+                yield _failure(content, Status.FAILED, "The archive has no room.", OUT_OF_RESOURCES)
 
     def close(self) -> None:
         """Remove the parts' files."""
@@ -145,7 +147,7 @@ class Assembly:
             del content[PIXEL_DATA]
         try:
             dataset = dataset_of(content, self._value)
-        except CannotAssemble:
+        except (CannotAssemble, OSError):
             raise
         except InvalidValue as error:
             raise CannotAssemble(str(error)) from error
@@ -162,7 +164,7 @@ class Assembly:
     def _found(self, uri: str) -> _Bulk:
         location = self._resolved(uri)
         if location in self._lost:
-            raise CannotAssemble("Bulk data are too large, or the archive has no room.", OUT_OF_RESOURCES)
+            raise self._lost[location]
         bulk = self._bulk.get(location)
         if bulk is None:
             raise CannotAssemble("Bulk data that the metadata name weren't sent.", DATASET_DOES_NOT_MATCH)
@@ -186,19 +188,22 @@ def _from_json(body: bytes) -> list[dict[str, Any]]:
     return datasets
 
 
-def _failure(content: dict[str, Any], reason: str, status: int) -> Outcome:
-    def text(tag: str) -> str:
-        values = content.get(tag, {}).get("Value") or [""]
-        return str(values[0])[:64] if isinstance(values, list) else ""
+def _failure(content: dict[str, Any], status: Status, reason: str, dicom_status: int) -> Outcome:
+    """Give what became of a data set that no instance was made of, by those of its UIDs that are valid."""
+
+    def uid_at(tag: str) -> str:
+        values = content.get(tag, {}).get("Value")
+        text = values[0] if isinstance(values, list) and values else ""
+        return text if isinstance(text, str) and is_uid(text) else ""
 
     return Outcome(
-        Status.FAILED,
-        study_instance_uid=text("0020000D"),
-        series_instance_uid=text("0020000E"),
-        sop_class_uid=text("00080016"),
-        sop_instance_uid=text("00080018"),
+        status,
+        study_instance_uid=uid_at("0020000D"),
+        series_instance_uid=uid_at("0020000E"),
+        sop_class_uid=uid_at("00080016"),
+        sop_instance_uid=uid_at("00080018"),
         reason=reason,
-        dicom_status=status,
+        dicom_status=dicom_status,
     )
 
 

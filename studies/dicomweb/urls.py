@@ -8,6 +8,7 @@ from django.urls import path
 
 from studies.dicomweb import (
     capabilities,
+    live,
     non_patient,
     qido,
     rendered,
@@ -84,6 +85,7 @@ urlpatterns = [
     path(f"{WORKITEM}/cancelrequest", workitems.cancel_request, name="dicomweb_workitem_cancel"),
     path(SUBSCRIBER, workitems.subscriber, name="dicomweb_subscriber"),
     path(f"{SUBSCRIBER}/suspend", workitems.suspend, name="dicomweb_suspend"),
+    path("dicom-web/subscribers/<str:ae_title>", live.upgrade_required, name="dicomweb_events"),
     path("dicom-web/<category:category>", non_patient.instances, name="dicomweb_non_patient"),
     path(
         "dicom-web/<category:category>/<uid:sop_instance_uid>",
@@ -91,6 +93,7 @@ urlpatterns = [
         name="dicomweb_non_patient_instance",
     ),
     path("dicom-web/", capabilities.root, name="dicomweb_root"),
+    path("dicom-web", capabilities.root, name="dicomweb_root_without_slash"),
     path("dicom-web/conformance", capabilities.conformance, name="dicomweb_conformance"),
     path("dicom-web/openapi.json", capabilities.openapi, name="dicomweb_openapi"),
 ]

@@ -9,7 +9,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
 
 from studies.ingest.errors import CLASS_NOT_SUPPORTED, DATASET_DOES_NOT_MATCH, INVALID_INSTANCE, Refusal
-from studies.ingest.part10 import Structure
+from studies.ingest.part10 import Structure, read_beginning
 from studies.ingest.values import Values, tags_of
 from studies.matching.keywords import INSTANCE_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS
 from studies.uids import is_uid
@@ -29,6 +29,7 @@ _UID_TAGS = {
     keyword: tags_of([keyword])[0]
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 }
+_NAMING = frozenset(tags_of(["SOPClassUID", "SOPInstanceUID"]))
 
 
 class Attributes:
@@ -117,10 +118,21 @@ class Attributes:
         return self._values.text("ReferringPhysicianName", 324)
 
 
-def _uid(elements: dict[int, RawDataElement], keyword: str, status: int = DATASET_DOES_NOT_MATCH) -> str:
+def sop_uids(beginning: bytes) -> tuple[str, str]:
+    """Give SOP Class and Instance UID of a file that can't be taken; empty where there's none or it isn't valid."""
+    elements = read_beginning(beginning, _NAMING)
+    sop_class_uid, sop_instance_uid = (_uid_text(elements, keyword) for keyword in ("SOPClassUID", "SOPInstanceUID"))
+    return sop_class_uid if is_uid(sop_class_uid) else "", sop_instance_uid if is_uid(sop_instance_uid) else ""
+
+
+def _uid_text(elements: dict[int, RawDataElement], keyword: str) -> str:
     element = elements.get(_UID_TAGS[keyword])
     # Digits and dots in whatever encoding: pydicom takes ten times longer to make the same text of them.
-    value = (element.value or b"").decode("ascii", "replace").replace("\x00", "").strip() if element else ""
+    return (element.value or b"").decode("ascii", "replace").replace("\x00", "").strip() if element else ""
+
+
+def _uid(elements: dict[int, RawDataElement], keyword: str, status: int = DATASET_DOES_NOT_MATCH) -> str:
+    value = _uid_text(elements, keyword)
     if not value:
         raise Refusal(f"The data set has no {keyword}.", DATASET_DOES_NOT_MATCH)
     # It becomes a part of an object key: digits and dots only, so that it can't be a path.

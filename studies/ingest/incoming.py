@@ -21,9 +21,9 @@ from accounts.principals import Principal
 from studies.archive import objects, rejection
 from studies.archive.packs import member_header, member_offset, pack_length
 from studies.archive.rejection import RejectionNote
-from studies.ingest.attributes import INDEXED, Attributes
+from studies.ingest.attributes import INDEXED, Attributes, sop_uids
 from studies.ingest.errors import META_DOES_NOT_MATCH, Refusal
-from studies.ingest.part10 import Structure, frame_spans, read_structure
+from studies.ingest.part10 import BEGINNING, Structure, frame_spans, read_structure
 
 MOST_FRAMES = 2**31 - 1
 
@@ -110,6 +110,22 @@ class StagedFile:
     offset: int = 0
     pack: Pack | None = None
     failure: OSError | None = None
+
+    def outcome(self, status: Status, *, reason: str, dicom_status: int) -> Outcome:
+        """Give what became of it where it couldn't be checked, with the UIDs that can be read of it all the same."""
+        try:
+            beginning = b"".join(_chunks(self.path, self.offset, min(self.size, BEGINNING)))
+        except OSError:
+            beginning = b""
+        sop_class_uid, sop_instance_uid = sop_uids(beginning)
+        return Outcome(
+            status,
+            self.file_name,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            reason=reason,
+            dicom_status=dicom_status,
+        )
 
 
 @dataclass

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from auditlog.context import disable_auditlog
@@ -36,6 +37,8 @@ from studies.models import Instance, Study
 
 logger = logging.getLogger("atrium.ingest")
 COMMIT_ATTEMPTS = 4
+# Seconds after which a database that can't be used isn't tried again: the sender waits, and is told before it goes.
+COMMIT_PATIENCE = 15.0
 MOST_IN_ONE_COMMIT = 200
 # A series that still grows gets its metadata when it's been quiet for so long.
 METADATA_QUIET = timedelta(seconds=3)
@@ -150,13 +153,15 @@ def _one_by_one(job: _Job) -> list[Outcome]:
 
 
 def _commit(jobs: list[_Job]) -> None:
+    begun_at = monotonic()
     for attempt in range(1, COMMIT_ATTEMPTS + 1):
         try:
             with transaction.atomic(), disable_auditlog():
                 outcomes = _index(jobs)
-        except (IntegrityError, OperationalError):
+        except (IntegrityError, OperationalError) as error:
             # Two senders made the same patient, study or series at once; the second finds it on trying again.
-            if attempt == COMMIT_ATTEMPTS:
+            is_too_late = isinstance(error, OperationalError) and monotonic() - begun_at > COMMIT_PATIENCE
+            if attempt == COMMIT_ATTEMPTS or is_too_late:
                 raise
         else:
             for job, those in zip(jobs, outcomes, strict=True):

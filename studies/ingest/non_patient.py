@@ -30,6 +30,7 @@ from portal.audit.services import record
 from studies.archive import objects
 from studies.archive.models import NonPatientInstance
 from studies.ingest.errors import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, NOT_AUTHORISED, Refusal
+from studies.ingest.part10 import read_structure
 from studies.ingest.services import StagedFile
 from studies.uids import is_uid
 
@@ -97,7 +98,8 @@ def store_non_patient_instance(
 
 
 def _read(staged: StagedFile) -> tuple[Dataset, str, str]:
-    """Give the data set, its SOP Instance UID and its SOP class. Raises Refusal."""
+    """Give the data set, its SOP Instance UID and its SOP class. Raises Refusal, OSError."""
+    read_structure(memoryview(staged.path.read_bytes()))
     try:
         dataset = pydicom.dcmread(staged.path)
         return dataset, str(dataset.get("SOPInstanceUID", "")), str(dataset.get("SOPClassUID", ""))

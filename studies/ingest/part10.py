@@ -33,6 +33,8 @@ META = {TRANSFER_SYNTAX, MEDIA_STORAGE_CLASS, MEDIA_STORAGE_INSTANCE}
 DEEPEST = 64
 # It's inflated in memory, here and by whoever reads it later.
 LARGEST_INFLATED = 1 << 29
+# Of a file, what is enough to read its SOP Class and Instance UID from.
+BEGINNING = 1 << 16
 
 
 # For each byte order: tag, VR and 16-bit length; a 32-bit length; tag and 32-bit length.
@@ -95,8 +97,7 @@ def read_structure(data: memoryview, wanted: frozenset[int] = frozenset()) -> St
         taken = _taken(inflated, elements, wanted, explicit=True, order="<")
         pixels = sum(elements[tag].length for tag in PIXEL_DATA & elements.keys())
         return Structure(syntax, dataset_offset, media_storage, taken, is_deflated=True, deflated_pixels=pixels)
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
-    explicit = syntax != ImplicitVRLittleEndian
+    explicit, order = _encoding(syntax)
     elements = _walk(data, dataset_offset, wanted, explicit=explicit, order=order)
     taken = _taken(data, elements, wanted, explicit=explicit, order=order)
     pixel_data = next((elements[tag] for tag in PIXEL_DATA if tag in elements), None)
@@ -110,6 +111,30 @@ def read_structure(data: memoryview, wanted: frozenset[int] = frozenset()) -> St
     return Structure(
         *(syntax, dataset_offset, media_storage, taken, pixel_data, offset_table, fragments, first_fragment)
     )
+
+
+def read_beginning(data: bytes, wanted: frozenset[int]) -> dict[int, RawDataElement]:
+    """Take out, of a file or its beginning, those of the wanted elements that come before what's broken or cut off."""
+    found: dict[int, Element] = {}
+    view, explicit, order = memoryview(data), True, "<"
+    if data[128:132] != b"DICM":
+        return {}
+    try:
+        meta, position = _read_file_meta(view)
+        syntax = meta.get(TRANSFER_SYNTAX, "")
+        explicit, order = _encoding(syntax)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            view = memoryview(zlib.decompressobj(-zlib.MAX_WBITS).decompress(view[position:], BEGINNING))
+            position = 0
+        _walk(view, position, wanted, explicit=explicit, order=order, found=found)
+    except (Refusal, zlib.error):
+        pass
+    return _taken(view, found, wanted, explicit=explicit, order=order)
+
+
+def _encoding(syntax: str) -> tuple[bool, str]:
+    """Say whether a transfer syntax has explicit VRs, and give its byte order (PS3.5 §A)."""
+    return syntax != ImplicitVRLittleEndian, ">" if syntax == ExplicitVRBigEndian else "<"
 
 
 def _read_file_meta(data: memoryview) -> tuple[dict[int, str], int]:
@@ -151,9 +176,17 @@ def _inflate(data: memoryview) -> bytes:
     return inflated
 
 
-def _walk(data: memoryview, position: int, wanted: frozenset[int], *, explicit: bool, order: str) -> dict[int, Element]:
-    """Give the top-level elements that are wanted or lead to the pixels, by tag."""
-    found: dict[int, Element] = {}
+def _walk(
+    data: memoryview,
+    position: int,
+    wanted: frozenset[int],
+    *,
+    explicit: bool,
+    order: str,
+    found: dict[int, Element] | None = None,
+) -> dict[int, Element]:
+    """Give the wanted top-level elements, and what leads to the pixels, by tag; ``found`` has them if it refuses."""
+    found = {} if found is None else found
     kept = {*wanted, *PIXEL_DATA, EXTENDED_OFFSETS}
     whole = len(data)
     unpack = _HEADERS[order][0].unpack_from

@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def ingest(files: Sequence[StagedFile], source: Source, *, only_study: str = "")
             continue
         except (OSError, MemoryError):
             logger.exception("a staged file can't be read")
-            outcomes.append(Outcome(Status.FAILED, file.file_name, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES))
+            outcomes.append(file.outcome(Status.FAILED, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES))
             continue
         except Exception:  # a file that nobody thought of takes no other along
             logger.exception("a staged file can't be checked")
@@ -126,6 +127,7 @@ def _may_reject(source: Source) -> bool:
 def _refuse(
     file: StagedFile, refusal: Refusal, source: Source, checked: Incoming | None, not_kept: list[Refusal]
 ) -> Outcome:
+    outcome = (checked or file).outcome(Status.REFUSED, reason=refusal.reason, dicom_status=refusal.status)
     try:
         take_out(file)
         if source.way_in is not WayIn.STOW or _has_room_in_quarantine(source, file.size):
@@ -134,11 +136,9 @@ def _refuse(
             not_kept.append(refusal)
     except Exception:  # any storage's error: the sender must keep its copy, and the others are taken in
         logger.exception("a refused file can't be quarantined")
-        return Outcome(Status.FAILED, file.file_name, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES)
+        return replace(outcome, status=Status.FAILED, reason=NO_STORAGE, dicom_status=OUT_OF_RESOURCES)
     logger.warning("file refused: %s", refusal.reason)
-    if checked is not None:
-        return checked.outcome(Status.REFUSED, reason=refusal.reason, dicom_status=refusal.status)
-    return Outcome(Status.REFUSED, file.file_name, reason=refusal.reason, dicom_status=refusal.status)
+    return outcome
 
 
 def _has_room_in_quarantine(source: Source, size: int) -> bool:

@@ -229,6 +229,7 @@ ALLOWED: dict[str, set[str]] = {
     "rejected": UPLOADERS,
     "restore_rejected": set(),  # without a study there's nothing to restore; see the rejection's tests
     "dicomweb_root": EVERYONE,
+    "dicomweb_root_without_slash": EVERYONE,
     "dicomweb_conformance": EVERYONE,
     "dicomweb_openapi": EVERYONE,
     "dicomweb_non_patient": {*IMAGES} - {"referrer"},
@@ -239,6 +240,7 @@ ALLOWED: dict[str, set[str]] = {
     "dicomweb_workitem_cancel": {"radiologist", "technologist", "admin"},
     "dicomweb_subscriber": {"radiologist", "technologist", "admin"},
     "dicomweb_suspend": UPLOADERS,  # of one's own site
+    "dicomweb_events": UPLOADERS,
 }
 # allauth's own pages hold nothing but the person's own account.
 NOT_OURS = ("account_", "mfa_", "socialaccount_")

@@ -82,6 +82,22 @@ def test_capabilities_come_as_wadl_and_as_json(client: Client) -> None:
     assert client.get("/dicom-web/", HTTP_ACCEPT="image/png").status_code == 406
 
 
+def test_the_root_is_the_same_without_its_slash(client: Client) -> None:
+    for method in ("GET", "OPTIONS"):
+        for accept in ("application/json", "application/vnd.sun.wadl+xml"):
+            bare, root = (client.generic(method, path, HTTP_ACCEPT=accept) for path in ("/dicom-web", "/dicom-web/"))
+            assert (bare.status_code, bare.content) == (200, root.content)
+            assert bare.get("Allow") == root.get("Allow")
+
+
+def test_the_address_of_events_is_described(client: Client) -> None:
+    document = client.get("/dicom-web/openapi.json").json()
+    described = document["paths"]["/dicom-web/subscribers/{ae_title}"]["get"]
+    assert {"101", "426"} < set(described["responses"])
+    wadl = client.get("/dicom-web/", HTTP_ACCEPT="application/vnd.sun.wadl+xml").content
+    assert b'path="subscribers/{ae_title}"' in wadl
+
+
 def test_the_conformance_document_names_services_and_classes(client: Client) -> None:
     content = client.get("/dicom-web/conformance").json()
     assert {"Studies", "Worklist", "Non-patient instances", "Capabilities", "URI"} == set(content["services"])
@@ -151,7 +167,14 @@ def test_what_is_no_address_is_said_in_the_protocols_form(path: str, client: Cli
     for method in ("GET", "POST", "OPTIONS"):
         answer = client.generic(method, f"/dicom-web/{path}")
         assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
+        assert "UIDs are" in answer.json()["title"]
     assert client.get(f"/{path}")["Content-Type"] == "text/html; charset=utf-8"
+
+
+@pytest.mark.django_db
+def test_uids_are_spoken_of_to_dicom_clients_only(client: Client) -> None:
+    assert "UIDs are" in client.get("/wado/1.2").json()["title"]
+    assert client.get("/api/v2/nothing").json()["title"] == "There is no such address."
 
 
 @pytest.mark.django_db
@@ -168,6 +191,17 @@ def test_what_is_refused_before_it_is_looked_at_is_said_in_the_protocols_form(cl
     careful.cookies = browser.cookies
     forged = careful.post("/dicom-web/studies", b"DICM", content_type="application/dicom")
     assert (forged.status_code, forged["Content-Type"]) == (403, "application/problem+json")
+    stranger = Client(enforce_csrf_checks=True)
+    for method, path in (
+        *(
+            ("POST", "/dicom-web/studies"),
+            ("DELETE", "/dicom-web/studies/1.2"),
+            ("PUT", "/dicom-web/workitems/1.5/state"),
+        ),
+        *(("POST", "/dicom-web/color-palettes"), ("POST", "/api/v1/orders/"), ("GET", "/dicom-web/studies")),
+    ):
+        unknown = stranger.generic(method, path, b"DICM", content_type="application/dicom")
+        assert (unknown.status_code, unknown["WWW-Authenticate"]) == (401, "Bearer"), path
     elsewhere = client.get("/dicom-web/studies", HTTP_HOST="elsewhere.example")
     assert (elsewhere.status_code, elsewhere["Content-Type"]) == (400, "application/problem+json")
     page = careful.post("/theme/")

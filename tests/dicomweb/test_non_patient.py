@@ -13,6 +13,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from studies.archive.models import NonPatientInstance
+from studies.archive.native_model import from_native_xml
 from tests.factories import make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -89,6 +90,30 @@ def test_a_search_finds_what_matches(query: str, count: int, technologist: Clien
 def test_what_does_not_belong_there_is_refused(path: str, content: bytes, status: int, technologist: Client) -> None:
     assert technologist.post(path, content, content_type=DICOM).status_code == status
     assert not NonPatientInstance.objects.exists()
+
+
+def test_what_is_refused_is_named_as_far_as_it_can_be(technologist: Client) -> None:
+    for path, content, reason in (
+        (PALETTES, make_instance(SOPInstanceUID="1.2.3.1"), 0xA900),
+        (f"{PALETTES}/1.2.9", palette(), 0xA900),
+        (PALETTES, palette()[:-3], 0xC000),
+    ):
+        answer = technologist.post(path, content, content_type=DICOM).json()
+        assert answer["00081190"] == {"vr": "UR"}
+        (failed,) = answer["00081198"]["Value"]
+        assert list(failed) == sorted(failed)
+        assert failed["00081150"]["Value"][0].startswith("1.2.840.10008.5.1.4.")
+        assert (failed["00081155"]["Value"], failed["00081197"]["Value"]) == (["1.2.3.1"], [reason])
+    nameless = technologist.post(PALETTES, b"no dicom", content_type=DICOM).json()
+    assert "00081198" not in nameless
+    assert nameless["0008119A"]["Value"][0]["00081197"]["Value"] == [0xC000]
+
+
+def test_the_answer_to_a_store_comes_as_xml_where_wanted(technologist: Client) -> None:
+    answer = technologist.post(PALETTES, palette(), content_type=DICOM, HTTP_ACCEPT="application/dicom+xml")
+    assert answer["Content-Type"] == "application/dicom+xml"
+    (stored,) = from_native_xml(answer.content)["00081199"]["Value"]
+    assert stored["00081190"]["Value"] == ["http://testserver/dicom-web/color-palettes/1.2.3.1"]
 
 
 def test_it_is_the_sites_own(technologist: Client, client_of: Any) -> None:

@@ -193,7 +193,7 @@ def test_a_broken_file_that_cant_be_quarantined_fails_alone_and_its_sender_keeps
     monkeypatch.setattr(objects, "quarantine", full)
     answer = send(ct(1), ct(2), ct(3)[:-500], ct(4))
     assert answer.status_code == 202
-    (failure,) = answer.json()["0008119A"]["Value"]
+    (failure,) = answer.json()["00081198"]["Value"]
     assert failure["00081197"]["Value"] == [0xA700]
     assert Instance.objects.count() == 3
     assert not QuarantinedFile.objects.exists()

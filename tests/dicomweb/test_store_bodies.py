@@ -27,12 +27,13 @@ from pydicom.tag import Tag
 from portal.audit.models import AuditEvent
 from studies.archive import objects
 from studies.archive.native_model import NAMESPACE, InvalidNativeModel, from_native_xml, to_native_xml
-from studies.dicomweb import stow
+from studies.dicomweb import store_body, stow
 from studies.ingest import services as ingest_services
 from studies.ingest.models import QuarantinedFile
 from studies.models import Instance, Study
 from tests.dicomweb.retrieving import body_of
 from tests.factories import make_instance
+from tests.ingest.test_hostile import deflated
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 JSON = 'multipart/related; type="application/dicom+json"; boundary=frontier'
@@ -216,6 +217,89 @@ def test_each_failure_has_its_reason(send: Any, keywords: dict[str, Any], reason
     assert reasons(answer) == [reason]
 
 
+BIG_ENDIAN = Path(str(get_testdata_file("MR_small_bigendian.dcm"))).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("whole", "cut", "reason"),
+    [
+        (make_instance(**UIDS), 500, 0xC000),
+        (BIG_ENDIAN, 500, 0xC000),
+        (deflated(make_instance(**UIDS)), 20, 0xC000),
+        (make_instance(**UIDS, NumberOfFrames=2), 0, 0xC000),
+        (make_instance(**{**UIDS, "StudyInstanceUID": None}), 0, 0xA900),
+    ],
+    ids=["cut pixels", "cut big endian", "cut deflated", "a frame too few", "no study"],
+)
+def test_what_fails_is_named_where_its_uids_can_be_read(send: Any, whole: bytes, cut: int, reason: int) -> None:
+    answer = send(message(({}, make_instance()), ({}, whole[: len(whole) - cut])), DICOM)
+    assert answer.status_code == 202
+    assert "0008119A" not in answer.json()
+    (failed,) = answer.json()["00081198"]["Value"]
+    sent = pydicom.dcmread(BytesIO(whole))
+    assert failed["00081150"]["Value"] == [sent.SOPClassUID]
+    assert failed["00081155"]["Value"] == [sent.SOPInstanceUID]
+    assert failed["00081197"]["Value"] == [reason]
+
+
+@pytest.mark.parametrize("keywords", [{"SOPClassUID": "1.2.840.10008.5.1.4.31"}, {"SeriesInstanceUID": "1..2"}])
+def test_what_is_of_another_service_or_has_an_invalid_series_is_named(send: Any, keywords: dict[str, str]) -> None:
+    with pydicom.config.disable_value_validation():
+        content = make_instance(**{**UIDS, **keywords})
+    (failed,) = send(content, "application/dicom").json()["00081198"]["Value"]
+    assert failed["00081150"]["Value"] == [keywords.get("SOPClassUID", uid.CTImageStorage)]
+    assert failed["00081155"]["Value"] == ["1.2.3.4.5"]
+
+
+def test_what_is_no_uid_is_not_told_back(send: Any) -> None:
+    hostile = "<script>"
+    with pydicom.config.disable_value_validation():
+        files = [
+            make_instance(**{**UIDS, "SOPInstanceUID": hostile}),
+            make_instance(**{**UIDS, "SOPClassUID": hostile}),
+        ]
+    metadata = {**metadata_of(files[0], "a"), "0020000D": {"vr": "UI", "Value": [{"a": hostile}]}}
+    for answer in (
+        send(message(*[({}, file) for file in files]), DICOM),
+        send(message(({"Content-Type": "application/dicom+json"}, json.dumps([metadata]).encode())), JSON),
+    ):
+        assert answer.status_code == 409
+        assert b"script" not in answer.content
+        assert len(answer.json()["0008119A"]["Value"]) == 1
+
+
+def test_a_retrieve_url_is_empty_where_nothing_or_more_than_one_study_was_stored(send: Any) -> None:
+    for answer in (
+        send(b"no dicom", "application/dicom"),
+        send(message(({}, make_instance(StudyInstanceUID="1.2")), ({}, make_instance(StudyInstanceUID="1.3"))), DICOM),
+    ):
+        assert answer.json()["00081190"] == {"vr": "UR"}
+    answer = send(b"no dicom", "application/dicom", HTTP_ACCEPT="application/dicom+xml")
+    assert from_native_xml(answer.content)["00081190"] == {"vr": "UR"}
+
+
+def test_elements_of_an_answer_are_in_ascending_order(send: Any) -> None:
+    content = make_instance(**UIDS)
+    other = content.replace(b"1.2.3.4.5\0", b"1.2.3.4.9\0", 1)
+    answer = send(message(({}, other), ({}, content[:-500]), ({}, b"no dicom")), DICOM).json()
+    items = [item for tag in ("00081198", "00081199", "0008119A") for item in answer[tag]["Value"]]
+    for elements in (answer, *items):
+        assert list(elements) == sorted(elements)
+    assert all("00000902" in item for item in items)
+
+
+@pytest.mark.parametrize("kind", ["video/H265", "Video/h265", "VIDEO/MP4;Transfer-Syntax=1.2.840.10008.1.2.4.107"])
+def test_media_types_are_taken_in_any_case(send: Any, kind: str) -> None:
+    metadata = metadata_of(make_instance(**UIDS), "a")
+    parts = (
+        ({"content-type": "Application/DICOM+JSON"}, json.dumps([metadata]).encode()),
+        ({"CONTENT-TYPE": kind, "CONTENT-LOCATION": "a"}, b"stream"),
+    )
+    answer = send(message(*parts), 'Multipart/Related; Type="Application/Dicom+Json"; Boundary=frontier')
+    assert answer.status_code == 200, answer.content
+    assert stored().file_meta.TransferSyntaxUID == uid.HEVCMP51
+
+
 def test_private_and_unknown_classes_are_stored(send: Any) -> None:
     assert send(make_instance(SOPClassUID="1.2.826.0.1.3680043.9.9"), "application/dicom").status_code == 200
 
@@ -249,6 +333,33 @@ def test_too_much_is_413_and_one_too_large_is_refused_alone(send: Any, settings:
     assert reasons(answer) == [0xA700]
     assert Instance.objects.get().sop_instance_uid == "1.2.3.4.5"
     assert send(message(*[({}, large)] * 11), DICOM).status_code == 413
+
+
+def test_what_is_too_large_alone_is_refused_for_good(send: Any, settings: LazySettings) -> None:
+    large = make_instance(**UIDS, pixels=np.zeros((200, 200), np.uint16))
+    settings.ATRIUM = replace(settings.ATRIUM, largest_instance=len(large) - 1)
+    metadata = ({"Content-Type": "application/dicom+json"}, json.dumps([metadata_of(large, "a")]).encode())
+    bulk = ({"Content-Type": "application/octet-stream", "Content-Location": "a"}, bytes(len(large)))
+    for answer in (
+        send(large, "application/dicom"),
+        send(message(({}, large)), DICOM),
+        send(message(metadata, bulk), JSON),
+    ):
+        assert answer.status_code == 409
+        (failed,) = answer.json()["00081198"]["Value"]
+        assert (failed["00081155"]["Value"], failed["00081197"]["Value"]) == (["1.2.3.4.5"], [0xA700])
+    nameless = send(bytes(len(large)), "application/dicom")
+    assert (nameless.status_code, reasons(nameless)) == (409, [0xA700])
+
+
+def test_without_room_to_stage_anything_a_sender_is_asked_to_try_again(
+    send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_body, "stage", full)
+    assert send(make_instance(**UIDS), "application/dicom").status_code == 503
 
 
 @given(body=st.binary(max_size=400), kind=st.sampled_from([JSON, XML, DICOM, "application/zip", "application/dicom"]))

@@ -52,6 +52,7 @@ def listen(atrium: Atrium, token: str, ae_title: str) -> ClientConnection:
 
 def hear(socket: ClientConnection, *, seconds: float = 20) -> tuple[str, int, str]:
     event = json.loads(socket.recv(timeout=seconds))
+    assert list(event) == sorted(event)
     assert event["00000002"]["Value"] == ["1.2.840.10008.5.1.4.34.6.1"]
     state = event.get("00741000", {}).get("Value", [""])
     return event["00001000"]["Value"][0], event["00001002"]["Value"][0], state[0]

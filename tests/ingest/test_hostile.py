@@ -12,6 +12,7 @@ from typing import Any
 import pydicom
 import pytest
 from django.core.files.storage import storages
+from django.db import OperationalError
 from pydicom import uid
 
 from studies.archive import objects
@@ -94,6 +95,23 @@ def test_a_file_that_cannot_be_indexed_takes_no_other_along(north: Any, people: 
     outcomes = index.commit(files, Source(WayIn.STOW, north, principal_of(people["admin"])))
     assert [o.status for o in outcomes] == [Status.STORED, Status.FAILED, Status.STORED]
     assert Series.objects.count() == 2
+
+
+@pytest.mark.parametrize(("patience", "attempts"), [(0.0, 1), (60.0, index.COMMIT_ATTEMPTS)])
+def test_a_database_that_holds_a_sender_up_is_not_asked_again(
+    patience: float, attempts: int, north: Any, ingest_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def locked(*_: Any) -> None:
+        asked.append(1)
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(index, "COMMIT_PATIENCE", patience)
+    monkeypatch.setattr(index, "_index", locked)
+    (outcome,) = ingest_files(north, make_instance(**UIDS))
+    assert (outcome.status, outcome.dicom_status) == (Status.FAILED, 0x0110)
+    assert len(asked) == attempts
 
 
 def test_what_storage_has_lost_is_put_back_by_sending_it_again(north: Any, ingest_files: Any) -> None:

@@ -113,14 +113,15 @@ def test_a_stream_is_refused_to_whom_it_isnt_for(server: Atrium, who: str | None
 
 
 def test_what_comes_by_websocket_comes_by_no_other_way(server: Atrium, headers: dict[str, str]) -> None:
-    for method, path in (
-        ("GET", "/test/messages"),
-        ("POST", "/test/messages"),
-        ("GET", "/dicom-web/subscribers/WATCH"),
-    ):
-        answer = requests.request(method, f"{server.url}{path}", headers=headers, timeout=10)
-        assert (answer.status_code, answer.headers["Upgrade"]) == (426, "websocket")
-        assert answer.headers["Content-Type"] == "application/problem+json"
+    address = f"{server.url}/dicom-web/subscribers/WATCH"
+    answer = requests.get(address, headers=headers, timeout=10)
+    assert (answer.status_code, answer.headers["Upgrade"]) == (426, "websocket")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    for method, status in (("OPTIONS", 204), ("POST", 405)):
+        answer = requests.request(method, address, headers=headers, timeout=10)
+        assert (answer.status_code, answer.headers["Allow"]) == (status, "GET, HEAD, OPTIONS")
+    assert requests.get(address, timeout=10).status_code == 401
+    assert requests.get(f"{server.url}/test/messages", headers=headers, timeout=10).status_code == 404
 
 
 def test_another_sites_page_opens_no_websocket(server: Atrium) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from django.db import DatabaseError
 
+from portal.sqlite import base
 from portal.sqlite.base import DatabaseWrapper
 
-OPTIONS = {"timeout": 0.05, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL;"}
+OPTIONS = {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL;"}
 DIES_WRITING = """
 import fcntl, os, sys
 lock = open(sys.argv[1], "ab")
@@ -42,13 +43,13 @@ def database(path: Path, django_db_blocker: Any) -> Iterator[DatabaseWrapper]:
         database.close()
 
 
-def opened(path: Path) -> DatabaseWrapper:
+def opened(path: Path, timeout: float = 0.05) -> DatabaseWrapper:
     settings = dict.fromkeys(("USER", "PASSWORD", "HOST", "PORT"), "")
     return DatabaseWrapper(
         {
             **settings,
             "NAME": str(path),
-            "OPTIONS": OPTIONS,
+            "OPTIONS": {**OPTIONS, "timeout": timeout},
             "TIME_ZONE": None,
             "CONN_MAX_AGE": None,
             "CONN_HEALTH_CHECKS": False,
@@ -128,6 +129,36 @@ def test_a_turn_that_cannot_begin_is_given_up(database: DatabaseWrapper, path: P
     other.close()
     write(database, 2)
     assert numbers(database) == [2]
+
+
+def test_time_in_the_line_counts_so_that_a_line_ends_together(
+    database: DatabaseWrapper, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "LEAST_TIMEOUT", 0.1)
+    refused = []
+
+    def be_refused() -> None:
+        own = opened(path, timeout=1.0)
+        with pytest.raises(DatabaseError, match="locked"):
+            write(own, 1)
+        refused.append(time.monotonic() - begun_at)
+        with own.cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout")
+            assert cursor.fetchone() == (1000,)
+        own.close()
+
+    with database.cursor() as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+        begun_at = time.monotonic()
+        writers = [Thread(target=be_refused) for _ in range(5)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        cursor.execute("ROLLBACK")
+    assert len(refused) == 5
+    assert min(refused) > 0.9
+    assert max(refused) < 2.5, "not five times as long"
 
 
 def test_who_dies_in_its_turn_loses_it(database: DatabaseWrapper, path: Path) -> None:

@@ -217,8 +217,14 @@ def _number(column: str, value: str, options: Options) -> Q:
 
 
 def _held(column: str, value: str, options: Options) -> Q:
-    """Match a column that holds several values: one of them is enough."""
-    return _any_of(_values(value.replace(",", "\\")), lambda one: _one_held(column, one))
+    """Match a column that holds several values: any of those asked for, or all (PS3.4 §C.2.2.2.8)."""
+    values = _values(value.replace(",", "\\"))
+    if not options.takes_many:
+        return _any_of(values, lambda one: _one_held(column, one))
+    condition = Q()
+    for one in values:
+        condition &= Q() if is_universal(one) else _one_held(column, one)
+    return condition
 
 
 def _one_held(column: str, value: str) -> Q:

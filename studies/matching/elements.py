@@ -15,7 +15,7 @@ from django.db.models.sql.compiler import SQLCompiler
 
 from studies.lookups import without_retrying
 from studies.matching.errors import InvalidKeyValue
-from studies.matching.keywords import tag_of, vr_of
+from studies.matching.keywords import has_several_values, tag_of, vr_of
 from studies.matching.letters import folded
 from studies.matching.moments import compact, date_range, datetime_range, time_range
 from studies.matching.options import Options
@@ -102,19 +102,24 @@ def _joined(sign: str, tests: Sequence[Test], text: str, vendor: str) -> Sql:
 
 @dataclass(frozen=True)
 class Leaf:
-    """An element one of whose values passes the test; without a test, an element that is absent or empty."""
+    """An element that has a value for each of the tests; without tests, an element that is absent or empty."""
 
     tag: str
     vr: str
-    test: Test | None
+    tests: tuple[Test, ...]
+
+    @property
+    def asks_for_absence(self) -> bool:
+        """Whether it matches what is absent or empty."""
+        return not self.tests
 
     def sql(self, source: str, vendor: str, depth: int = 0) -> Sql:
         values, text = _values(self, source, vendor, depth)
-        if self.test is None:
+        if self.asks_for_absence:
             is_filled = f"{text} <> ''"
             return f"NOT {_exists(values, is_filled)}", []
-        condition, params = self.test.sql(text, vendor)
-        return _exists(values, condition), params
+        compiled = [test.sql(text, vendor) for test in self.tests]
+        return " AND ".join(_exists(values, sql) for sql, _ in compiled), [p for _, params in compiled for p in params]
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ class Items:
     @property
     def asks_for_absence(self) -> bool:
         """Whether every part matches what is absent or empty."""
-        return all(part.asks_for_absence if isinstance(part, Items) else part.test is None for part in self.parts)
+        return all(part.asks_for_absence for part in self.parts)
 
     def sql(self, source: str, vendor: str, depth: int = 0) -> Sql:
         name = f"v{depth}"
@@ -220,17 +225,19 @@ def leaf(keyword: str, value: str, options: Options) -> Leaf | None:
     if is_universal(value):
         return None
     if value == '""' and options.takes_empty:
-        return Leaf(tag_of(keyword), vr, None)
+        return Leaf(tag_of(keyword), vr, ())
     if vr == "SQ":
         raise InvalidKeyValue("It's a sequence: name an attribute of its items, after a point.")
     if vr == "UI":
-        return Leaf(tag_of(keyword), vr, OneOf(tuple(uids_of(value))))
+        return Leaf(tag_of(keyword), vr, (OneOf(tuple(uids_of(value))),))
     many = options.takes_many or vr == "CS"
     values = [part.strip() for part in value.split("\\")] if many else [value.strip()]
     values = [part for part in values if part] or [value]
+    # Each must be among an attribute's several values (PS3.4 §C.2.2.2.8); of one that has a single value, any may be.
+    wanted = [[one] for one in values] if options.takes_many and has_several_values(keyword) else [values]
     if vr == "PN":
-        return Leaf(tag_of(keyword), vr, _name_test(values, is_fuzzy=options.is_fuzzy))
-    return Leaf(tag_of(keyword), vr, _test(vr, values))
+        return Leaf(tag_of(keyword), vr, tuple(_name_test(names, is_fuzzy=options.is_fuzzy) for names in wanted))
+    return Leaf(tag_of(keyword), vr, tuple(_test(vr, those) for those in wanted))
 
 
 def uids_of(value: str) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from enum import IntEnum
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from studies.matching.errors import UnknownAttribute
 
@@ -151,10 +151,19 @@ def tags_of(keywords: Iterable[str]) -> frozenset[str]:
     return frozenset(tag_of(keyword) for keyword in keywords)
 
 
+_MATCHED_EACH = {"AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"}
+
+
 def vr_of(keyword: str) -> str:
     """Give the value representation of a keyword, the first of several (PS3.6)."""
     tag = tag_for_keyword(keyword)
     return str(dictionary_VR(tag)).split(" ")[0] if tag is not None else "UN"
+
+
+def has_several_values(keyword: str) -> bool:
+    """Say whether an attribute may have several values that are each matched (PS3.6, PS3.4 §C.2.2.2.8)."""
+    tag = tag_for_keyword(keyword)
+    return tag is not None and dictionary_VM(tag) != "1" and vr_of(keyword) in _MATCHED_EACH
 
 
 def keyword_of(name: str) -> str:

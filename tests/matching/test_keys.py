@@ -268,6 +268,27 @@ def test_several_values_are_matched_where_agreed_upon(find: Find) -> None:
     assert find(PatientID="M1\\Y2") == []
 
 
+def test_each_of_several_values_must_be_among_those_of_an_attribute_that_has_several(
+    find: Find, ingest_files: Any, north: Any
+) -> None:
+    """PS3.4 C.2.2.2.8: a logical AND, whatever their order."""
+    series = {"StudyInstanceUID": "1.2.3.9", "PatientID": "B9", "NameOfPhysiciansReadingStudy": ["Ek^Ada", "Lind^Bo"]}
+    ingest_files(
+        north,
+        make_instance(**series, Modality="CT", ImageType=["ORIGINAL", "PRIMARY"]),
+        make_instance(**series, Modality="PT"),
+    )
+    many = Options(takes_many=True)
+    assert find(many, ModalitiesInStudy="PT\\CT") == ["B9"]
+    assert find(many, ModalitiesInStudy="CT\\MR") == []
+    assert find(ModalitiesInStudy="PT\\MR") == ["B9", "Y2"]
+    assert find(many, NameOfPhysiciansReadingStudy="lind^bo\\ek") == ["B9"]
+    assert find(many, NameOfPhysiciansReadingStudy="lind^bo\\Ångström") == []
+    assert find(many, ImageType="PRIMARY\\ORIGINAL") == ["B9"]
+    assert find(many, ImageType="PRIMARY\\DERIVED") == []
+    assert find(ImageType="PRIMARY\\DERIVED") == ["B9"]
+
+
 def test_lists_of_uids_match_any_of_them(find: Find) -> None:
     uids = list(Study.objects.order_by("patient_id_value").values_list("study_instance_uid", flat=True))
     assert find(StudyInstanceUID="\\".join(uids[:2])) == ["H3", "M1"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -42,9 +44,16 @@ class Child:
         code = self.process.poll()
         if code is None:
             return
+        _end_rest(self.process)
         self.wait = SHORTEST_WAIT if now - self.started_at > HEALTHY_AFTER else min(self.wait * 2, LONGEST_WAIT)
         logger.error("%s ended with code %s, again in %.1f s", self.name, code, self.wait)
         self.process, self.start_again_at = None, now + self.wait
+
+
+def _end_rest(process: subprocess.Popen[bytes]) -> None:
+    """End what a process that is gone had started: a web worker without its parent would answer for ever."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def supervise(children: list[Child]) -> None:
@@ -73,5 +82,5 @@ def _stop(children: list[Child]) -> None:
             process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             logger.error("process %s didn't stop in time", process.pid)
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -65,10 +65,15 @@ def test_the_supervisor_restarts_what_dies_and_stops_everything(tmp_path: Path) 
     try:
         children = _wait_for_children(supervisor.pid, 4)
         _wait_for_web(port)
+        workers = _children(children[0])
+        assert workers
         os.kill(children[0], signal.SIGKILL)
         deadline = time.monotonic() + 30
         while set(_children(supervisor.pid)) <= set(children) or len(_children(supervisor.pid)) < 4:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
+            time.sleep(0.2)
+        while [pid for pid in workers if _is_running(pid)]:
+            assert time.monotonic() < deadline, "a worker outlives its parent"
             time.sleep(0.2)
         everyone = _children(supervisor.pid)
     finally:

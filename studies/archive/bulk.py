@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.uid import ExplicitVRBigEndian, MPEGTransferSyntaxes
 
 from studies.archive import objects
@@ -14,9 +15,13 @@ from studies.archive.codecs import DECODABLE
 from studies.archive.documents import OCTETS, media_type_of
 from studies.archive.errors import NotTranscodable
 from studies.archive.frames import PIXEL_KEYWORDS, Frames
+from studies.archive.writing import turn_words
 from studies.models import Instance
 
-PIXELS = "7FE00010"
+# What asking a data set for a path that it hasn't raises.
+_ABSENT = (KeyError, ValueError, IndexError, AttributeError, TypeError, OverflowError)
+# Pixel Data, Float Pixel Data and Double Float Pixel Data.
+PIXELS = {f"{tag_for_keyword(keyword):08X}" for keyword in PIXEL_KEYWORDS}
 DOCUMENT = "00420011"
 # Media types of videos by transfer syntax, fragmentable ones included (PS3.18 Table 8.7.3-5); the others are MPEG-4's.
 _OTHER_VIDEOS = {"100": "video/mpeg2", "101": "video/mpeg2", "107": "video/H265", "108": "video/H265"}
@@ -39,7 +44,9 @@ def bulk_value(instance: Instance, path: str) -> BulkValue:
     LookupError when there's no such binary element, NotTranscodable, ObjectMissing.
     """
     frames = Frames(instance)
-    if path == PIXELS and instance.number_of_frames:
+    if path in PIXELS and instance.number_of_frames:
+        if path != frames.pixel_path:
+            raise LookupError(path)
         if frames.is_compressed and frames.syntax in DECODABLE:
             return _decoded(frames)
         if frames.syntax in VIDEO_MEDIA_TYPES:
@@ -108,15 +115,14 @@ def _decoded(frames: Frames) -> BulkValue:
 
 
 def _element(instance: Instance, path: str) -> bytes:
-    dataset = objects.read_dataset(instance, with_pixels=path == PIXELS)
+    dataset = objects.read_dataset(instance, with_pixels=path in PIXELS)
     try:
-        if path == PIXELS:
-            return bytes(dataset[next(k for k in PIXEL_KEYWORDS if k in dataset)].value)
+        turn_words(dataset, instance.transfer_syntax_uid)
         *parents, last = path.split(".")
         for tag, number in zip(parents[::2], parents[1::2], strict=True):
             dataset = dataset[int(tag, 16)].value[int(number) - 1]
         value = dataset[int(last, 16)].value
-    except (KeyError, ValueError, IndexError, AttributeError, TypeError, OverflowError, StopIteration) as error:
+    except (*_ABSENT, NotTranscodable) as error:
         raise LookupError(path) from error
     if not isinstance(value, bytes):
         raise LookupError(path)

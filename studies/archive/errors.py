@@ -13,10 +13,6 @@ class NotTranscodable(Exception):
     """The instance can't be given in the wanted transfer syntax; the message says why."""
 
 
-class PixelsTooLong(NotTranscodable):
-    """Uncompressed, the pixels are longer than an element can be (PS3.5 §7.1.1)."""
-
-
 class NotMultiframe(Exception):
     """The instance is of a kind that has no frames to choose from."""
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.datadict import keyword_for_tag
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.encaps import generate_frames
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -45,6 +45,11 @@ class Frames:
         """Raises NotTranscodable, ObjectMissing."""
         keyword, vr = self._pixel_element
         return PixelForm.of(self.header, keyword=keyword, vr=vr)
+
+    @property
+    def pixel_path(self) -> str:
+        """The pixel element's tag as bulk data are named by: samples may be numbers of 32 or 64 bits."""
+        return f"{tag_for_keyword(self._pixel_element[0]):08X}"
 
     @property
     def pixel_vr(self) -> str:
@@ -104,8 +109,11 @@ class Frames:
             data: bytes = self._whole[self._pixel_element[0]].value
             yield data[: self.native_length]
         elif self.syntax == ExplicitVRBigEndian:
-            for number in range(1, len(self) + 1):
-                yield self.little_endian(number)
+            left, word = self.native_length, self._word
+            length = -(-left // word) * word
+            for chunk in objects.stream_range(self.instance, self.instance.pixel_data_offset or 0, length):
+                yield _turned(chunk, word)[:left]
+                left -= len(chunk)
         else:
             start = self.instance.pixel_data_offset or 0
             yield from objects.stream_range(self.instance, start, self.native_length)
@@ -185,38 +193,47 @@ class Frames:
         data = objects.read_range(self.instance, (self.instance.pixel_data_offset or 0) + start, end - start)
         return _shifted(data, first - start * 8, self._frame_bits)
 
-    def _turned(self, number: int) -> bytes:
-        """Give a big-endian frame as little endian; 8-bit samples in words lie in pairs, over frames' borders."""
-        form, length = self.form, self._frame_bits // 8
-        size = 2 if form.vr == "OW" and form.bits_allocated == 8 else max(form.bits_allocated // 8, 1)
+    @property
+    def _word(self) -> int:
+        """The length in bytes of what byte order turns around: samples, or the words that hold smaller ones."""
+        form = self.form
+        return 2 if form.vr == "OW" and form.bits_allocated <= 8 else max(form.bits_allocated // 8, 1)
+
+    def _from_big_endian(self, number: int) -> bytes:
+        """Give a big-endian frame as little endian; in words, samples of 8 bits and less lie over frames' borders."""
         if not 1 <= number <= len(self):
             raise IndexError(number)
-        start = (number - 1) * length
-        first, last = start // size * size, -(-(start + length) // size) * size
+        bits, word = self._frame_bits, self._word
+        first_bit = (number - 1) * bits
+        start, end = first_bit // 8, (first_bit + bits + 7) // 8
+        first, last = start // word * word, -(-end // word) * word
         data = objects.read_range(self.instance, (self.instance.pixel_data_offset or 0) + first, last - first)
-        words: bytes = np.frombuffer(data, f">u{size}").astype(f"<u{size}").tobytes()
-        frame: bytes = words[start - first : start - first + length]
-        return frame
+        frame = _turned(data, word)[start - first : end - first]
+        return _shifted(frame, first_bit - start * 8, bits) if bits % 8 else frame
 
     def samples(self, number: int) -> tuple[np.ndarray, PixelForm]:
         """Decode a frame (counted from 1). Raises IndexError, NotTranscodable, ObjectMissing."""
-        data = self.stored(number)
-        if self.syntax == ExplicitVRBigEndian:
-            return decode(self._turned(number), ExplicitVRLittleEndian, self.form)
+        is_turned = self.syntax == ExplicitVRBigEndian
+        data = self._from_big_endian(number) if is_turned else self.stored(number)
         if self.form.bits_allocated == 1 and not self.is_compressed:
             bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: self._frame_bits]
             if bits.size != self.form.rows * self.form.columns:
                 raise NotTranscodable("Pixels of one bit have one sample each.")
             return bits.reshape(self.form.rows, self.form.columns), self.form
-        return decode(data, self.syntax, self.form)
+        return decode(data, ExplicitVRLittleEndian if is_turned else self.syntax, self.form)
 
     def little_endian(self, number: int) -> bytes:
         """Give a frame as uncompressed little-endian samples. Raises IndexError, NotTranscodable, ObjectMissing."""
         if self.syntax == ExplicitVRBigEndian:
-            return self._turned(number)
+            return self._from_big_endian(number)
         if not self.is_compressed:
             return self.stored(number)
         return native(*self.samples(number))
+
+
+def _turned(data: bytes, word: int) -> bytes:
+    turned: bytes = np.frombuffer(data, f">u{word}").astype(f"<u{word}").tobytes()
+    return turned
 
 
 def _shifted(data: bytes, first_bit: int, count: int) -> bytes:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from typing import Any
 
 from django.db import transaction
@@ -13,16 +14,18 @@ from django.utils import timezone
 from pydicom import DataElement, Dataset
 from pydicom.multival import MultiValue
 
+from studies.archive.errors import NotTranscodable
 from studies.archive.frames import Frames
 from studies.archive.models import SeriesMetadata
 from studies.archive.objects import read_dataset
+from studies.archive.writing import turn_words
 from studies.models import Instance, Series
 
 logger = logging.getLogger("atrium.archive")
 BULK_THRESHOLD = 1024
 # Of the metadata that are kept. To be raised with whatever changes what :func:`instance_metadata` gives: what was kept
 # in another form is built anew when it's asked for.
-FORM = 1
+FORM = 2
 
 
 def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
@@ -32,23 +35,30 @@ def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
     A value that its VR doesn't allow is left out, as an empty element or null among others, rather than refuse the
     instance.
     """
+    with suppress(NotTranscodable):
+        turn_words(dataset, instance.transfer_syntax_uid)
     content = _json_of(dataset, path="")
     content["00083002"] = {"vr": "UI", "Value": [instance.transfer_syntax_uid]}
     if instance.number_of_frames:
-        content["7FE00010"] = {"vr": _vr_of_pixels(instance), "BulkDataURI": _bulk_uri(instance, "7FE00010")}
+        frames = Frames(instance)
+        path = frames.pixel_path
+        content[path] = {"vr": _vr_of_pixels(frames), "BulkDataURI": _bulk_uri(instance, path)}
     for element in _elements_with_bulk(content):
         element["BulkDataURI"] = _bulk_uri(instance, element["BulkDataURI"])
     return dict(sorted(content.items()))
 
 
-def _vr_of_pixels(instance: Instance) -> str:
-    """Give Pixel Data's VR: OB where it's compressed, OW where it must be, else as stored (PS3.5 §A.1, §A.2, §A.4)."""
-    frames = Frames(instance)
+def _vr_of_pixels(frames: Frames) -> str:
+    """Give the pixels' VR: OB where they're compressed, OW where they must be, else as stored (PS3.5 §A.1, §A.2, §A.4).
+
+    Those of 32 and 64 bits that are no whole numbers are in elements of their own, OF and OD.
+    """
     if frames.is_compressed:
         return "OB"
-    if frames.syntax.is_implicit_VR or (instance.bits_allocated or 0) > 8:
-        return "OW"
-    return "OB" if frames.pixel_vr == "OB" else "OW"
+    if frames.pixel_vr in {"OF", "OD"}:
+        return frames.pixel_vr
+    is_wide = frames.syntax.is_implicit_VR or (frames.instance.bits_allocated or 0) > 8
+    return "OB" if frames.pixel_vr == "OB" and not is_wide else "OW"
 
 
 def _bulk_uri(instance: Instance, path: str) -> str:

@@ -35,7 +35,7 @@ from studies.archive.codecs import (
     encoded_form,
     native,
 )
-from studies.archive.errors import NotTranscodable, PixelsTooLong
+from studies.archive.errors import NotTranscodable
 from studies.archive.frames import Frames
 from studies.archive.writing import dataset_bytes, file_head, turn_words
 from studies.models import Instance
@@ -189,7 +189,7 @@ def _uncompressed_file(frames: Frames, target: UID) -> Iterator[bytes]:
         pixels = frames.native_pixels()
     padded = length + length % 2
     if padded > LONGEST_ELEMENT:
-        raise PixelsTooLong("Uncompressed, the pixels are longer than an element can be.")
+        raise NotTranscodable("Uncompressed, the pixels are longer than an element can be.")
     header = _header(frames, form, target)
     chunks = chain(
         [header, _element_head(form.keyword, form.vr, padded, target)],

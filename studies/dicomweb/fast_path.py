@@ -47,7 +47,7 @@ from studies.dicomweb.framing import (
     part_head,
     stored_frame_form,
 )
-from studies.dicomweb.media_types import ranges_of
+from studies.dicomweb.media_types import ranges_of, takes_gzip
 from studies.dicomweb.wado_metadata import gzipped
 from studies.models import Instance, Study
 
@@ -336,7 +336,7 @@ def _series_metadata(request: _Request, study: str, series: str) -> Answer | Non
     first = next(iter(ranges_of(request.accept)), None)
     if first is None or first.is_multipart or not (first.matches(DICOM_JSON) or first.media_type == "application/json"):
         return None
-    if "gzip" not in request.headers.get("accept-encoding", ""):
+    if not takes_gzip(request.headers.get("accept-encoding", "")):
         return None
     grant = _grant(request, study)
     rows = _rows(_FIND_METADATA, grant.study, series, FORM) if grant is not None else []

@@ -47,7 +47,7 @@ def etag_of(sha256: bytes, *form: str) -> str:
 def names(if_none_match: str, etag: str) -> bool:
     """Say whether an If-None-Match header names the validator, compared weakly (RFC 9110 §13.1.2)."""
     known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in known or "*" in known
+    return etag.removeprefix("W/") in known or "*" in known
 
 
 def boundary_of(etag: str) -> str:

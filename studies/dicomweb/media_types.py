@@ -120,3 +120,12 @@ def _quality(parameters: dict[str, str]) -> float:
         return min(max(float(parameters.get("q", "1")), 0.0), 1.0)
     except ValueError:
         return 0.0
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """Say whether an Accept-Encoding header takes gzip, which ``q=0`` refuses (RFC 9110 §12.5.3)."""
+    for coding in accept_encoding.lower().split(","):
+        name, *parameters = (piece.strip() for piece in coding.split(";"))
+        if name == "gzip":
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False

@@ -26,6 +26,7 @@ from studies.archive.rendering import Look, encoded, picture, placed
 from studies.archive.structured_reports import is_report, to_html, to_text
 from studies.archive.waveforms import has_waveforms, lay_out, read_traces, to_image, to_svg
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
+from studies.dicomweb.framing import boundary_of
 from studies.dicomweb.looks import look_of, warns_of_annotations
 from studies.dicomweb.media_types import MediaRange, accepted
 from studies.dicomweb.retrieval import (
@@ -88,7 +89,11 @@ def give_rendered(request: HttpRequest, instance: Instance, numbers: list[int], 
         contents = (
             FileWrapper(_film(instance), CHUNK) if is_film else [rendered(instance, wanted, few, look)] for few in each
         )
-        return validated(request, multipart(wanted, (Part(wanted, content) for content in contents)), etag)
+        return validated(
+            request,
+            multipart(wanted, (Part(wanted, content) for content in contents), boundary=boundary_of(etag)),
+            etag,
+        )
     if is_film:
         return validated(request, FileResponse(_film(instance), content_type=wanted), etag)
     content = rendered(instance, wanted, numbers, look)
@@ -275,7 +280,7 @@ def _rendered_many(request: HttpRequest, study: Study, series_instance_uid: str)
         raise DicomWebError(
             406, "There is nothing in it that can be shown in the accepted forms.", available=list(known)
         )
-    return validated(request, multipart(first.content_type, chain([first], shown)), etag)
+    return validated(request, multipart(first.content_type, chain([first], shown), boundary=boundary_of(etag)), etag)
 
 
 def _pictured(instances: QuerySet[Instance], study: Study) -> Instance | None:
@@ -328,5 +333,5 @@ def retrieve_thumbnail(
         return validated(request, HttpResponse(), etag)
     content = rendered(instance, wanted, numbers, look)
     if is_multipart:
-        return validated(request, multipart(wanted, [Part(wanted, [content])]), etag)
+        return validated(request, multipart(wanted, [Part(wanted, [content])], boundary=boundary_of(etag)), etag)
     return validated(request, HttpResponse(content, content_type=wanted), etag)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -225,12 +224,11 @@ def frame_numbers(text: str) -> list[int]:
     return numbers
 
 
-def multipart(part_type: str, parts: Iterable[Part], *, boundary: str = "") -> StreamingHttpResponse:
+def multipart(part_type: str, parts: Iterable[Part], *, boundary: str) -> StreamingHttpResponse:
     """Send parts as multipart/related (RFC 2387), each as soon as it's read: memory holds one chunk at a time.
 
     The first is read ahead: what can't be given is refused, not broken off. Raises what reading it raises.
     """
-    boundary = boundary or uuid.uuid4().hex
     rest = iter(parts)
     first = list(islice(rest, 1))
 

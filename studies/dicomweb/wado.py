@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from studies.archive.ahead import made_ahead
 from studies.archive.codecs import UNCOMPRESSED
-from studies.archive.errors import NotTranscodable, PixelsTooLong
+from studies.archive.errors import NotTranscodable
 from studies.archive.frames import Frames
 from studies.archive.transcoding import transcoded_frame, whole_file
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
@@ -133,13 +133,15 @@ def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> 
 
     Octets are what the Bulkdata resource gives, images its pixels (PS3.18 §10.4.4).
     """
-    is_zip = wanted.media_type == ZIP
+    is_zip = wanted.media_type == ZIP and not wanted.is_multipart
     if not is_zip and not wanted.matches(DICOM):
         return bulk_in_form(retrieval, wanted, with_others=True, may_be_partial=may_be_partial)
     request, study, instances = retrieval.request, retrieval.study, retrieval.instances
     # The archive is as it was stored, unless asked.
     asked = "*" if is_zip and not wanted.transfer_syntax else wanted.transfer_syntax
     etag = etag_of_study(study, instances, ZIP if is_zip else DICOM, asked or "by default")
+    # The archive's own times are those of its making.
+    etag = f"W/{etag}" if is_zip else etag
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
     kinds = [(one, (one.transfer_syntax_uid, one.number_of_frames > 0)) for one in retrieval.counted]
@@ -184,10 +186,10 @@ def _file(instance: Instance, syntax: str, asked: str) -> File:
     """Give a file whose every frame can be given. Raises NotTranscodable."""
     try:
         return File(instance, syntax, whole_file(instance, syntax))
-    except PixelsTooLong:
+    except NotTranscodable:
         if asked:
             raise
-    # By default, what's too long for Explicit VR Little Endian comes as it's stored (PS3.18 §8.7.3.5.2).
+    # By default, what's too long for Explicit VR Little Endian (PS3.18 §8.7.3.5.2) or damaged comes as it's stored.
     return File(instance, instance.transfer_syntax_uid, whole_file(instance, instance.transfer_syntax_uid))
 
 

@@ -140,7 +140,7 @@ def _pixel_parts(instance: Instance, content_type: str, target: str, address: st
         except NotTranscodable as error:
             left_out.add(instance, error)
         else:
-            yield Part(content_type, content, f"{address}/bulkdata/{PIXELS}")
+            yield Part(content_type, content, f"{address}/bulkdata/{frames.pixel_path}")
         return
     for number in range(1, len(frames) + 1):
         try:
@@ -153,7 +153,7 @@ def _pixel_parts(instance: Instance, content_type: str, target: str, address: st
 
 def _other_parts(instance: Instance, wanted: MediaRange, address: str) -> Iterator[Part]:
     for path in _paths(instance_metadata(instance, objects.read_dataset(instance))):
-        if path == PIXELS:
+        if path in PIXELS:
             continue
         value = bulk_value(instance, path)
         kind = value.media_type if wanted.matches(value.media_type) else OCTETS

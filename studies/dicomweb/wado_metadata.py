@@ -15,8 +15,8 @@ from studies.archive import metadata as archive_metadata
 from studies.archive import native_model, objects
 from studies.archive.bulk import BulkValue, bulk_value
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found
-from studies.dicomweb.framing import DICOM_JSON, OCTETS
-from studies.dicomweb.media_types import MediaRange, accepted
+from studies.dicomweb.framing import DICOM_JSON, OCTETS, boundary_of
+from studies.dicomweb.media_types import accepted, takes_gzip
 from studies.dicomweb.retrieval import (
     Part,
     content_etag,
@@ -85,8 +85,10 @@ def _metadata(request: HttpRequest, compressed: list[bytes], etag: str) -> HttpR
             return _with_headers(request, _as_json(request, compressed, etag), etag)
         if wanted.matches(XML) and (wanted.is_multipart or wanted.media_type != "*/*"):
             etag = f'{etag[:-1]}-xml"'
-            response = empty(304) if knows(request, etag) else multipart(XML, _xml_parts(compressed))
-            return _with_headers(request, response, etag)
+            if knows(request, etag):
+                return _with_headers(request, empty(304), etag)
+            message = multipart(XML, _xml_parts(compressed), boundary=boundary_of(etag))
+            return _with_headers(request, message, etag)
     raise DicomWebError(406, "Metadata can be given as DICOM JSON or as XML.", available=METADATA_FORMS)
 
 
@@ -96,7 +98,7 @@ def gzipped(etag: str) -> str:
 
 
 def _takes_gzip(request: HttpRequest) -> bool:
-    return "gzip" in request.headers.get("Accept-Encoding", "")
+    return takes_gzip(request.headers.get("Accept-Encoding", ""))
 
 
 def _as_json(request: HttpRequest, compressed: list[bytes], etag: str) -> HttpResponseBase:
@@ -138,25 +140,28 @@ def retrieve_bulkdata(request: HttpRequest, path: str, **uids: str) -> HttpRespo
         value = bulk_value(instance, path.upper())
     except LookupError as error:
         raise not_found() from error
-    etag = content_etag(instance, "bulk", path)
     leave_trace(request, instance.series.study, "bulkdata", octets=value.length)
     for wanted in accepted(request):
         if wanted.matches(value.media_type) or wanted.matches(OCTETS):
-            return validated(request, _bulk(request, value, wanted, etag), etag, is_immutable=True)
+            content_type = value.media_type if wanted.matches(value.media_type) else OCTETS
+            etag = content_etag(instance, "bulk", path, content_type, str(wanted.is_multipart))
+            response = _bulk(request, value, content_type, etag, is_multipart=wanted.is_multipart)
+            return validated(request, response, etag, is_immutable=True)
     raise DicomWebError(406, "Bulk data can be given as it is.", available=[value.media_type, OCTETS])
 
 
-def _bulk(request: HttpRequest, value: BulkValue, wanted: MediaRange, etag: str) -> HttpResponseBase:
-    content_type = value.media_type if wanted.matches(value.media_type) else OCTETS
+def _bulk(
+    request: HttpRequest, value: BulkValue, content_type: str, etag: str, *, is_multipart: bool
+) -> HttpResponseBase:
     span = None
     if request.headers.get("If-Range", etag) == etag:
         span = _range(request.headers.get("Range", ""), value.length)
     first, last = span or (0, value.length - 1)
     content = value.read(first, last - first + 1)
     response: HttpResponseBase
-    if wanted.is_multipart:
+    if is_multipart:
         # The range is one of the value, not of the message around it.
-        response = multipart(content_type, [Part(content_type, content)])
+        response = multipart(content_type, [Part(content_type, content)], boundary=boundary_of(etag))
         if span:
             response.status_code = 206
             response["Content-Range"] = f"bytes {first}-{last}/{value.length}"

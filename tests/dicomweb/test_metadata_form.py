@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from pydicom.uid import (
 
 from studies.archive.models import SeriesMetadata
 from studies.models import Instance
-from tests.dicomweb.retrieving import address
+from tests.dicomweb.retrieving import address, parts_of
 from tests.factories import make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -105,6 +106,115 @@ def test_compressed_pixels_are_ob_and_those_of_more_than_8_bits_ow(
     assert content["7FE00010"] == {"vr": vr, "BulkDataURI": f"{url}/bulkdata/7FE00010"}
     xml = radiologist.get(f"{url}/metadata", HTTP_ACCEPT='multipart/related; type="application/dicom+xml"')
     assert f'tag="7FE00010" vr="{vr}"' in b"".join(xml).decode()
+
+
+def in_big_endian(dataset: pydicom.Dataset) -> bytes:
+    """Give a data set, whose words are turned already, as a big-endian file."""
+    meta = dataset.file_meta
+    meta.TransferSyntaxUID = ExplicitVRBigEndian
+    output = BytesIO()
+    pydicom.dcmwrite(output, FileDataset(None, dataset, file_meta=meta, preamble=b"\0" * 128), enforce_file_format=True)  # type: ignore[arg-type]
+    return output.getvalue()
+
+
+def test_words_of_big_endian_objects_are_turned_in_metadata_and_bulk_data(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    dataset = pydicom.dcmread(BytesIO(make_instance(pixels=np.zeros((8, 8), np.uint16))))
+    lut, long = np.arange(16, dtype="<u2"), np.arange(2000, dtype="<u2")
+    dataset.add_new(0x00281201, "OW", lut.astype(">u2").tobytes())
+    dataset.add_new(0x00281202, "OW", long.astype(">u2").tobytes())
+    dataset.PixelData = np.arange(64, dtype=">u2").tobytes()
+    (outcome,) = ingest_files(north, in_big_endian(dataset))
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    (content,) = radiologist.get(f"{url}/metadata").json()
+    assert base64.b64decode(content["00281201"]["InlineBinary"]) == lut.tobytes()
+    octets = {"HTTP_ACCEPT": "application/octet-stream"}
+    assert radiologist.get(content["00281202"]["BulkDataURI"], **octets).content == long.tobytes()
+    pixels = np.arange(64, dtype="<u2").tobytes()
+    assert radiologist.get(content["7FE00010"]["BulkDataURI"], **octets).content == pixels
+
+
+@pytest.mark.parametrize("vr", ["OW", "OB"])
+def test_bits_of_big_endian_objects_are_those_that_were_meant(
+    vr: str, north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    bits = np.random.default_rng(3).integers(0, 2, (3, 5, 7), dtype=np.uint8)
+    packed = np.packbits(bits, bitorder="little").tobytes()
+    dataset = pydicom.dcmread(BytesIO(make_instance(pixels=np.zeros((3, 5, 7), np.uint16))))
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 1, 0
+    turned = np.frombuffer(packed, "<u2").astype(">u2").tobytes() if vr == "OW" else packed
+    dataset.PixelData = turned
+    dataset["PixelData"].VR = vr
+    (outcome,) = ingest_files(north, in_big_endian(dataset))
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    file = pydicom.dcmread(BytesIO(radiologist.get(url, HTTP_ACCEPT="application/dicom").getvalue()))
+    assert file.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert np.array_equal(file.pixel_array, bits)
+    for number in (1, 2, 3):
+        frame = radiologist.get(f"{url}/frames/{number}", HTTP_ACCEPT="application/octet-stream").content
+        assert np.array_equal(
+            np.unpackbits(np.frombuffer(frame, np.uint8), bitorder="little")[:35], bits[number - 1].ravel()
+        )
+
+
+@pytest.mark.parametrize(("tag", "vr", "number"), [("7FE00008", "OF", np.float32), ("7FE00009", "OD", np.float64)])
+def test_numbers_that_arent_whole_are_named_as_what_they_are(
+    tag: str, vr: str, number: Any, north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    values = np.linspace(-1, 1, 64, dtype=number)
+    dataset = pydicom.dcmread(BytesIO(make_instance(pixels=np.zeros((8, 8), np.uint16))))
+    del dataset.PixelData, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+    dataset.BitsAllocated = values.itemsize * 8
+    dataset.add_new(int(tag, 16), vr, values.tobytes())
+    output = BytesIO()
+    dataset.save_as(output)
+    (outcome,) = ingest_files(north, output.getvalue())
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    (content,) = radiologist.get(f"{url}/metadata").json()
+    assert content[tag] == {"vr": vr, "BulkDataURI": f"{url}/bulkdata/{tag}"}
+    assert "7FE00010" not in content
+    octets = "application/octet-stream"
+    assert radiologist.get(f"{url}/bulkdata/{tag}", HTTP_ACCEPT=octets).content == values.tobytes()
+    assert radiologist.get(f"{url}/bulkdata/7FE00010", HTTP_ACCEPT=octets).status_code == 404
+    ((_, part),) = parts_of(radiologist.get(f"{url}/bulkdata", HTTP_ACCEPT=f'multipart/related; type="{octets}"'))
+    assert part == values.tobytes()
+
+
+@pytest.mark.usefixtures("series")
+def test_the_same_validator_means_the_same_bytes(radiologist: Client) -> None:
+    url = address(Instance.objects.all()[0])
+    octets, related = "application/octet-stream", 'multipart/related; type="application/octet-stream"'
+    single = radiologist.get(f"{url}/bulkdata/7FE00010", HTTP_ACCEPT=octets)
+    message = radiologist.get(f"{url}/bulkdata/7FE00010", HTTP_ACCEPT=related)
+    assert single["ETag"] != message["ETag"]
+    for where, accept in (
+        ("/bulkdata/7FE00010", related),
+        ("/metadata", 'multipart/related; type="application/dicom+xml"'),
+        ("/thumbnail", 'multipart/related; type="image/jpeg"'),
+        ("/rendered", 'multipart/related; type="image/png"'),
+    ):
+        first, second = (radiologist.get(f"{url}{where}", HTTP_ACCEPT=accept) for _ in range(2))
+        assert (first["ETag"], first["Content-Type"], b"".join(first)) == (
+            second["ETag"],
+            second["Content-Type"],
+            b"".join(second),
+        )
+    zipped = radiologist.get(url, HTTP_ACCEPT="application/zip")
+    assert zipped["ETag"].startswith("W/")
+    assert radiologist.get(url, HTTP_ACCEPT="application/zip", HTTP_IF_NONE_MATCH=zipped["ETag"]).status_code == 304
+    assert radiologist.get(url, HTTP_ACCEPT='multipart/related; type="application/zip"').status_code == 406
+
+
+@pytest.mark.usefixtures("series")
+@pytest.mark.parametrize(
+    ("header", "is_taken"), [("gzip", True), ("br, GZIP;q=0.5", True), ("gzip;q=0", False), ("gzip; q=0.0, *", False)]
+)
+def test_gzip_is_given_to_those_who_take_it(header: str, is_taken: bool, radiologist: Client) -> None:
+    assert radiologist.get(URL, HTTP_ACCEPT_ENCODING=header).has_header("Content-Encoding") == is_taken
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def one_of_three_damaged(north: Any, ingest_files: Any) -> None:
     ("below", "accept"),
     [
         *[(below, accept) for below in ("", "/bulkdata", "/pixeldata") for accept in (OCTETS, f"{OCTETS}, {JLS}")],
-        *[("", accept) for accept in (EXPLICIT, JPEG_2000, DICOM, "*/*")],
+        *[("", accept) for accept in (EXPLICIT, JPEG_2000)],
     ],
 )
 def test_one_damaged_instance_is_left_out_and_the_rest_goes_on(
@@ -80,6 +80,15 @@ def test_one_damaged_instance_is_left_out_and_the_rest_goes_on(
                 assert np.array_equal(pydicom.dcmread(BytesIO(content)).pixel_array, PIXELS)
     assert "left out of a retrieval" in caplog.text
     assert "Doe" not in caplog.text
+
+
+@pytest.mark.usefixtures("one_of_three_damaged")
+@pytest.mark.parametrize("accept", [DICOM, "*/*"])
+def test_by_default_a_damaged_instance_comes_as_it_is_stored(accept: str, radiologist: Client) -> None:
+    answer = radiologist.get(STUDY_URL, HTTP_ACCEPT=accept)
+    assert answer.status_code == 200
+    syntaxes = [kind.rpartition("=")[2] for kind, _ in parts_of(answer)]
+    assert syntaxes == [ExplicitVRLittleEndian, RLELossless, ExplicitVRLittleEndian]
 
 
 @pytest.mark.parametrize("below", ["", "/bulkdata", "/pixeldata"])
@@ -126,11 +135,15 @@ def test_an_instance_with_a_damaged_frame_is_given_as_stored_or_not_at_all(
     content = make_rle(1, damaged=(2,))
     ingest_files(north, content)
     url = address(Instance.objects.get())
-    for asked in ("", f"; transfer-syntax={ExplicitVRLittleEndian}", f"; transfer-syntax={JPEG2000Lossless}"):
-        assert radiologist.get(url, HTTP_ACCEPT=f"application/dicom{asked}").status_code == 406
-        second = radiologist.get(url, HTTP_ACCEPT=f"application/dicom{asked}, application/dicom; transfer-syntax=*")
+    for asked in (ExplicitVRLittleEndian, JPEG2000Lossless):
+        assert radiologist.get(url, HTTP_ACCEPT=f"application/dicom; transfer-syntax={asked}").status_code == 406
+        second = radiologist.get(
+            url, HTTP_ACCEPT=f"application/dicom; transfer-syntax={asked}, application/dicom; transfer-syntax=*"
+        )
         assert body_of(second) == content
-    assert radiologist.get(url).status_code == 406
+    by_default = radiologist.get(url, HTTP_ACCEPT="application/dicom")
+    assert by_default["Content-Type"] == f"application/dicom; transfer-syntax={RLELossless}"
+    assert body_of(by_default) == content
 
 
 def test_frames_come_all_or_none_as_their_order_names_them(north: Any, ingest_files: Any, radiologist: Client) -> None:

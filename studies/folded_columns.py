@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from django.db import transaction
+from django.db.migrations import RunPython
 
 from studies.matching.names import remember_names
 from studies.person_names import identifying, searchable
@@ -20,6 +21,17 @@ def letters_of_their_own() -> str:
     """Give the letters that searchable takes for others and identifying doesn't, in either case and with marks."""
     characters = map(chr, (*range(0x80, 0x600), *range(0x1D00, 0x2000), *range(0x2C60, 0x2C80), *range(0xA720, 0xA800)))
     return "".join(c for c in characters if searchable(c) != identifying(c))
+
+
+def folding(app: str, model: str, *, source: str) -> RunPython:
+    """Give the migration's operation: fold the names of a model anew, and back as the version before asks for them."""
+
+    def by(fold: Callable[[str], str]) -> Callable[[Any, Any], None]:
+        return lambda apps, editor: fold_anew(
+            apps.get_model(app, model), source=source, fold=fold, alias=editor.connection.alias
+        )
+
+    return RunPython(by(searchable), by(identifying))
 
 
 def fold_anew(model: Any, *, source: str, fold: Callable[[str], str], alias: str) -> None:

@@ -24,6 +24,9 @@ SEQUENCE_END = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 ITEM = b"\xfe\xff\x00\xe0"
 LEAST_ELEMENT = 8
 OFFSET_TABLE_HEAD = 8
+PIXEL_DATA = tag_for_keyword("PixelData")
+# Float Pixel Data have 32, Double Float Pixel Data 64 (PS3.3 §C.7.6.24, §C.7.6.25).
+FEWEST_FLOAT_BITS = 32
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -48,7 +51,10 @@ class Frames:
 
     @property
     def pixel_path(self) -> str:
-        """The pixel element's tag as bulk data are named by: samples may be numbers of 32 or 64 bits."""
+        """The pixel element's tag; storage is asked for it only where the samples may be no whole numbers."""
+        bits = self.instance.bits_allocated
+        if self.is_compressed or (bits is not None and bits < FEWEST_FLOAT_BITS):
+            return f"{PIXEL_DATA:08X}"
         return f"{tag_for_keyword(self._pixel_element[0]):08X}"
 
     @property

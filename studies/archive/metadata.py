@@ -15,7 +15,7 @@ from pydicom import DataElement, Dataset
 from pydicom.multival import MultiValue
 
 from studies.archive.errors import NotTranscodable
-from studies.archive.frames import Frames
+from studies.archive.frames import FEWEST_FLOAT_BITS, Frames
 from studies.archive.models import SeriesMetadata
 from studies.archive.objects import read_dataset
 from studies.archive.writing import turn_words
@@ -55,10 +55,11 @@ def _vr_of_pixels(frames: Frames) -> str:
     """
     if frames.is_compressed:
         return "OB"
-    if frames.pixel_vr in {"OF", "OD"}:
-        return frames.pixel_vr
-    is_wide = frames.syntax.is_implicit_VR or (frames.instance.bits_allocated or 0) > 8
-    return "OB" if frames.pixel_vr == "OB" and not is_wide else "OW"
+    bits = frames.instance.bits_allocated or 0
+    if bits < FEWEST_FLOAT_BITS and (bits > 8 or frames.syntax.is_implicit_VR):
+        return "OW"
+    stored = frames.pixel_vr
+    return stored if stored in {"OF", "OD"} or (stored == "OB" and bits <= 8) else "OW"
 
 
 def _bulk_uri(instance: Instance, path: str) -> str:

@@ -17,6 +17,7 @@ from studies.dicomweb.store_body import TooLarge
 from studies.dicomweb.store_metadata import DICOM_XML
 from studies.ingest.errors import CANNOT_UNDERSTAND, COERCED, OUT_OF_RESOURCES, PROCESSING_FAILURE
 from studies.ingest.services import Outcome, Status
+from studies.tag_order import in_tag_order
 
 WARNINGS = {
     0xB000: "Kept as a second version",
@@ -70,7 +71,7 @@ def answer(
     # What can't even be named is told of apart (PS3.18 §I.1, Other Failures Sequence).
     nameless = [o for o in outcomes if not o.is_in and not o.sop_instance_uid]
     study, *others = {o.study_instance_uid for o in stored} or {""}
-    content = _in_order(
+    content = _present(
         {
             "00081190": retrieve_url(request, f"studies/{study}") if study and not others else {"vr": "UR"},
             "00081198": _sequence([_identity(o) | _failure(o) for o in failed]),
@@ -127,9 +128,9 @@ def _failure(outcome: Outcome) -> dict[str, Any]:
 
 
 def _sequence(items: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"vr": "SQ", "Value": [_in_order(item) for item in items]} if items else {}
+    return {"vr": "SQ", "Value": items} if items else {}
 
 
-def _in_order(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Give attributes in ascending order of their tags (PS3.18 §F.2.2), without what isn't there."""
-    return {tag: element for tag, element in sorted(attributes.items()) if element}
+def _present(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Give what there is, by ascending tag."""
+    return in_tag_order({tag: element for tag, element in attributes.items() if element})

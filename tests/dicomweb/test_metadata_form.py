@@ -24,6 +24,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from studies.archive.frames import Frames
 from studies.archive.models import SeriesMetadata
 from studies.models import Instance
 from tests.dicomweb.retrieving import address, parts_of
@@ -215,6 +216,22 @@ def test_the_same_validator_means_the_same_bytes(radiologist: Client) -> None:
 )
 def test_gzip_is_given_to_those_who_take_it(header: str, is_taken: bool, radiologist: Client) -> None:
     assert radiologist.get(URL, HTTP_ACCEPT_ENCODING=header).has_header("Content-Encoding") == is_taken
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "JPEG2000.dcm", "MR_small_implicit.dcm"])
+def test_metadata_need_nothing_of_most_pixels(
+    name: str, north: Any, ingest_files: Any, radiologist: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at them is a request to an object store, or a whole object that's inflated."""
+    ingest_files(north, Path(str(pydicom.data.get_testdata_file(name))))
+    instance = Instance.objects.get()
+
+    def look(frames: Frames) -> None:
+        raise AssertionError("pixels were looked at")
+
+    monkeypatch.setattr(Frames, "_pixel_element", property(look))
+    (content,) = radiologist.get(address(instance, "/metadata")).json()
+    assert content["7FE00010"]["vr"] == ("OB" if name == "JPEG2000.dcm" else "OW")
 
 
 @pytest.fixture

@@ -1,32 +1,14 @@
 from django.db import migrations
 
-from studies.folded_columns import fold_anew
-from studies.person_names import identifying, searchable
-
-
-def fold(apps, schema_editor):
-    """Đặng is found by Dang: letters that no mark makes are folded like those that one does."""
-    fold_anew(
-        apps.get_model("orders", "Order"),
-        source="patient__patient_name",
-        fold=searchable,
-        alias=schema_editor.connection.alias,
-    )
-
-
-def unfold(apps, schema_editor):
-    """As the version before keeps and asks for them."""
-    fold_anew(
-        apps.get_model("orders", "Order"),
-        source="patient__patient_name",
-        fold=identifying,
-        alias=schema_editor.connection.alias,
-    )
+from studies.folded_columns import folding
 
 
 class Migration(migrations.Migration):
+    """Đặng is found by Dang: letters that no mark makes are folded like those that one does."""
+
+    # Each batch is a transaction of its own.
     atomic = False
 
     dependencies = [("orders", "0006_order_status_changes"), ("studies", "0017_folded_names")]
 
-    operations = [migrations.RunPython(fold, unfold)]
+    operations = [folding("orders", "Order", source="patient__patient_name")]

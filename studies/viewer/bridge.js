@@ -672,7 +672,7 @@ const mammoProtocol = () => ({
   displaySetSelectors: Object.fromEntries(MAMMO_VIEWS.flatMap((view) => [[view, mammoSelector(view, 0)], [`${view}prior`, mammoSelector(view, 1)]])),
   defaultViewport: { viewportOptions, displaySets: [{ id: "RCC", matchedDisplaySetsIndex: -1 }] },
   stages: [
-    // Of three views the fourth's place says that it's missing; of fewer none of the study's own is left out.
+    // Of three views the fourth's place stays empty; of fewer none of the study's own is left out.
     mammoStage("four", 2, 2, MAMMO_VIEWS, 3),
     mammoStage("cc", 2, 2, ["RCC", "LCC", "RCCprior", "LCCprior"], 4),
     mammoStage("mlo", 2, 2, ["RMLO", "LMLO", "RMLOprior", "LMLOprior"], 4),

@@ -70,6 +70,14 @@
     };
   };
 
+  // The list in which one chooses by keys, until that is told (below).
+  let chosenIn = null;
+  const chooseAgain = (now) => {
+    const [was, value] = [meant(chosenIn), chosenIn.value];
+    chosenIn = [...now.querySelectorAll("select")].find((one) => meant(one) === was && [...one.options].some((option) => option.value === value)) ?? null;
+    if (chosenIn) chosenIn.value = value;
+  };
+
   const giveBack = ({ place, id, typed, focused }, swapped) => {
     const now = place.isConnected ? place : document.getElementById(id) || swapped;
     if (!now?.isConnected) return;
@@ -78,6 +86,7 @@
       // Once all who listen for the swap have heard of it.
       queueMicrotask(() => one.dispatchEvent(new Event("input", { bubbles: true })));
     }
+    if (chosenIn && !chosenIn.isConnected) chooseAgain(now);
     const here = document.activeElement;
     if (!focused || (here && here !== document.body && !now.contains(here))) return;
     const same = (focused.id && document.getElementById(focused.id)) || [...now.querySelectorAll("a, button, input, select, textarea, summary")].find((one) => !one.disabled && meant(one) === focused.meant);
@@ -118,7 +127,6 @@
   // Letters and arrows in a closed list choose all they pass on the way to what is meant. Only what they come to counts,
   // told when they pause or the list is left: an answer between two letters would have the second begin anew.
   const PAUSE = 700;
-  let chosenIn = null;
   let keyAt = -PAUSE;
   let pause = 0;
   const tellChoice = () => {
@@ -143,7 +151,11 @@
     chosenIn = event.target;
     waitForPause();
   }, true);
-  document.addEventListener("focusout", tellChoice);
+  document.addEventListener("focusout", () => {
+    const left = chosenIn;
+    // A list that is replaced isn't left: by then its successor is the one chosen in.
+    queueMicrotask(() => { if (left === chosenIn) tellChoice(); });
+  });
 
   // data-confirm on a form: asks in a dialog before it is sent.
   let confirmed = null;

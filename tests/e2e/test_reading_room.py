@@ -19,6 +19,7 @@ from tests.factories import PASSWORD, make_instance
 from tests.services.atrium import Atrium, running_atrium
 
 pytestmark = needs_chromium
+RENEWED = "htmx.ajax('GET', document.getElementById('claim').dataset.url, {target: '#claim', swap: 'outerHTML'})"
 MANY = """
 from accounts.models import Site
 from studies.models import Patient, Study
@@ -141,6 +142,15 @@ def test_what_is_passed_over_by_keys_is_not_chosen(
             priority.press("Home")
             priority.press("Tab")
         assert [f"priority={first}" in body for body in sent] == [False, True]
+        # Nor is it lost when the panel renews itself meanwhile, as it does whenever another touches the case.
+        page.wait_for_function("document.activeElement.id !== 'case-priority'")
+        sent.clear()
+        with page.expect_response(lambda answer: is_choice(answer.url), timeout=5000):
+            priority.press("End")
+            page.evaluate(RENEWED)
+            priority.press("Tab")
+        assert [f"priority={last}" in body for body in sent] == [True]
+        expect(priority).to_have_value(last)
 
 
 def test_case_after_case_by_one_key(room: Atrium, technologist: requests.Session, browser: Browser) -> None:

@@ -31,6 +31,10 @@ PIECE = 1 << 21
 HELD = 0.05
 
 
+class BrokenOff(Exception):
+    """A body ends before it's whole, once what was made of it is sent: the client must see that some is missing."""
+
+
 class ClientGone(OSError):
     """The client closed the connection, or stopped reading or sending."""
 
@@ -265,6 +269,10 @@ class ResponseBody:
         self.put(b"")
         self._sending.result(PATIENCE)
 
+    def break_off(self) -> None:
+        """Wait until what was put is sent, and send no end: the server then breaks off the connection or stream."""
+        self._room.acquire(timeout=PATIENCE)
+
     def close(self) -> None:
         """Stop sending."""
         self._sending.cancel()
@@ -274,16 +282,22 @@ def gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Join small pieces, so that the event loop isn't woken for each.
 
     They grow with what was sent, so that many who stop reading early hold little memory; what is slow to make, or to
-    send, goes in smaller ones.
+    send, goes in smaller ones. Raises BrokenOff where the chunks do, once all that came before is given.
     """
     pieces: list[bytes] = []
     size, sent, begun_at = 0, 0, monotonic()
-    for chunk in chunks:
-        pieces.append(chunk)
-        size += len(chunk)
-        if size >= min(max(GATHERED, sent // 16), PIECE) or (size and monotonic() - begun_at > HELD):
-            piece, pieces = b"".join(pieces), []
-            size, sent, begun_at = 0, sent + size, monotonic()
-            yield piece
+    broken_off: BrokenOff | None = None
+    try:
+        for chunk in chunks:
+            pieces.append(chunk)
+            size += len(chunk)
+            if size >= min(max(GATHERED, sent // 16), PIECE) or (size and monotonic() - begun_at > HELD):
+                piece, pieces = b"".join(pieces), []
+                size, sent, begun_at = 0, sent + size, monotonic()
+                yield piece
+    except BrokenOff as error:
+        broken_off = error
     if size:
         yield b"".join(pieces)
+    if broken_off is not None:
+        raise broken_off

@@ -22,7 +22,7 @@ from django.http import FileResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
-from portal.bodies import GATHERED, Receive, RequestBody, ResponseBody, Send, gathered
+from portal.bodies import GATHERED, BrokenOff, Receive, RequestBody, ResponseBody, Send, gathered
 from portal.connections import release_connections
 from portal.uploads import Uploads
 
@@ -161,6 +161,8 @@ def _stream(response: HttpResponseBase, receive: Receive, send: Send, loop: asyn
         for piece in gathered(chunks):
             body.put(piece)
         body.finish()
+    except BrokenOff:
+        body.break_off()
     except (TimeoutError, OSError, RuntimeError):
         logger.info("a client went away before its answer was whole")
     finally:

@@ -23,6 +23,7 @@ del os.environ["DJANGO_SETTINGS_MODULE"]
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 
@@ -54,6 +55,8 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 def _forget_recorded_viewing() -> Iterator[None]:
     audit_services.forget_recorded()
     credentials.forget_all()
+    # Studies of other tests had the same keys.
+    cache.clear()
     yield
     audit_services.forget_recorded()
 

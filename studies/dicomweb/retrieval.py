@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
+from django.core.cache import cache
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -20,6 +21,7 @@ from accounts.gates import program_capability_required
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.viewing import record_viewing
+from portal.bodies import BrokenOff
 from portal.connections import release_connections
 from studies.access import instances_visible_to, visible_study
 from studies.archive.errors import NotTranscodable
@@ -32,6 +34,8 @@ from studies.trail import subject_of
 
 logger = logging.getLogger("atrium.dicomweb")
 MOST_FRAMES = 10_000
+# In seconds, how long it's known before an answer begins what of it is damaged.
+REMEMBERED = 24 * 3600
 PAGE = 500
 T = TypeVar("T")
 may_retrieve = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
@@ -57,11 +61,20 @@ class Counted(NamedTuple):
 class LeftOut:
     """The instances that a message is sent without, or without some frames of: by their transfer syntax, or damaged.
 
-    What is found damaged when the message has begun is logged; the message ends as it should.
+    What is found damaged when the message has begun breaks it off after all the rest, as no header can tell of it any
+    more. It's remembered by the form's validator: asked again, the answer tells from its beginning.
     """
 
+    etag: str
     by_syntax: Sequence[Counted] = ()
     damaged: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.damaged |= cache.get(self._remembered_as, set())
+
+    @property
+    def _remembered_as(self) -> str:
+        return f"damaged:{self.etag}"
 
     @property
     def count(self) -> int:
@@ -73,6 +86,14 @@ class LeftOut:
         if instance.pk not in self.damaged:
             logger.warning("left out of a retrieval: %s", error, extra={"instance": instance.pk})
             self.damaged.add(instance.pk)
+
+    def whole_or_broken_off(self, items: Iterable[T]) -> Iterator[T]:
+        """Give the items of a message whose headers tell what is left out by now. Raises BrokenOff after the last."""
+        told = self.count
+        yield from items
+        if self.count > told:
+            cache.set(self._remembered_as, self.damaged, REMEMBERED)
+            raise BrokenOff
 
 
 @dataclass(frozen=True)
@@ -118,13 +139,16 @@ def first_possible(
 
 
 def begun(items: Iterator[T], left_out: LeftOut, *, may_be_partial: bool) -> Iterator[T] | None:
-    """Give the items, the first of them made; None when none can be, or not all and that's not enough."""
+    """Give the items, the first of them made; None when none can be, or not all and that's not enough.
+
+    The iterator raises BrokenOff at its end where some were left out that nobody was told of.
+    """
     if left_out.count and not may_be_partial:
         return None
     first = next(items, None)
     if first is None or (left_out.count and not may_be_partial):
         return None
-    return chain([first], items)
+    return left_out.whole_or_broken_off(chain([first], items))
 
 
 def say_what_is_left_out(retrieval: Retrieval, response: HttpResponseBase, left_out: LeftOut) -> HttpResponseBase:

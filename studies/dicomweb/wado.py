@@ -146,7 +146,7 @@ def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> 
         return validated(request, HttpResponse(), etag)
     kinds = [(one, (one.transfer_syntax_uid, one.number_of_frames > 0)) for one in retrieval.counted]
     syntaxes = {kind: file_syntax(kind[0], asked, has_frames=kind[1]) for kind in {kind for _, kind in kinds}}
-    left_out = LeftOut([one for one, kind in kinds if syntaxes[kind] is None])
+    left_out = LeftOut(etag, [one for one, kind in kinds if syntaxes[kind] is None])
     each = each_with_study(instances, study, with_attributes=is_zip)
     files = begun(_files(each, asked, syntaxes, left_out), left_out, may_be_partial=may_be_partial)
     if files is None:

@@ -72,7 +72,8 @@ def _retrieve(request: HttpRequest, study: Study, uids: dict[str, str], *, with_
     )
     if response is not None:
         return response
-    if not syntaxes and next(_all_parts(retrieval, MediaRange("*/*"), {}, LeftOut()), None) is None:
+    each = each_with_study(instances, study)
+    if not syntaxes and not any(next(_other_parts(one, MediaRange("*/*"), ""), None) for one in each):
         raise not_found()
     available = sorted({FRAME_MEDIA_TYPES.get(syntax, OCTETS) for syntax in syntaxes} or {OCTETS})
     raise DicomWebError(
@@ -90,14 +91,13 @@ def bulk_in_form(
         return None
     request, study, instances = retrieval.request, retrieval.study, retrieval.instances
     forms = {syntax: form_of_frames(syntax, wanted) for syntax in retrieval.syntaxes_of_pixels}
-    left_out = LeftOut(
-        [one for one in retrieval.counted if one.number_of_frames and forms[one.transfer_syntax_uid] is None]
-    )
     # What is given follows from these, and from the instances.
     marks = ("bulk", str(with_others), wanted.media_type, *sorted(wanted.refused), str(sorted(forms.items(), key=str)))
     etag = study_etag(study, instances, *marks)
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
+    missing = [one for one in retrieval.counted if one.number_of_frames and forms[one.transfer_syntax_uid] is None]
+    left_out = LeftOut(etag, missing)
     parts = begun(
         _all_parts(retrieval, wanted, forms, left_out, with_others=with_others), left_out, may_be_partial=may_be_partial
     )

@@ -11,20 +11,23 @@ import numpy as np
 import pydicom
 from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     MPEG4HP41,
     EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
+    RLELossless,
     VideoEndoscopicImageStorage,
     generate_uid,
 )
 
 from studies.models import Instance
+from tests.factories import make_instance
 
 STUDY, SERIES = "1.2.3", "1.2.3.4"
 UIDS = {"StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES}
+PIXELS = np.random.default_rng(4).integers(0, 4096, (3, 32, 40)).astype(np.uint16)
 
 
 def address(instance: Instance, below: str = "") -> str:
@@ -69,6 +72,21 @@ def as_file(dataset: Dataset, sop_class: str, syntax: str = ExplicitVRLittleEndi
     buffer = BytesIO()
     file = FileDataset(None, dataset, file_meta=meta, preamble=b"\0" * 128)  # type: ignore[arg-type]
     pydicom.dcmwrite(buffer, file, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def make_rle(number: int, *, damaged: tuple[int, ...] = (), pixels: Any = PIXELS, **values: Any) -> bytes:
+    """Give an instance of compressed frames, of which some can't be decoded."""
+    dataset = pydicom.dcmread(BytesIO(make_instance(**{**UIDS, **values}, pixels=pixels, InstanceNumber=number)))
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    frames = generate_frames(dataset.PixelData, number_of_frames=len(pixels))
+    dataset.PixelData = encapsulate(
+        [b"no segments at all" if n in damaged else frame for n, frame in enumerate(frames, 1)]
+    )
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    buffer = BytesIO()
+    dataset.save_as(buffer)
     return buffer.getvalue()
 
 

@@ -7,13 +7,18 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from io import BytesIO
 
+import numpy as np
+import pydicom
 import pytest
 import requests
 from hpack import Encoder
 from hyperframe.frame import HeadersFrame, SettingsFrame
+from pydicom.uid import JPEGLSLossless
 
 from accounts.credentials import REMEMBERED
+from tests.dicomweb.retrieving import make_rle
 from tests.factories import make_instance
 from tests.portal.test_server import resident_kilobytes, revoke, search
 from tests.services.atrium import Atrium, running_atrium
@@ -251,3 +256,41 @@ def test_no_name_of_a_listener_breaks_it(name: str, server: Atrium, headers: dic
     )
     assert posted.status_code in {400, 404}
     assert "ERROR" not in [json.loads(one)["levelname"] for one in server.log("web").splitlines() if one[:1] == "{"]
+
+
+def test_what_cant_be_made_whole_is_broken_off_after_all_the_rest_and_told_of_the_next_time(
+    server: Atrium, headers: dict[str, str]
+) -> None:
+    def send(number: int, *, damaged: tuple[int, ...] = ()) -> None:
+        requests.post(
+            f"{server.url}/dicom-web/studies",
+            make_rle(number, damaged=damaged, pixels=pixels, StudyInstanceUID="1.2.9", SeriesInstanceUID="1.2.9.1"),
+            headers={**headers, "Content-Type": "application/dicom"},
+            timeout=30,
+        ).raise_for_status()
+
+    pixels = np.random.default_rng(5).integers(0, 4096, (1, 512, 400)).astype(np.uint16)
+    for number in range(1, 6):
+        send(number, damaged=(1,) if number == 2 else ())
+    wanted = {**headers, "Accept": f'multipart/related; type="application/dicom"; transfer-syntax={JPEGLSLossless}'}
+    statuses = []
+    for _ in range(3):
+        with requests.get(f"{server.url}/dicom-web/studies/1.2.9", headers=wanted, stream=True, timeout=30) as answer:
+            statuses.append(answer.status_code)
+            content = b""
+            try:
+                for piece in answer.iter_content(65536):
+                    content += piece
+            except requests.exceptions.ChunkedEncodingError:
+                assert answer.status_code == 200
+                assert not content.endswith(b"--\r\n")
+            else:
+                assert answer.status_code == 206
+                assert "1 of 5 instances" in answer.headers["Warning"]
+                assert content.endswith(b"--\r\n")
+            boundary = answer.headers["Content-Type"].partition("boundary=")[2].encode()
+            files = [part.partition(b"\r\n\r\n")[2] for part in content.split(b"--" + boundary)[1:5]]
+            decoded = [pydicom.dcmread(BytesIO(file)) for file in files]
+            assert [dataset.InstanceNumber for dataset in decoded] == [1, 3, 4, 5]
+            assert all(np.array_equal(dataset.pixel_array, pixels[0]) for dataset in decoded)
+    assert statuses == [200, 206, 206]

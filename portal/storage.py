@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,7 @@ from typing import IO, Any
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from django.core.files.storage import FileSystemStorage
+from django.utils._os import safe_join
 from storages.backends.s3 import S3Storage
 
 # Disks and object stores take several writes at a time.
@@ -100,11 +102,19 @@ def _partial_folder(root: Path, target: Path) -> Path:
     return folder if folder.stat().st_dev == target.parent.stat().st_dev else target.parent
 
 
+# Frames of an object and files of a pack are read one after the other, and joining a path takes as long as opening it.
+_path_below = lru_cache(4096)(safe_join)
+
+
 class DurableFileSystemStorage(FileSystemStorage):
     """Files that are on disk, under their final name, before :meth:`place` returns."""
 
     # Until the file system has said that it can't tell what is in memory.
     may_read_at_once = True
+
+    def path(self, name: str | os.PathLike[str]) -> str:
+        """Give the object's path. Raises SuspiciousFileOperation where it would lie outside."""
+        return _path_below(str(self.location), os.fspath(name))
 
     def place(self, key: str, staged: Path) -> None:
         """Make the staged file durable under ``key``. An object that is already there is replaced by equal bytes."""

@@ -13,6 +13,7 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -36,6 +37,18 @@ HASHED = 1 << 22
 # Of the hot tier's disk: it's for what arrives, not for what is brought back.
 LEAST_FREE = 0.05
 ALIASES = {Study.Tier.HOT: "objects", Study.Tier.COLD: "cold"}
+
+
+@dataclass(slots=True)
+class StoredFile:
+    """Where an instance's file lies: what the index says that is needed to read all of it."""
+
+    pk: int
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    object_key: str
+    object_offset: int
+    object_length: int
 
 
 def key_of(
@@ -194,7 +207,7 @@ def remove_from(tier: Study.Tier, key: str) -> None:
     _storage(ALIASES[tier]).delete(key)
 
 
-def read_range(instance: Instance, offset: int, length: int) -> bytes:
+def read_range(instance: Instance | StoredFile, offset: int, length: int) -> bytes:
     """Give ``length`` bytes from ``offset`` of the instance's file. Raises ObjectMissing."""
     try:
         return _read(instance.object_key, instance.object_offset + offset, length)
@@ -221,7 +234,7 @@ def read_at_once(instance: Instance, offset: int, into: memoryview) -> bool:
         return False
 
 
-def _has_left_its_pack(instance: Instance) -> bool:
+def _has_left_its_pack(instance: Instance | StoredFile) -> bool:
     """Look anew where an instance lies that was found in the index before its pack was taken apart."""
     if not is_pack(instance.object_key):
         return False
@@ -249,13 +262,18 @@ def read_instance(instance: Instance) -> bytes:
     return read_range(instance, 0, instance.object_length)
 
 
-def stream_range(instance: Instance, offset: int, length: int) -> Iterator[bytes]:
+def stream_range(instance: Instance | StoredFile, offset: int, length: int) -> Iterator[bytes]:
     """Give a range of the instance's file in chunks. Raises ObjectMissing."""
     end = offset + length
     while offset < end:
         size = min(CHUNK * 4, end - offset)
         yield read_range(instance, offset, size)
         offset += size
+
+
+def stream_stored(file: StoredFile) -> Iterator[bytes]:
+    """Give the Part 10 file as it was received, in chunks. Raises ObjectMissing."""
+    return stream_range(file, 0, file.object_length)
 
 
 def stream_instance(instance: Instance, *, original: bool = False) -> Iterator[bytes]:

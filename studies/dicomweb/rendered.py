@@ -249,13 +249,15 @@ def _rendered_many(request: HttpRequest, study: Study, series_instance_uid: str)
     preferred = chosen(ranges, known)
     if preferred is None:
         raise DicomWebError(406, "It can't be shown in the accepted forms.", available=list(known))
-    etag = study_etag(study, instances, "rendered", preferred.media_type, request.GET.urlencode())
+    revisions = instances.values_list("series_id", "series__revision")
+    etag = study_etag(study, revisions, "rendered", preferred.media_type, request.GET.urlencode())
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
     leave_trace(request, study, "rendered", instances=count)
+    ids = list(instances.values_list("pk", flat=True))
 
     def parts() -> Iterator[Part]:
-        for instance in each_with_study(instances, study):
+        for instance in each_with_study(ids, study):
             choice = chosen(ranges, media_types_of(instance))
             if choice is None:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import NoReturn
@@ -16,6 +16,7 @@ from studies.archive.ahead import made_ahead
 from studies.archive.codecs import UNCOMPRESSED
 from studies.archive.errors import NotTranscodable
 from studies.archive.frames import Frames
+from studies.archive.objects import stream_stored
 from studies.archive.transcoding import transcoded_frame, whole_file
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
 from studies.dicomweb.framing import (
@@ -36,6 +37,7 @@ from studies.dicomweb.retrieval import (
     Retrieval,
     begun,
     content_etag,
+    each_stored_file,
     each_with_study,
     first_possible,
     frame_numbers,
@@ -49,7 +51,6 @@ from studies.dicomweb.retrieval import (
     study_for,
     validated,
 )
-from studies.dicomweb.retrieval import study_etag as etag_of_study
 from studies.dicomweb.wado_bulk import bulk_in_form, form_of_frames
 from studies.dicomweb.zipped import ZIP, File, zipped
 from studies.models import Instance, Study
@@ -83,7 +84,7 @@ def retrieve_series(request: HttpRequest, study_instance_uid: str, series_instan
 def retrieve_instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
     """Retrieve one instance, as a multipart message or alone."""
     instance = instance_for(request, uids, "wado")
-    retrieval = Retrieval(request, instance.series.study, Instance.objects.filter(pk=instance.pk), [_counted(instance)])
+    retrieval = Retrieval(request, instance.series.study, [_counted(instance)])
 
     def give(wanted: MediaRange, may_be_partial: bool) -> HttpResponseBase | None:
         if is_alone(wanted, DICOM) and wanted.matches(DICOM):
@@ -94,7 +95,10 @@ def retrieve_instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
 
 
 def _counted(instance: Instance) -> Counted:
-    return Counted(instance.transfer_syntax_uid, instance.number_of_frames, instance.object_length)
+    return Counted(
+        *(instance.pk, instance.series_id, instance.series.revision),
+        *(instance.transfer_syntax_uid, instance.number_of_frames, instance.object_length),
+    )
 
 
 def _retrieve(request: HttpRequest, study: Study, instances: QuerySet[Instance]) -> HttpResponseBase:
@@ -136,29 +140,34 @@ def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> 
     is_zip = wanted.media_type == ZIP and not wanted.is_multipart
     if not is_zip and not wanted.matches(DICOM):
         return bulk_in_form(retrieval, wanted, with_others=True, may_be_partial=may_be_partial)
-    request, study, instances = retrieval.request, retrieval.study, retrieval.instances
+    request, study = retrieval.request, retrieval.study
     # The archive is as it was stored, unless asked.
     asked = "*" if is_zip and not wanted.transfer_syntax else wanted.transfer_syntax
-    etag = etag_of_study(study, instances, ZIP if is_zip else DICOM, asked or "by default")
+    etag = retrieval.etag(ZIP if is_zip else DICOM, asked or "by default")
     # The archive's own times are those of its making.
     etag = f"W/{etag}" if is_zip else etag
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
     kinds = [(one, (one.transfer_syntax_uid, one.number_of_frames > 0)) for one in retrieval.counted]
     syntaxes = {kind: file_syntax(kind[0], asked, has_frames=kind[1]) for kind in {kind for _, kind in kinds}}
-    left_out = LeftOut(etag, [one for one, kind in kinds if syntaxes[kind] is None])
-    each = each_with_study(instances, study, with_attributes=is_zip)
+    if not is_zip and not study.corrections and all(kind[0] == syntax for kind, syntax in syntaxes.items()):
+        retrieval.leave_trace(LeftOut())
+        stored = ((file.transfer_syntax_uid, stream_stored(file)) for file in each_stored_file(retrieval.ids, study))
+        return validated(request, _message(stored, etag), etag)
+    left_out = LeftOut.of(etag, [one for one, kind in kinds if syntaxes[kind] is None])
+    each = each_with_study(retrieval.ids, study, with_attributes=is_zip)
     files = begun(_files(each, asked, syntaxes, left_out), left_out, may_be_partial=may_be_partial)
     if files is None:
         return None
     retrieval.leave_trace(left_out)
-    response: HttpResponseBase
-    if is_zip:
-        response = zipped(study, files)
-    else:
-        parts = (Part(f"{DICOM}; transfer-syntax={file.syntax}", file.chunks) for file in files)
-        response = multipart(DICOM, parts, boundary=boundary_of(etag))
+    response = zipped(study, files) if is_zip else _message(((file.syntax, file.chunks) for file in files), etag)
     return validated(request, say_what_is_left_out(retrieval, response, left_out), etag)
+
+
+def _message(files: Iterable[tuple[str, Iterable[bytes]]], etag: str) -> StreamingHttpResponse:
+    """Give files, each of a transfer syntax, as the parts of one message."""
+    parts = (Part(f"{DICOM}; transfer-syntax={syntax}", chunks) for syntax, chunks in files)
+    return multipart(DICOM, parts, boundary=boundary_of(etag))
 
 
 def _files(

@@ -32,7 +32,6 @@ from studies.dicomweb.retrieval import (
     may_retrieve,
     multipart,
     say_what_is_left_out,
-    study_etag,
     study_for,
     validated,
 )
@@ -72,7 +71,7 @@ def _retrieve(request: HttpRequest, study: Study, uids: dict[str, str], *, with_
     )
     if response is not None:
         return response
-    each = each_with_study(instances, study)
+    each = each_with_study(retrieval.ids, study)
     if not syntaxes and not any(next(_other_parts(one, MediaRange("*/*"), ""), None) for one in each):
         raise not_found()
     available = sorted({FRAME_MEDIA_TYPES.get(syntax, OCTETS) for syntax in syntaxes} or {OCTETS})
@@ -89,15 +88,14 @@ def bulk_in_form(
     """Give the pixels, and other binary values, of all instances in one acceptable form; None when they can't be."""
     if wanted.transfer_syntax in NOT_ON_THE_WEB:
         return None
-    request, study, instances = retrieval.request, retrieval.study, retrieval.instances
     forms = {syntax: form_of_frames(syntax, wanted) for syntax in retrieval.syntaxes_of_pixels}
     # What is given follows from these, and from the instances.
     marks = ("bulk", str(with_others), wanted.media_type, *sorted(wanted.refused), str(sorted(forms.items(), key=str)))
-    etag = study_etag(study, instances, *marks)
-    if knows(request, etag):
-        return validated(request, HttpResponse(), etag)
+    etag = retrieval.etag(*marks)
+    if knows(retrieval.request, etag):
+        return validated(retrieval.request, HttpResponse(), etag)
     missing = [one for one in retrieval.counted if one.number_of_frames and forms[one.transfer_syntax_uid] is None]
-    left_out = LeftOut(etag, missing)
+    left_out = LeftOut.of(etag, missing)
     parts = begun(
         _all_parts(retrieval, wanted, forms, left_out, with_others=with_others), left_out, may_be_partial=may_be_partial
     )
@@ -107,7 +105,7 @@ def bulk_in_form(
     first = next(parts)
     media_type = first.content_type.split(";")[0]
     response = multipart(media_type, chain([first], parts), boundary=boundary_of(etag))
-    return validated(request, say_what_is_left_out(retrieval, response, left_out), etag)
+    return validated(retrieval.request, say_what_is_left_out(retrieval, response, left_out), etag)
 
 
 def _all_parts(
@@ -118,7 +116,7 @@ def _all_parts(
     *,
     with_others: bool = True,
 ) -> Iterator[Part]:
-    for instance in each_with_study(retrieval.instances, retrieval.study):
+    for instance in each_with_study(retrieval.ids, retrieval.study):
         address = address_of(retrieval.request, instance)
         form = forms.get(instance.transfer_syntax_uid)
         if instance.number_of_frames and form is not None:

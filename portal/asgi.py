@@ -28,7 +28,7 @@ from portal.garbage import look_less_often  # noqa: E402
 from portal.live import LiveConnections, LiveRoute, in_thread  # noqa: E402
 from portal.threads import Scope, Shortcut, ThreadedDjango  # noqa: E402
 from portal.uploads import Uploads  # noqa: E402
-from studies.dicomweb import fast_path, fast_search  # noqa: E402
+from studies.dicomweb import fast_path, fast_views  # noqa: E402
 from studies.dicomweb import live as workitem_events  # noqa: E402
 from studies.ingest import leftovers  # noqa: E402
 from studies.viewer import files as viewer_files  # noqa: E402
@@ -46,7 +46,7 @@ LIVE: list[LiveRoute] = [
     ),
 ]
 AT_ONCE: list[Shortcut] = [fast_path.answer_at_once]
-SHORTCUTS: list[Shortcut] = [fast_path.answer, fast_search.answer, viewer_files.answer]
+SHORTCUTS: list[Shortcut] = [fast_path.answer, fast_views.answer, viewer_files.answer]
 
 
 class Application:

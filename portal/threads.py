@@ -45,8 +45,9 @@ class Answer:
     path: str = ""
 
 
-# Answers a request by itself, or gives None to leave it to the next and at last to Django.
-Shortcut = Callable[[Scope], Answer | None]
+# Answers a request by itself, or by a response whose body is yet to be made, or gives None to leave it to the next and
+# at last to Django.
+Shortcut = Callable[[Scope], Answer | HttpResponseBase | None]
 
 
 class ThreadedDjango(BaseHandler):
@@ -103,24 +104,26 @@ class ThreadedDjango(BaseHandler):
 
     def _answer(self, scope: Scope, body: RequestBody) -> Answer | HttpResponseBase:
         """Give the answer, or the response whose body is yet to be made."""
-        answer = _try(self.shortcuts, scope)
-        if answer is not None:
-            return answer
+        response = _try(self.shortcuts, scope) or self._django(scope, body)
+        if not isinstance(response, Answer):
+            # Another thread goes on and ends the request; what this one holds, it would hold until its next.
+            release_connections()
+        return response
+
+    def _django(self, scope: Scope, body: RequestBody) -> Answer | HttpResponseBase:
         set_script_prefix("/")
         signals.request_started.send(sender=self.__class__, scope=scope)
         response = self.get_response(ASGIRequest(scope, body))  # type: ignore[arg-type]
         body.close()
         if response.streaming:
-            # Another thread goes on and ends the request; what this one holds, it would hold until its next.
-            release_connections()
             return response
         try:
-            return Answer(response.status_code, _headers_of(response), response.content)  # type: ignore[attr-defined]
+            return Answer(response.status_code, headers_of(response), response.content)  # type: ignore[attr-defined]
         finally:
             response.close()
 
 
-def _try(shortcuts: list[Shortcut], scope: Scope) -> Answer | None:
+def _try(shortcuts: list[Shortcut], scope: Scope) -> Answer | HttpResponseBase | None:
     for shortcut in shortcuts:
         try:
             answer = shortcut(scope)
@@ -144,7 +147,8 @@ def _waits_for_leave(scope: Scope) -> bool:
     return {b"expect", b"authorization"} <= {name for name, _ in scope["headers"]}
 
 
-def _headers_of(response: HttpResponseBase) -> Headers:
+def headers_of(response: HttpResponseBase) -> Headers:
+    """Give a response's headers, cookies included, as ASGI sends them."""
     headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
     headers += [(b"Set-Cookie", c.output(header="").strip().encode("ascii")) for c in response.cookies.values()]
     return headers
@@ -155,7 +159,7 @@ def _stream(response: HttpResponseBase, receive: Receive, send: Send, loop: asyn
     if isinstance(response, FileResponse):
         response.block_size = max(response.block_size, GATHERED)
     chunks: Iterable[bytes] = response.streaming_content  # type: ignore[attr-defined]
-    start = {"type": "http.response.start", "status": response.status_code, "headers": _headers_of(response)}
+    start = {"type": "http.response.start", "status": response.status_code, "headers": headers_of(response)}
     body = ResponseBody(start, receive, send, loop)
     try:
         for piece in gathered(chunks):

@@ -7,7 +7,6 @@ from functools import partial
 from itertools import chain
 from typing import NoReturn
 
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from pydicom.uid import ExplicitVRLittleEndian
@@ -53,7 +52,7 @@ from studies.dicomweb.retrieval import (
 )
 from studies.dicomweb.wado_bulk import bulk_in_form, form_of_frames
 from studies.dicomweb.zipped import ZIP, File, zipped
-from studies.models import Instance, Study
+from studies.models import Instance
 
 AVAILABLE = [
     f'multipart/related; type="{DICOM}"',
@@ -67,16 +66,21 @@ AVAILABLE = [
 @answers_errors
 def retrieve_study(request: HttpRequest, study_instance_uid: str) -> HttpResponseBase:
     """Retrieve all instances of a study (PS3.18 Table 10.4.1-1)."""
-    study = study_for(request, study_instance_uid, "wado")
-    return _retrieve(request, study, instances_of(study))
+    return retrieved(request, study_instance_uid)
 
 
 @may_retrieve
 @answers_errors
 def retrieve_series(request: HttpRequest, study_instance_uid: str, series_instance_uid: str) -> HttpResponseBase:
     """Retrieve all instances of a series."""
+    return retrieved(request, study_instance_uid, series_instance_uid)
+
+
+def retrieved(request: HttpRequest, study_instance_uid: str, series_instance_uid: str = "") -> HttpResponseBase:
+    """Give all instances of a study, or of one of its series. Raises DicomWebError, Study.DoesNotExist."""
     study = study_for(request, study_instance_uid, "wado")
-    return _retrieve(request, study, instances_of(study, series_instance_uid))
+    retrieval = Retrieval.of(request, study, instances_of(study, series_instance_uid))
+    return first_possible(request, partial(_in_form, retrieval)) or _refuse()
 
 
 @may_retrieve
@@ -99,11 +103,6 @@ def _counted(instance: Instance) -> Counted:
         *(instance.pk, instance.series_id, instance.series.revision),
         *(instance.transfer_syntax_uid, instance.number_of_frames, instance.object_length),
     )
-
-
-def _retrieve(request: HttpRequest, study: Study, instances: QuerySet[Instance]) -> HttpResponseBase:
-    retrieval = Retrieval.of(request, study, instances)
-    return first_possible(request, partial(_in_form, retrieval)) or _refuse()
 
 
 def _refuse() -> NoReturn:

@@ -1,4 +1,4 @@
-"""Searches ahead of the middleware: the same answers as the views', the same gate, the same trail."""
+"""Searches and whole studies ahead of the middleware: the same answers as the views', the same gate, the same trail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accounts import credentials
 from accounts.capabilities import Capability
 from accounts.services import create_api_token
 from portal.audit.models import AuditEvent
-from studies.dicomweb import fast_search
+from studies.dicomweb import fast_views
 from tests.factories import make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -23,13 +23,13 @@ BESIDES = {"content-length", "x-request-id", "vary"}
 def _inside_the_tests_own_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     credentials.forget_all()
     # A server's thread gives its connection back between requests; this one holds the test's transaction.
-    monkeypatch.setattr(fast_search, "close_old_connections", lambda: None)
+    monkeypatch.setattr(fast_views, "close_old_connections", lambda: None)
 
 
 def shortcut(path: str, query: str = "", **headers: str) -> Any:
     sent = [(b"host", b"testserver"), *((n.replace("_", "-").encode(), v.encode()) for n, v in headers.items())]
     scope = {"method": "GET", "path": path, "query_string": query.encode(), "headers": sent, "scheme": "http"}
-    return fast_search.answer(scope | {"client": ("127.0.0.1", 5000)})
+    return fast_views.answer(scope | {"client": ("127.0.0.1", 5000)})
 
 
 @pytest.fixture
@@ -76,6 +76,21 @@ def test_it_answers_as_the_views_do(path: str, query: str, token: str) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["studies/1.2", "studies/1.2/series/1.2.3"])
+@pytest.mark.parametrize("accept", ["*/*", 'multipart/related; type="application/octet-stream"', "application/zip"])
+def test_it_retrieves_as_the_views_do(path: str, accept: str, token: str) -> None:
+    address, sent = f"/dicom-web/{path}", {"authorization": f"Bearer {token}", "x_request_id": "the-same-id"}
+    view = Client().get(address, headers={**sent, "accept": accept})
+    response = shortcut(address, accept=accept, **sent)
+    assert (response.status_code, dict(response.items())) == (200, dict(view.items()))
+    one, other = (b"".join(answer.streaming_content) for answer in (response, view))
+    assert one == other if accept != "application/zip" else len(one) == len(other)
+    known = shortcut(address, accept=accept, if_none_match=view["ETag"], **sent)
+    assert (known.status, known.body) == (304, b"")
+    (event,) = AuditEvent.objects.filter(action=AuditEvent.Action.RETRIEVE)
+    assert (event.request_id, event.details["way"]) == ("the-same-id", "wado")
+
+
 def test_a_session_searches_too(token: str, client_of: Any) -> None:
     browser = client_of("radiologist")
     cookie = f"atrium_session={browser.cookies['atrium_session'].value}"
@@ -90,10 +105,13 @@ def test_whoever_may_not_and_whatever_is_wrong_is_left_to_the_views(token: str, 
     for query in ("StudyDate=soon", "limit=x", "&".join(f"a{n}=1" for n in range(3000))):
         assert shortcut("/dicom-web/studies", query, authorization=f"Bearer {token}") is None
     assert shortcut("/dicom-web/studies", accept="text/html", authorization=f"Bearer {token}") is None
-    assert shortcut("/dicom-web/studies/1.2", authorization=f"Bearer {token}") is None
+    assert shortcut("/dicom-web/studies/1.2/metadata", authorization=f"Bearer {token}") is None
+    for path, accept in (("studies/1.2", "text/html"), ("studies/9.9", "*/*"), ("studies/1.2/series/9.9", "*/*")):
+        assert shortcut(f"/dicom-web/{path}", accept=accept, authorization=f"Bearer {token}") is None
     assert AuditEvent.objects.filter(action=AuditEvent.Action.SEARCH).count() == 0
 
 
 def test_another_sites_person_finds_nothing(token: str, token_of: Any) -> None:
     answer = shortcut("/dicom-web/studies", authorization=f"Bearer {token_of('southradiologist')}")
     assert (answer.status, answer.body) == (204, b"")
+    assert shortcut("/dicom-web/studies/1.2", authorization=f"Bearer {token_of('southradiologist')}") is None

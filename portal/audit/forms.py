@@ -17,7 +17,7 @@ class AuditFilterForm(forms.Form):
         label="Patient",
         widget=forms.TextInput(
             attrs={
-                "placeholder": "ID, or part of it or the name",
+                "placeholder": "Name or ID, in part",
                 "data-key": "/",
                 "data-key-label": "Who saw a patient: by ID, or by part of it or of the name",
             }

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
@@ -77,8 +78,10 @@ class LeftOut:
     @classmethod
     def of(cls, etag: str, by_syntax: Sequence[Counted]) -> LeftOut:
         """Give what is known of a form by its validator."""
-        remembered_as = f"damaged:{etag}"
-        return cls(remembered_as, by_syntax, cache.get(remembered_as, set()))
+        left_out = cls(f"damaged:{etag}", by_syntax)
+        with _without_cache():
+            left_out.damaged = cache.get(left_out.remembered_as, set())
+        return left_out
 
     @property
     def count(self) -> int:
@@ -96,8 +99,18 @@ class LeftOut:
         told = self.count
         yield from items
         if self.count > told:
-            cache.set(self.remembered_as, self.damaged, REMEMBERED)
+            with _without_cache():
+                cache.set(self.remembered_as, self.damaged, REMEMBERED)
             raise BrokenOff
+
+
+@contextmanager
+def _without_cache() -> Iterator[None]:
+    """Go on where the cache can't be reached or written: then the next answer is broken off, too."""
+    try:
+        yield
+    except Exception:  # each cache has errors of its own
+        logger.warning("what is damaged can't be remembered", exc_info=True)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from studies.archive import ahead
 from studies.models import Instance
 from tests.dicomweb.retrieving import PIXELS, SERIES, STUDY, UIDS, address, body_of, make_rle, make_video, parts_of
 from tests.factories import make_instance
+from tests.services.ports import free_port
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 STUDY_URL = f"/dicom-web/studies/{STUDY}"
@@ -71,6 +72,17 @@ def test_one_damaged_instance_is_left_out_and_the_rest_goes_on(
                 assert np.array_equal(pydicom.dcmread(BytesIO(content)).pixel_array, PIXELS)
     assert "left out of a retrieval" in caplog.text
     assert "Doe" not in caplog.text
+
+
+@pytest.mark.usefixtures("one_of_three_damaged")
+def test_without_a_cache_each_answer_is_broken_off(radiologist: Client, settings: Any) -> None:
+    gone = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": f"redis://127.0.0.1:{free_port()}"}
+    settings.CACHES = {"default": gone}
+    for _ in range(2):
+        begun = radiologist.get(STUDY_URL, HTTP_ACCEPT=EXPLICIT)
+        assert begun.status_code == 200
+        with pytest.raises(BrokenOff):
+            body_of(begun)
 
 
 @pytest.mark.usefixtures("one_of_three_damaged")

@@ -29,6 +29,8 @@ PATIENCE = 60.0
 # what there is where so many seconds passed since the piece before.
 PIECE = 1 << 21
 HELD = 0.05
+# In seconds, how long a client has for the rest of a body that's broken off.
+LINGERING = 5.0
 
 
 class BrokenOff(Exception):
@@ -270,8 +272,13 @@ class ResponseBody:
         self._sending.result(PATIENCE)
 
     def break_off(self) -> None:
-        """Wait until what was put is sent, and send no end: the server then breaks off the connection or stream."""
+        """Send no end: the server then breaks off the connection or stream.
+
+        With it goes what the server still holds for the client, which has a while to take it.
+        """
         self._room.acquire(timeout=PATIENCE)
+        # There is room again only if the client goes.
+        self._room.acquire(timeout=LINGERING)
 
     def close(self) -> None:
         """Stop sending."""
@@ -282,11 +289,11 @@ def gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Join small pieces, so that the event loop isn't woken for each.
 
     They grow with what was sent, so that many who stop reading early hold little memory; what is slow to make, or to
-    send, goes in smaller ones. Raises BrokenOff where the chunks do, once all that came before is given.
+    send, goes in smaller ones. Raises what the chunks do, once all that came before is given.
     """
     pieces: list[bytes] = []
     size, sent, begun_at = 0, 0, monotonic()
-    broken_off: BrokenOff | None = None
+    failure: Exception | None = None
     try:
         for chunk in chunks:
             pieces.append(chunk)
@@ -295,9 +302,9 @@ def gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:
                 piece, pieces = b"".join(pieces), []
                 size, sent, begun_at = 0, sent + size, monotonic()
                 yield piece
-    except BrokenOff as error:
-        broken_off = error
+    except Exception as error:  # of whatever makes them
+        failure = error
     if size:
         yield b"".join(pieces)
-    if broken_off is not None:
-        raise broken_off
+    if failure is not None:
+        raise failure

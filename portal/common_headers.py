@@ -22,6 +22,13 @@ _HEADER_MIDDLEWARE = {
 View = Callable[[HttpRequest], HttpResponseBase]
 
 
+def single_headers(scope: Scope) -> dict[str, str] | None:
+    """Give the headers by name; None where one comes twice or isn't what Django would take (RFC 9110 §5.3)."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    is_plain = len(headers) == len(scope["headers"]) and not any("_" in name for name in headers)
+    return headers if is_plain else None
+
+
 def plain(request: HttpRequest) -> HttpResponseBase:
     """Give an empty answer, with no policy of its own."""
     return HttpResponse()

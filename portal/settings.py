@@ -219,12 +219,18 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True
 
-# Attempts to sign in and one-time codes that were used are counted over all processes.
-CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": ATRIUM.broker_url}
-    if ATRIUM.broker_url.startswith("redis://")
-    else {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(ATRIUM.data / "cache")}
-}
+
+def _cache(name: str) -> dict[str, Any]:
+    """Give a cache that all processes share. What fills one, in files, puts nothing out of another."""
+    if ATRIUM.broker_url.startswith("redis://"):
+        backend = "django.core.cache.backends.redis.RedisCache"
+        return {"BACKEND": backend, "LOCATION": ATRIUM.broker_url, "KEY_PREFIX": name}
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    return {"BACKEND": backend, "LOCATION": str(ATRIUM.data / name), "OPTIONS": {"MAX_ENTRIES": 5000}}
+
+
+# Attempts to sign in and one-time codes that were used; what was found damaged while it was sent.
+CACHES = {"default": _cache("cache"), "damaged": _cache("cache-damaged")}
 
 CELERY_BROKER_URL = ATRIUM.broker_url
 CELERY_TASK_IGNORE_RESULT = True

@@ -106,6 +106,9 @@ class ThreadedDjango(BaseHandler):
         """Give the answer, or the response whose body is yet to be made."""
         response = _try(self.shortcuts, scope) or self._django(scope, body)
         if not isinstance(response, Answer):
+            if scope["method"] == "HEAD":
+                response.close()
+                return Answer(response.status_code, headers_of(response))
             # Another thread goes on and ends the request; what this one holds, it would hold until its next.
             release_connections()
         return response

@@ -23,7 +23,7 @@ del os.environ["DJANGO_SETTINGS_MODULE"]
 
 import pytest
 from django.conf import settings
-from django.core.cache import cache
+from django.core.cache import caches
 from django.db import connection
 from django.test import Client
 
@@ -56,7 +56,8 @@ def _forget_recorded_viewing() -> Iterator[None]:
     audit_services.forget_recorded()
     credentials.forget_all()
     # Studies of other tests had the same keys.
-    cache.clear()
+    for alias in settings.CACHES:
+        caches[alias].clear()
     yield
     audit_services.forget_recorded()
 

@@ -113,7 +113,11 @@
   let heldBeside = null;
   // A named button may move the fields to other names, so that what was typed isn't put by name.
   document.addEventListener("htmx:beforeRequest", ({ detail }) => { if (!detail.elt.matches("button[name]")) asked.set(detail.xhr, values(detail.target)); });
-  document.addEventListener("htmx:beforeSwap", ({ detail }) => { held = hold(detail.target, asked.get(detail.xhr)); });
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+    held = hold(detail.target, asked.get(detail.xhr));
+    // What such a button sent has the choice in it.
+    if (!asked.has(detail.xhr) && detail.target.contains(chosenIn)) chosenIn = null;
+  });
   document.addEventListener("htmx:afterSwap", (event) => {
     if (held) giveBack(held, event.target);
     held = null;

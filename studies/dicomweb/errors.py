@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from accounts.gates import problem
+from portal.bodies import BrokenOff
 from studies.archive.errors import NotRenderable, NotTranscodable, ObjectMissing
 from studies.models import Study
 
@@ -43,7 +44,8 @@ def answers_errors(view: View) -> View:
             for name, value in error.headers.items():
                 response[name] = value
             return response
-        except Study.DoesNotExist:
+        except (Study.DoesNotExist, BrokenOff):
+            # What was there a moment ago is gone before any of it was sent.
             return problem(404, "There is no such resource.")
         except (NotRenderable, NotTranscodable) as error:
             return problem(406, str(error))

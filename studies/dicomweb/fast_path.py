@@ -23,7 +23,7 @@ from accounts.credentials import Credential, Remembered, credential_of, principa
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import count_viewing, record_viewing
-from portal.common_headers import common_headers
+from portal.common_headers import common_headers, single_headers
 from portal.middleware import acceptable_request_id, request_id
 from portal.threads import Answer, Scope
 from studies.access import studies_visible_to
@@ -224,8 +224,8 @@ def answer(scope: Scope) -> Answer | None:
 def _plain_request(scope: Scope) -> _Request | None:
     if scope["method"] != "GET" or scope.get("query_string"):
         return None
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    return _Request(headers, scope) if _BEYOND.isdisjoint(headers) else None
+    headers = single_headers(scope)
+    return _Request(headers, scope) if headers is not None and _BEYOND.isdisjoint(headers) else None
 
 
 def _grant(request: _Request, study_instance_uid: str) -> _Grant | None:

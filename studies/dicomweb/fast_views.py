@@ -19,7 +19,8 @@ from django.utils.cache import patch_vary_headers
 
 from accounts.credentials import credential_of, principal_of_credential
 from accounts.principals import Principal
-from portal.common_headers import common_headers
+from portal.bodies import BrokenOff
+from portal.common_headers import common_headers, single_headers
 from portal.middleware import acceptable_request_id, request_id
 from portal.threads import Answer, Scope, headers_of
 from studies.archive.errors import ObjectMissing
@@ -47,10 +48,10 @@ def answer(scope: Scope) -> Answer | HttpResponseBase | None:
     if scope["method"] != "GET" or found is None:
         return None
     match, view = found
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    headers = single_headers(scope)
     client = scope.get("client")
-    credential = credential_of(headers, client[0] if client else None)
-    if credential is None:
+    credential = credential_of(headers, client[0] if client else None) if headers is not None else None
+    if headers is None or credential is None:
         return None
     close_old_connections()
     try:
@@ -58,7 +59,7 @@ def answer(scope: Scope) -> Answer | HttpResponseBase | None:
         if principal is None or not any(principal.may(capability) for capability in qido.MAY_SEARCH):
             return None
         return _answered(scope, headers, principal, view, *match.groups(default=""))
-    except (DicomWebError, Study.DoesNotExist, ObjectMissing, SuspiciousOperation):
+    except (DicomWebError, Study.DoesNotExist, BrokenOff, ObjectMissing, SuspiciousOperation):
         return None
     finally:
         close_old_connections()
@@ -71,6 +72,9 @@ def _answered(
     common = common_headers(scope, headers)
     given = headers.get("x-request-id", "")
     current = given if acceptable_request_id(given) else uuid.uuid4().hex
+    # So that it's the same where the views have to say what is wrong.
+    others = (header for header in scope["headers"] if header[0] != b"x-request-id")
+    scope["headers"] = [*others, (b"x-request-id", current.encode())]
     token = request_id.set(current)
     try:
         response = view(_request(scope, headers, scheme, principal), *uids)

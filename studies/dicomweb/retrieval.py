@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
-from django.core.cache import cache
+from django.core.cache import caches
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -25,7 +25,7 @@ from portal.audit.viewing import record_viewing
 from portal.bodies import BrokenOff
 from portal.connections import release_connections
 from studies.access import instances_visible_to, visible_study
-from studies.archive.errors import NotTranscodable
+from studies.archive.errors import NotTranscodable, ObjectMissing
 from studies.archive.objects import StoredFile
 from studies.archive.recalls import want
 from studies.dicomweb.errors import DicomWebError, empty, not_found, warn
@@ -73,34 +73,39 @@ class LeftOut:
 
     remembered_as: str = ""
     by_syntax: Sequence[Counted] = ()
-    damaged: set[int] = field(default_factory=set)
+    remembered: frozenset[int] = frozenset()
+    found: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(cls, etag: str, by_syntax: Sequence[Counted]) -> LeftOut:
-        """Give what is known of a form by its validator."""
-        left_out = cls(f"damaged:{etag}", by_syntax)
+    def of(cls, etag: str, by_syntax: Sequence[Counted], ids: Iterable[int]) -> LeftOut:
+        """Give what is known of the instances in a form by its validator, which other instances may share."""
+        remembered_as = f"damaged:{etag}"
+        remembered: set[int] = set()
         with _without_cache():
-            left_out.damaged = cache.get(left_out.remembered_as, set())
-        return left_out
+            remembered = caches["damaged"].get(remembered_as, set())
+        return cls(remembered_as, by_syntax, frozenset(remembered).intersection(ids))
 
     @property
     def count(self) -> int:
         """How many are known by now."""
-        return len(self.by_syntax) + len(self.damaged)
+        return len(self.by_syntax) + len(self.remembered | self.found)
 
     def add(self, instance: Instance, error: NotTranscodable) -> None:
         """Leave out what is damaged."""
-        if instance.pk not in self.damaged:
+        if instance.pk not in self.found:
             logger.warning("left out of a retrieval: %s", error, extra={"instance": instance.pk})
-            self.damaged.add(instance.pk)
+            self.found.add(instance.pk)
 
     def whole_or_broken_off(self, items: Iterable[T]) -> Iterator[T]:
         """Give the items of a message whose headers tell what is left out by now. Raises BrokenOff after the last."""
         told = self.count
         yield from items
-        if self.count > told:
+        if self.found != self.remembered:
+            # What isn't damaged any more was mended.
             with _without_cache():
-                cache.set(self.remembered_as, self.damaged, REMEMBERED)
+                others = caches["damaged"].get(self.remembered_as, set()) - self.remembered
+                caches["damaged"].set(self.remembered_as, others | self.found, REMEMBERED)
+        if self.count > told:
             raise BrokenOff
 
 
@@ -250,8 +255,10 @@ def _pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 def each_with_study(ids: Sequence[int], study: Study, *, with_attributes: bool = False) -> Iterator[Instance]:
     """Walk through the study's instances with little memory; each knows series and study without another query.
 
-    A client may take its time with each: meanwhile the connection to the database serves others.
+    A client may take its time with each: meanwhile the connection to the database serves others. Raises BrokenOff at
+    the end where some were deleted, or moved to another study, since they were listed.
     """
+    given = 0
     unread = () if with_attributes else ("attributes",)
     every_series = Series.objects.filter(study=study).defer("attributes").in_bulk()
     for series in every_series.values():
@@ -260,20 +267,29 @@ def each_with_study(ids: Sequence[int], study: Study, *, with_attributes: bool =
         rows = Instance.objects.defer(*unread).in_bulk(page)
         release_connections()
         for instance in (rows[pk] for pk in page if pk in rows):
-            # One that was moved to another study since it was listed isn't this one's any more.
             if instance.series_id in every_series:
                 instance.series = every_series[instance.series_id]
+                given += 1
                 yield instance
+    if given < len(ids):
+        raise BrokenOff
 
 
 def each_stored_file(ids: Sequence[int], study: Study) -> Iterator[StoredFile]:
-    """Give where the files of the study's instances lie, in a sixth of the time that :func:`each_with_study` takes."""
+    """Give where the files of the study's instances lie, in a sixth of the time that :func:`each_with_study` takes.
+
+    Raises BrokenOff as that does.
+    """
+    given = 0
     columns = [column.name for column in fields(StoredFile)]
     for page in _pages(ids):
         rows = Instance.objects.filter(pk__in=page, series__study=study).values_list(*columns)
         files = {row[0]: StoredFile(*row) for row in rows}
         release_connections()
+        given += len(files)
         yield from (files[pk] for pk in page if pk in files)
+    if given < len(ids):
+        raise BrokenOff
 
 
 def frame_numbers(text: str) -> list[int]:
@@ -289,17 +305,32 @@ def frame_numbers(text: str) -> list[int]:
 def multipart(part_type: str, parts: Iterable[Part], *, boundary: str) -> StreamingHttpResponse:
     """Send parts as multipart/related (RFC 2387), each as soon as it's read: memory holds one chunk at a time.
 
-    The first is read ahead: what can't be given is refused, not broken off. Raises what reading it raises.
+    The first is made ahead: what can't be given is refused, not broken off. A part whose object is missing is left
+    out, and the message broken off after the rest. Raises what making the first part raises.
     """
     rest = iter(parts)
     first = list(islice(rest, 1))
 
     def chunks() -> Iterator[bytes]:
+        is_whole = True
         for part in chain(first, rest):
             location = f"\r\nContent-Location: {part.location}" if part.location else ""
-            yield part_head(boundary, part.content_type + location)
-            yield from part.content
-            yield b"\r\n"
+            content, is_begun = iter(part.content), False
+            try:
+                begin = next(content, b"")
+                is_begun = True
+                yield part_head(boundary, part.content_type + location)
+                yield begin
+                yield from content
+            except ObjectMissing as error:
+                logger.exception("object missing: %s", error)
+                if is_begun:
+                    raise BrokenOff from error
+                is_whole = False
+            else:
+                yield b"\r\n"
+        if not is_whole:
+            raise BrokenOff
         yield closing(boundary)
 
     return StreamingHttpResponse(chunks(), content_type=message_type(part_type, boundary))
@@ -331,6 +362,6 @@ def content_etag(instance: Instance, *form: str) -> str:
 
 
 def study_etag(study: Study, revisions: Iterable[tuple[int, int]], *form: str) -> str:
-    """Give the validator of many instances in a form: it changes with every series' revision."""
-    marks: list[Any] = [study.pk, sorted(set(revisions)), *form]
+    """Give the validator of many instances in a form: it changes with every series' revision, and with corrections."""
+    marks: list[Any] = [study.pk, sorted(set(revisions)), study.corrections, *form]
     return f'"{hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:40]}"'

@@ -153,7 +153,7 @@ def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> 
         retrieval.leave_trace(LeftOut())
         stored = ((file.transfer_syntax_uid, stream_stored(file)) for file in each_stored_file(retrieval.ids, study))
         return validated(request, _message(stored, etag), etag)
-    left_out = LeftOut.of(etag, [one for one, kind in kinds if syntaxes[kind] is None])
+    left_out = LeftOut.of(etag, [one for one, kind in kinds if syntaxes[kind] is None], retrieval.ids)
     each = each_with_study(retrieval.ids, study, with_attributes=is_zip)
     files = begun(_files(each, asked, syntaxes, left_out), left_out, may_be_partial=may_be_partial)
     if files is None:

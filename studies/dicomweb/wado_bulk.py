@@ -95,7 +95,7 @@ def bulk_in_form(
     if knows(retrieval.request, etag):
         return validated(retrieval.request, HttpResponse(), etag)
     missing = [one for one in retrieval.counted if one.number_of_frames and forms[one.transfer_syntax_uid] is None]
-    left_out = LeftOut.of(etag, missing)
+    left_out = LeftOut.of(etag, missing, retrieval.ids)
     parts = begun(
         _all_parts(retrieval, wanted, forms, left_out, with_others=with_others), left_out, may_be_partial=may_be_partial
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from django.http import StreamingHttpResponse
 from zipstream import ZIP_STORED, ZipStream
 
+from portal.bodies import BrokenOff
 from studies.archive.dicomdir import Directory
+from studies.archive.errors import ObjectMissing
 from studies.models import Instance, Study
 
+logger = logging.getLogger("atrium.dicomweb")
 ZIP = "application/zip"
 
 
@@ -23,10 +27,21 @@ class File(NamedTuple):
 
 
 def zipped(study: Study, files: Iterable[File]) -> StreamingHttpResponse:
-    """Give the archive; files are stored, not deflated, so that it's as fast as the disk."""
-    response = StreamingHttpResponse(_chunks(study, files), content_type=ZIP)
+    """Give the archive; files are stored, not deflated, so that it's as fast as the disk.
+
+    Where an object is missing it's broken off, and no reader takes it for an archive.
+    """
+    response = StreamingHttpResponse(_whole_or_broken_off(_chunks(study, files)), content_type=ZIP)
     response["Content-Disposition"] = f'attachment; filename="{study.study_instance_uid}.zip"'
     return response
+
+
+def _whole_or_broken_off(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except ObjectMissing as error:
+        logger.exception("object missing: %s", error)
+        raise BrokenOff from error
 
 
 def _chunks(study: Study, files: Iterable[File]) -> Iterator[bytes]:

@@ -91,6 +91,29 @@ def test_it_retrieves_as_the_views_do(path: str, accept: str, token: str) -> Non
     assert (event.request_id, event.details["way"]) == ("the-same-id", "wado")
 
 
+@pytest.mark.parametrize("path", ["studies", "studies/1.2"])
+def test_headers_that_only_the_server_can_read_are_left_to_it(path: str, token: str) -> None:
+    scope = {"method": "GET", "path": f"/dicom-web/{path}", "query_string": b"", "scheme": "http"}
+    known = [(b"host", b"testserver"), (b"authorization", f"Bearer {token}".encode())]
+    for beside in (
+        [(b"accept", b"application/zip"), (b"accept", b"*/*;q=0.1")],
+        [(b"authorization", b"Bearer nonsense")],
+        [(b"if_none_match", b"*")],
+    ):
+        asked = {**scope, "headers": [*known, *beside], "client": ("127.0.0.1", 5000)}
+        assert fast_views.answer(asked) is None
+
+
+def test_what_the_views_have_to_say_keeps_the_request_id(token: str) -> None:
+    scope = {"method": "GET", "path": "/dicom-web/studies/1.2", "query_string": b"", "scheme": "http"}
+    headers = [(b"host", b"testserver"), (b"authorization", f"Bearer {token}".encode()), (b"accept", b"text/html")]
+    asked: Any = {**scope, "headers": headers, "client": ("127.0.0.1", 5000)}
+    assert fast_views.answer(asked) is None
+    ((_, given),) = [header for header in asked["headers"] if header[0] == b"x-request-id"]
+    (event,) = AuditEvent.objects.filter(action=AuditEvent.Action.RETRIEVE)
+    assert event.request_id == given.decode()
+
+
 def test_a_session_searches_too(token: str, client_of: Any) -> None:
     browser = client_of("radiologist")
     cookie = f"atrium_session={browser.cookies['atrium_session'].value}"

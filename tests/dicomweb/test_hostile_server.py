@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BytesIO
 
+import httpx
 import numpy as np
 import pydicom
 import pytest
@@ -229,6 +230,7 @@ def test_a_body_without_end_costs_no_memory(server: Atrium, headers: dict[str, s
     assert resident_kilobytes(server) - before < 60_000
 
 
+@pytest.mark.usefixtures("headers")
 def test_a_token_that_is_revoked_ends_a_connection_that_is_kept(server: Atrium) -> None:
     token = server.token("technologist")
     with requests.Session() as kept:
@@ -294,3 +296,45 @@ def test_what_cant_be_made_whole_is_broken_off_after_all_the_rest_and_told_of_th
             assert [dataset.InstanceNumber for dataset in decoded] == [1, 3, 4, 5]
             assert all(np.array_equal(dataset.pixel_array, pixels[0]) for dataset in decoded)
     assert statuses == [200, 206, 206]
+
+
+@pytest.mark.parametrize("pause", [0, 2])
+def test_what_is_broken_off_over_http_2_is_all_there_but_for_its_end(
+    pause: float, server: Atrium, headers: dict[str, str]
+) -> None:
+    study = f"1.2.10.{pause}"
+    pixels = np.random.default_rng(5).integers(0, 4096, (1, 300, 300)).astype(np.uint16)
+    for number in range(1, 5):
+        content = make_rle(
+            number, damaged=(1,) if number == 2 else (), pixels=pixels, StudyInstanceUID=study, SeriesInstanceUID=study
+        )
+        requests.post(
+            f"{server.url}/dicom-web/studies",
+            content,
+            headers={**headers, "Content-Type": "application/dicom"},
+            timeout=30,
+        ).raise_for_status()
+    accept = 'multipart/related; type="application/octet-stream"'
+    with httpx.Client(http1=False, http2=True, headers={**headers, "Accept": accept}, timeout=30) as client:
+        with client.stream("GET", f"{server.url}/dicom-web/studies/{study}") as answer:
+            assert answer.status_code == 200
+            pieces = answer.iter_raw()
+            received = [next(pieces)]
+            time.sleep(pause)
+            with pytest.raises(httpx.RemoteProtocolError):
+                received += pieces
+        told = client.get(f"{server.url}/dicom-web/studies/{study}")
+    assert told.status_code == 206
+    content = b"".join(received)
+    assert told.content.startswith(content)
+    assert told.content[len(content) :].startswith(b"--")
+
+
+def test_a_whole_study_asked_for_by_head_is_not_read(server: Atrium, headers: dict[str, str]) -> None:
+    head, get = (
+        requests.request(method, f"{server.url}{STUDY}", headers=headers, timeout=10) for method in ("HEAD", "GET")
+    )
+    assert (head.status_code, head.content) == (200, b"")
+    ours = {"date", "x-request-id", "transfer-encoding", "vary", "content-length"}
+    shown = [{n.lower(): v for n, v in answer.headers.items() if n.lower() not in ours} for answer in (head, get)]
+    assert shown[0] == shown[1]

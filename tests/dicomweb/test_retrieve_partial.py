@@ -14,7 +14,8 @@ from django.test import Client
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from portal.bodies import BrokenOff
-from studies.archive import ahead
+from studies.archive import ahead, objects
+from studies.dicomweb import wado
 from studies.models import Instance
 from tests.dicomweb.retrieving import PIXELS, SERIES, STUDY, UIDS, address, body_of, make_rle, make_video, parts_of
 from tests.factories import make_instance
@@ -75,9 +76,82 @@ def test_one_damaged_instance_is_left_out_and_the_rest_goes_on(
 
 
 @pytest.mark.usefixtures("one_of_three_damaged")
+def test_what_is_known_of_one_instance_is_not_said_of_another(radiologist: Client) -> None:
+    with pytest.raises(BrokenOff):
+        body_of(radiologist.get(STUDY_URL, HTTP_ACCEPT=EXPLICIT))
+    sound, damaged, _ = Instance.objects.order_by("instance_number")
+    alone = radiologist.get(address(sound), HTTP_ACCEPT=f"{EXPLICIT}, application/zip; q=0.1")
+    assert alone.status_code == 200
+    assert "Warning" not in alone
+    assert [kind for kind, _ in parts_of(alone)] == [f"application/dicom; transfer-syntax={ExplicitVRLittleEndian}"]
+    assert radiologist.get(address(damaged), HTTP_ACCEPT=EXPLICIT).status_code == 406
+    assert radiologist.get(STUDY_URL, HTTP_ACCEPT=EXPLICIT).status_code == 206
+
+
+@pytest.mark.usefixtures("one_of_three_damaged")
+def test_what_is_sound_again_is_forgotten(radiologist: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrokenOff):
+        body_of(radiologist.get(STUDY_URL, HTTP_ACCEPT=EXPLICIT))
+    mended = Instance.objects.get(instance_number=2)
+    whole = Instance.objects.get(instance_number=1)
+    places = ("object_key", "object_offset", "object_length", "frame_offsets", "pixel_data_offset", "number_of_frames")
+    Instance.objects.filter(pk=mended.pk).update(**{name: getattr(whole, name) for name in places})
+    for status in (206, 200):
+        answer = radiologist.get(STUDY_URL, HTTP_ACCEPT=EXPLICIT)
+        assert answer.status_code == status
+        assert len(parts_of(answer)) == 3
+
+
+@pytest.mark.parametrize("accept", [f"{DICOM}; transfer-syntax=*", JPEG_2000, OCTETS, "application/zip"])
+def test_what_goes_away_while_it_is_sent_is_missed(
+    accept: str, north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    ingest_files(north, *(make_instance(**UIDS, pixels=PIXELS[:1], InstanceNumber=n) for n in range(1, 41)))
+    answer = radiologist.get(STUDY_URL, HTTP_ACCEPT=accept)
+    chunks = iter(answer.streaming_content)  # type: ignore[attr-defined]
+    content = [next(chunks)]
+    Instance.objects.filter(instance_number=40).delete()
+    with pytest.raises(BrokenOff):
+        content += chunks
+    assert not b"".join(content).endswith(b"--\r\n")
+
+
+def test_what_is_gone_before_anything_is_sent_is_not_found(
+    north: Any, ingest_files: Any, radiologist: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest_files(north, make_instance(**UIDS, pixels=PIXELS))
+
+    def gone(*_: Any, **__: Any) -> None:
+        Instance.objects.all().delete()
+
+    monkeypatch.setattr(wado, "file_syntax", lambda stored, *_, **__: gone() or stored)
+    assert radiologist.get(STUDY_URL, HTTP_ACCEPT=f"{DICOM}; transfer-syntax=*").status_code == 404
+
+
+@pytest.mark.parametrize("accept", [f"{DICOM}; transfer-syntax=*", "application/zip"])
+def test_a_missing_object_breaks_off_what_it_is_missing_from(
+    accept: str, north: Any, ingest_files: Any, radiologist: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1, 4):
+        ingest_files(north, make_instance(**UIDS, pixels=PIXELS, InstanceNumber=number))
+    objects.remove(Instance.objects.get(instance_number=2).object_key)
+    answer = radiologist.get(STUDY_URL, HTTP_ACCEPT=accept)
+    content = []
+    with pytest.raises(BrokenOff):
+        content += answer.streaming_content  # type: ignore[attr-defined]
+    assert "object missing" in caplog.text
+    body = b"".join(content)
+    assert not body.endswith(b"--\r\n")
+    if "zip" in accept:
+        assert not zipfile.is_zipfile(BytesIO(body))
+    else:
+        assert body.count(b"Content-Type: application/dicom") == 2
+
+
+@pytest.mark.usefixtures("one_of_three_damaged")
 def test_without_a_cache_each_answer_is_broken_off(radiologist: Client, settings: Any) -> None:
     gone = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": f"redis://127.0.0.1:{free_port()}"}
-    settings.CACHES = {"default": gone}
+    settings.CACHES = {**settings.CACHES, "damaged": gone}
     for _ in range(2):
         begun = radiologist.get(STUDY_URL, HTTP_ACCEPT=EXPLICIT)
         assert begun.status_code == 200

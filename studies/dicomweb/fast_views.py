@@ -17,6 +17,7 @@ from django.http import HttpRequest, QueryDict
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
+from accounts.capabilities import Capability
 from accounts.credentials import credential_of, principal_of_credential
 from accounts.principals import Principal
 from portal.bodies import BrokenOff
@@ -26,17 +27,19 @@ from portal.threads import Answer, Scope, headers_of
 from studies.archive.errors import ObjectMissing
 from studies.dicomweb import qido, wado
 from studies.dicomweb.errors import DicomWebError
+from studies.dicomweb.retrieval import MAY_RETRIEVE
 from studies.models import Study
 
 _UID = r"([0-9.]{1,64})"
 View = Callable[..., HttpResponseBase]
-_VIEWS: list[tuple[re.Pattern[str], View]] = [
-    (re.compile(rf"/dicom-web/{path}"), view)
-    for path, view in (
-        ("studies", qido.find_studies),
-        (rf"(?:studies/{_UID}/)?series", qido.find_series),
-        (rf"(?:studies/{_UID}/(?:series/{_UID}/)?)?instances", qido.find_instances),
-        (rf"studies/{_UID}(?:/series/{_UID})?", wado.retrieved),
+# Each with the capabilities of which one is enough.
+_VIEWS: list[tuple[re.Pattern[str], View, tuple[Capability, ...]]] = [
+    (re.compile(rf"/dicom-web/{path}"), view, capabilities)
+    for path, view, capabilities in (
+        ("studies", qido.find_studies, qido.MAY_SEARCH),
+        (rf"(?:studies/{_UID}/)?series", qido.find_series, qido.MAY_SEARCH),
+        (rf"(?:studies/{_UID}/(?:series/{_UID}/)?)?instances", qido.find_instances, qido.MAY_SEARCH),
+        (rf"studies/{_UID}(?:/series/{_UID})?", wado.retrieved, MAY_RETRIEVE),
     )
 ]
 
@@ -44,10 +47,10 @@ _VIEWS: list[tuple[re.Pattern[str], View]] = [
 def answer(scope: Scope) -> Answer | HttpResponseBase | None:
     """Answer a search or a retrieval, or give None. Called in a thread."""
     path: str = scope["path"]
-    found = next(((match, view) for pattern, view in _VIEWS if (match := pattern.fullmatch(path))), None)
+    found = next(((match, view, may) for pattern, view, may in _VIEWS if (match := pattern.fullmatch(path))), None)
     if scope["method"] != "GET" or found is None:
         return None
-    match, view = found
+    match, view, capabilities = found
     headers = single_headers(scope)
     client = scope.get("client")
     credential = credential_of(headers, client[0] if client else None) if headers is not None else None
@@ -56,7 +59,7 @@ def answer(scope: Scope) -> Answer | HttpResponseBase | None:
     close_old_connections()
     try:
         principal = principal_of_credential(credential)
-        if principal is None or not any(principal.may(capability) for capability in qido.MAY_SEARCH):
+        if principal is None or not any(principal.may(capability) for capability in capabilities):
             return None
         return _answered(scope, headers, principal, view, *match.groups(default=""))
     except (DicomWebError, Study.DoesNotExist, BrokenOff, ObjectMissing, SuspiciousOperation):

@@ -41,7 +41,8 @@ REMEMBERED = 24 * 3600
 # Of the index, what is read at once: little at first, as the client waits for the first byte.
 FIRST_PAGE, PAGE = 32, 512
 T = TypeVar("T")
-may_retrieve = program_capability_required(Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
+MAY_RETRIEVE = (Capability.STUDY_VIEW, Capability.STUDY_VIEW_REFERRED)
+may_retrieve = program_capability_required(*MAY_RETRIEVE)
 
 
 class Part(NamedTuple):

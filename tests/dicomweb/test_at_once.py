@@ -6,13 +6,14 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from django.http import StreamingHttpResponse
 
 from accounts import credentials
 from portal.audit import viewing
@@ -263,6 +264,30 @@ def test_a_file_system_that_cannot_tell_what_is_in_memory_is_not_asked_again() -
     assert processes.may_read_at_once
     assert not processes.read_at_once("version", 0, memoryview(bytearray(5)))
     assert not processes.may_read_at_once
+
+
+def test_of_what_is_asked_for_by_head_nothing_is_made() -> None:
+    sent: list[Any] = []
+    made: list[bytes] = []
+
+    def body() -> Iterator[bytes]:
+        made.append(b"a piece")
+        yield made[-1]
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"} if sent else {"type": "http.request"}
+
+    async def ask(method: str) -> None:
+        streamed = [lambda _: StreamingHttpResponse(body())]
+        django = ThreadedDjango(threads=1, uploads=None, shortcuts=streamed)  # type: ignore[arg-type]
+        await django({**asking(""), "method": method}, receive, send)
+
+    asyncio.run(ask("HEAD"))
+    assert [message.get("body") for message in sent] == [None, b""]
+    assert not made
 
 
 def test_what_is_answered_at_once_enters_no_thread() -> None:

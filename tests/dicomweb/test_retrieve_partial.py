@@ -89,7 +89,7 @@ def test_what_is_known_of_one_instance_is_not_said_of_another(radiologist: Clien
 
 
 @pytest.mark.usefixtures("one_of_three_damaged")
-def test_what_is_sound_again_is_forgotten(radiologist: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_sound_again_is_forgotten(radiologist: Client) -> None:
     with pytest.raises(BrokenOff):
         body_of(radiologist.get(STUDY_URL, HTTP_ACCEPT=EXPLICIT))
     mended = Instance.objects.get(instance_number=2)

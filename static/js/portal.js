@@ -133,8 +133,12 @@
   const PAUSE = 700;
   let keyAt = -PAUSE;
   let pause = 0;
+  // What is chosen while such a form's answer is awaited would be asked for by a form that the answer replaces, and so
+  // never: it waits, too.
+  const isAwaited = (list) => Boolean(list.closest(".htmx-request:not([hx-sync])"));
   const tellChoice = () => {
     clearTimeout(pause);
+    if (chosenIn && isAwaited(chosenIn)) { waitForPause(); return; }
     const list = chosenIn;
     chosenIn = null;
     list?.dispatchEvent(new Event("change", { bubbles: true }));
@@ -150,7 +154,8 @@
     else if (chosenIn) waitForPause();
   }, true);
   document.addEventListener("change", (event) => {
-    if (!event.isTrusted || !event.target.matches("select") || event.timeStamp - keyAt > PAUSE) return;
+    if (!event.isTrusted || !event.target.matches("select")) return;
+    if (event.timeStamp - keyAt > PAUSE && !isAwaited(event.target)) return;
     event.stopImmediatePropagation();
     chosenIn = event.target;
     waitForPause();

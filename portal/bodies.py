@@ -13,6 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
+from django.http import StreamingHttpResponse
 
 from portal.connections import release_connections
 
@@ -218,7 +219,7 @@ class ResponseBody:
     def __init__(self, start: Message, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop) -> None:
         self._receive, self._send, self._loop = receive, send, loop
         # What isn't sent yet; an empty piece ends it.
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes | bytearray] = deque()
         self._room = Semaphore()
         self._has_more = asyncio.Event()
         self._is_idle = False
@@ -256,7 +257,7 @@ class ResponseBody:
         self._is_over = True
         self._room.release()
 
-    def put(self, piece: bytes) -> None:
+    def put(self, piece: bytes | bytearray) -> None:
         """Have the next piece sent, an empty one as the end, when the one before is sent. Raises ClientGone."""
         if not self._room.acquire(timeout=PATIENCE):
             raise ClientGone("The client stopped reading.")
@@ -283,6 +284,62 @@ class ResponseBody:
     def close(self) -> None:
         """Stop sending."""
         self._sending.cancel()
+
+
+class Page:
+    """A piece of a response's body while it's written, to where it's sent from: nothing is joined.
+
+    The memory of a piece is used again for the next but one; by then its taker must have sent it. Pieces grow as those
+    of :func:`gathered` do.
+    """
+
+    def __init__(self) -> None:
+        self._buffer, self._before = bytearray(GATHERED), bytearray()
+        self.room = memoryview(self._buffer)
+        self._sent, self._begun_at = 0, monotonic()
+
+    @property
+    def written(self) -> int:
+        """How many bytes are written."""
+        return len(self._buffer) - len(self.room)
+
+    @property
+    def is_due(self) -> bool:
+        """Say whether what is written has waited long enough."""
+        return self.written > 0 and monotonic() - self._begun_at > HELD
+
+    def write(self, content: bytes) -> None:
+        """Write what there is room for."""
+        self.room[: len(content)] = content
+        self.room = self.room[len(content) :]
+
+    def turn(self) -> bytes | bytearray:
+        """Give what is written, and begin the next piece."""
+        piece: bytes | bytearray = self._buffer
+        if self.room:
+            piece = bytes(memoryview(piece)[: self.written])
+        else:
+            size = len(self._buffer)
+            if size < PIECE and self._sent >= size * 16:
+                size *= 2
+            self._buffer, self._before = self._before if len(self._before) == size else bytearray(size), self._buffer
+        self._sent, self._begun_at = self._sent + len(piece), monotonic()
+        self.room = memoryview(self._buffer)
+        return piece
+
+
+class PagedResponse(StreamingHttpResponse):
+    """A response made of pages: the server takes each as it is before the next but one is made, anybody else a copy."""
+
+    @property
+    def pieces(self) -> Iterator[bytes | bytearray]:
+        """The pages themselves."""
+        pieces: Iterator[bytes | bytearray] = self._iterator  # type: ignore[attr-defined]
+        return pieces
+
+    def make_bytes(self, value: object) -> bytes:
+        """Copy a page."""
+        return bytes(value) if isinstance(value, bytearray) else super().make_bytes(value)
 
 
 def gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:

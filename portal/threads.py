@@ -22,7 +22,7 @@ from django.http import FileResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
-from portal.bodies import GATHERED, BrokenOff, Receive, RequestBody, ResponseBody, Send, gathered
+from portal.bodies import GATHERED, BrokenOff, PagedResponse, Receive, RequestBody, ResponseBody, Send, gathered
 from portal.connections import release_connections
 from portal.uploads import Uploads
 
@@ -161,11 +161,12 @@ def _stream(response: HttpResponseBase, receive: Receive, send: Send, loop: asyn
     """Send a response piece by piece, each as soon as it's made."""
     if isinstance(response, FileResponse):
         response.block_size = max(response.block_size, GATHERED)
-    chunks: Iterable[bytes] = response.streaming_content  # type: ignore[attr-defined]
+    is_paged = isinstance(response, PagedResponse)
+    pieces = response.pieces if is_paged else gathered(response.streaming_content)  # type: ignore[attr-defined]
     start = {"type": "http.response.start", "status": response.status_code, "headers": headers_of(response)}
     body = ResponseBody(start, receive, send, loop)
     try:
-        for piece in gathered(chunks):
+        for piece in pieces:
             body.put(piece)
         body.finish()
     except BrokenOff:

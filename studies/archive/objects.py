@@ -13,6 +13,7 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -271,9 +272,47 @@ def stream_range(instance: Instance | StoredFile, offset: int, length: int) -> I
         offset += size
 
 
-def stream_stored(file: StoredFile) -> Iterator[bytes]:
-    """Give the Part 10 file as it was received, in chunks. Raises ObjectMissing."""
-    return stream_range(file, 0, file.object_length)
+class FileReader:
+    """Reads files one after another to where they're sent from; what it read last stays open, as most lie in packs."""
+
+    def __init__(self) -> None:
+        self._key, self._descriptor = "", -1
+        # What storage gave that isn't a folder of this machine, of which file and from where.
+        self._ahead, self._ahead_of = b"", (0, 0)
+
+    def read_into(self, file: StoredFile, offset: int, view: memoryview) -> int:
+        """Fill the view, or a part of it from its beginning, from ``offset`` of the file; give how many bytes.
+
+        Raises ObjectMissing.
+        """
+        if self._is_open(file.object_key):
+            with suppress(OSError):
+                count = os.preadv(self._descriptor, [view], file.object_offset + offset)
+                if count:
+                    return count
+        if self._ahead_of[0] != file.pk or not 0 <= offset - self._ahead_of[1] < len(self._ahead):
+            self._ahead = read_range(file, offset, min(CHUNK * 4, file.object_length - offset))
+            self._ahead_of = file.pk, offset
+        begin = offset - self._ahead_of[1]
+        count = min(len(view), len(self._ahead) - begin)
+        view[:count] = memoryview(self._ahead)[begin : begin + count]
+        return count
+
+    def _is_open(self, key: str) -> bool:
+        if key != self._key:
+            self.close()
+            self._key = key
+            storage = _storage()
+            if isinstance(storage, DurableFileSystemStorage):
+                with suppress(OSError):
+                    self._descriptor = os.open(storage.path(key), os.O_RDONLY)
+        return self._descriptor >= 0
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._key, self._descriptor = "", -1
 
 
 def stream_instance(instance: Instance, *, original: bool = False) -> Iterator[bytes]:

@@ -250,7 +250,7 @@ def _pages(ids: Sequence[int]) -> Iterator[Sequence[int]]:
     start, size = 0, FIRST_PAGE
     while start < len(ids):
         yield ids[start : start + size]
-        start, size = start + size, min(size * 4, PAGE)
+        start, size = start + size, PAGE
 
 
 def each_with_study(ids: Sequence[int], study: Study, *, with_attributes: bool = False) -> Iterator[Instance]:

@@ -15,8 +15,8 @@ from studies.archive.ahead import made_ahead
 from studies.archive.codecs import UNCOMPRESSED
 from studies.archive.errors import NotTranscodable
 from studies.archive.frames import Frames
-from studies.archive.objects import stream_stored
 from studies.archive.transcoding import transcoded_frame, whole_file
+from studies.dicomweb.as_stored import as_stored
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
 from studies.dicomweb.framing import (
     DICOM,
@@ -36,7 +36,6 @@ from studies.dicomweb.retrieval import (
     Retrieval,
     begun,
     content_etag,
-    each_stored_file,
     each_with_study,
     first_possible,
     frame_numbers,
@@ -151,21 +150,20 @@ def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> 
     syntaxes = {kind: file_syntax(kind[0], asked, has_frames=kind[1]) for kind in {kind for _, kind in kinds}}
     if not is_zip and not study.corrections and all(kind[0] == syntax for kind, syntax in syntaxes.items()):
         retrieval.leave_trace(LeftOut())
-        stored = ((file.transfer_syntax_uid, stream_stored(file)) for file in each_stored_file(retrieval.ids, study))
-        return validated(request, _message(stored, etag), etag)
+        return validated(request, as_stored(retrieval, boundary_of(etag)), etag)
     left_out = LeftOut.of(etag, [one for one, kind in kinds if syntaxes[kind] is None], retrieval.ids)
     each = each_with_study(retrieval.ids, study, with_attributes=is_zip)
     files = begun(_files(each, asked, syntaxes, left_out), left_out, may_be_partial=may_be_partial)
     if files is None:
         return None
     retrieval.leave_trace(left_out)
-    response = zipped(study, files) if is_zip else _message(((file.syntax, file.chunks) for file in files), etag)
+    response = zipped(study, files) if is_zip else _message(files, etag)
     return validated(request, say_what_is_left_out(retrieval, response, left_out), etag)
 
 
-def _message(files: Iterable[tuple[str, Iterable[bytes]]], etag: str) -> StreamingHttpResponse:
-    """Give files, each of a transfer syntax, as the parts of one message."""
-    parts = (Part(f"{DICOM}; transfer-syntax={syntax}", chunks) for syntax, chunks in files)
+def _message(files: Iterable[File], etag: str) -> StreamingHttpResponse:
+    """Give files as the parts of one message."""
+    parts = (Part(f"{DICOM}; transfer-syntax={file.syntax}", file.chunks) for file in files)
     return multipart(DICOM, parts, boundary=boundary_of(etag))
 
 

@@ -29,6 +29,12 @@ STUDY = "/dicom-web/studies/1.2.3"
 INSTANCE = f"{STUDY}/series/1.2.3.4/instances/1.2.3.4.5"
 UIDS = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.3.4.5"}
 
+REMOVED = """
+from studies.archive import objects
+from studies.models import Instance
+objects.remove(Instance.objects.get(series__series_instance_uid="{study}", instance_number=2).object_key)
+"""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atrium]:
@@ -341,3 +347,31 @@ def test_by_head_the_headers_are_those_of_the_answer(below: str, server: Atrium,
     own |= set() if "bulkdata" in below else {"content-length"}
     shown = [{n.lower(): v for n, v in answer.headers.items() if n.lower() not in own} for answer in (head, get)]
     assert shown[0] == shown[1]
+
+
+@pytest.mark.parametrize("is_http_2", [False, True])
+def test_what_lacks_a_file_ends_before_the_length_it_was_told_to_have(
+    is_http_2: bool, server: Atrium, headers: dict[str, str]
+) -> None:
+    study = f"1.2.11.{is_http_2:d}"
+    files = [make_instance(StudyInstanceUID=study, SeriesInstanceUID=study, InstanceNumber=n) for n in range(1, 4)]
+    for file in files:
+        requests.post(
+            f"{server.url}/dicom-web/studies",
+            file,
+            headers={**headers, "Content-Type": "application/dicom"},
+            timeout=30,
+        ).raise_for_status()
+    accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    with httpx.Client(
+        http1=not is_http_2, http2=is_http_2, headers={**headers, "Accept": accept}, timeout=30
+    ) as client:
+        whole = client.get(f"{server.url}/dicom-web/studies/{study}")
+        assert whole.headers["Content-Length"] == str(len(whole.content))
+        server.manage("shell", "--no-imports", "-c", REMOVED.format(study=study))
+        received: list[bytes] = []
+        with client.stream("GET", f"{server.url}/dicom-web/studies/{study}") as answer:
+            assert answer.headers["Content-Length"] == whole.headers["Content-Length"]
+            with pytest.raises(httpx.RemoteProtocolError):
+                received += answer.iter_raw()
+        assert [file in b"".join(received) for file in files] == [True, False, True]

@@ -106,7 +106,9 @@ def test_what_is_sound_again_is_forgotten(radiologist: Client) -> None:
 def test_what_goes_away_while_it_is_sent_is_missed(
     accept: str, north: Any, ingest_files: Any, radiologist: Client
 ) -> None:
-    ingest_files(north, *(make_instance(**UIDS, pixels=PIXELS[:1], InstanceNumber=n) for n in range(1, 41)))
+    # More than goes at once.
+    pixels = np.tile(PIXELS[:1], (1, 4, 4))
+    ingest_files(north, *(make_instance(**UIDS, pixels=pixels, InstanceNumber=n) for n in range(1, 41)))
     answer = radiologist.get(STUDY_URL, HTTP_ACCEPT=accept)
     chunks = iter(answer.streaming_content)  # type: ignore[attr-defined]
     content = [next(chunks)]

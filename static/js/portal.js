@@ -133,9 +133,16 @@
   const PAUSE = 700;
   let keyAt = -PAUSE;
   let pause = 0;
-  // What is chosen while such a form's answer is awaited would be asked for by a form that the answer replaces, and so
-  // never: it waits, too.
-  const isAwaited = (list) => Boolean(list.closest(".htmx-request:not([hx-sync])"));
+  // What is chosen while the answer to the choice before is awaited would be asked for by a form that the answer
+  // replaces, and so never, or overtake it where the form was renewed meanwhile: it waits, too.
+  const awaited = [];
+  document.addEventListener("htmx:beforeSend", ({ detail }) => {
+    const address = detail.elt.matches("form:not([hx-sync])") && detail.elt.getAttribute("hx-post");
+    if (!address) return;
+    awaited.push(address);
+    detail.xhr.addEventListener("loadend", () => awaited.splice(awaited.indexOf(address), 1));
+  });
+  const isAwaited = (list) => awaited.includes(list.form?.getAttribute("hx-post"));
   const tellChoice = () => {
     clearTimeout(pause);
     if (chosenIn && isAwaited(chosenIn)) { waitForPause(); return; }

@@ -131,8 +131,13 @@ def median(runs: list[Figure]) -> Figure:
     return Figure(statistics.median(r.per_second for r in runs), statistics.median(r.cpu_ms for r in runs))
 
 
-def run_in_turns(peers: list[Peer], folder: Path, ct: list[bytes], us: bytes) -> list[dict[str, Figure]]:
-    """Store, and retrieve whole studies: half a second of work, which one slow moment of the machine spoils."""
+def run_in_turns(
+    peers: list[Peer], folder: Path, ct: list[bytes], us: bytes
+) -> tuple[list[dict[str, Figure]], dict[str, float]]:
+    """Store, and retrieve whole studies: half a second of work, which one slow moment of the machine spoils.
+
+    Beside the peers' figures stands how many megabytes a second of the same study, as one file, nginx sends.
+    """
     count, figures = len(ct), [dict[str, Figure]() for _ in peers]
     study = pydicom.dcmread(BytesIO(ct[0])).StudyInstanceUID
     pixels = [pydicom.dcmread(BytesIO(f)).PixelData for f in ct]
@@ -152,14 +157,19 @@ def run_in_turns(peers: list[Peer], folder: Path, ct: list[bytes], us: bytes) ->
             known[title] = figure
     megabytes = WHOLE * sum(map(len, ct)) // 1_000_000
     before = [peer.resident_megabytes() for peer in peers]
-    measured = in_turns(peers, folder, megabytes, lambda peer, _: lambda: _whole(peer, study, pixels))
+    (folder / "www" / "studies").mkdir(parents=True)
+    (folder / "www" / "studies" / study).write_bytes(message_of(ct))
+    with nginx(folder / "nginx-whole", f"root {folder}/www;") as port:
+        files = Peer("nginx", f"http://127.0.0.1:{port}", [])
+        measured = in_turns([*peers, files], folder, megabytes, lambda peer, _: lambda: _whole(peer, study, pixels))
+    of_nginx = measured.pop()
     for known, figure, peer, megabytes_before in zip(figures, measured, peers, before, strict=True):
         known["whole study, MB"] = figure
         print(
             f"  {peer.name}: {peer.resident_megabytes() - megabytes_before:+.0f} MB of memory for the whole study",
             flush=True,
         )
-    return figures
+    return figures, {"whole study, MB": of_nginx.per_second}
 
 
 def frame_paths(ct: list[bytes]) -> list[str]:
@@ -299,14 +309,14 @@ def main(arguments: list[str] | None = None) -> None:
             stack.enter_context(orthanc(folder / "orthanc")),
             stack.enter_context(atrium(folder / "atrium")),
         ]
-        theirs, ours = run_in_turns(peers, folder, ct, us)
+        (theirs, ours), most = run_in_turns(peers, folder, ct, us)
         for peer, figures in zip(peers, (theirs, ours), strict=True):
             figures |= run(peer, ct, small, us)
         settle(*peers)
-        by_wrk, most = frames_in_turns(peers, folder / "nginx", ct, options.seconds)
+        by_wrk, frames_most = frames_in_turns(peers, folder / "nginx", ct, options.seconds)
         for figures, frames in zip((theirs, ours), by_wrk, strict=True):
             figures |= frames
-        most |= limit(folder / "durable", ct)
+        most |= frames_most | limit(folder / "durable", ct)
     print(f"| {options.slices} slices, units/s | Orthanc | Atrium | ratio | CPU ms/unit Orthanc | Atrium | limit |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for title, figure in theirs.items():

@@ -27,13 +27,16 @@ def file_head(meta: FileMetaDataset) -> bytes:
     return b"\0" * 128 + b"DICM" + buffer.getvalue()
 
 
-def dataset_bytes(dataset: Dataset, syntax: str) -> bytes:
-    """Give the data set in the transfer syntax's encoding, not deflated. Raises NotTranscodable."""
+def dataset_bytes(dataset: Dataset, syntax: str, *, character_set: str = "ISO_IR 6") -> bytes:
+    """Give the data set in the transfer syntax's encoding, not deflated. Raises NotTranscodable.
+
+    ``character_set`` is of a part of a data set that doesn't name its own.
+    """
     buffer = DicomBytesIO()
     buffer.is_little_endian = syntax != ExplicitVRBigEndian
     buffer.is_implicit_VR = syntax == ImplicitVRLittleEndian
     try:
-        write_dataset(buffer, dataset)
+        write_dataset(buffer, dataset, character_set)
     except Exception as error:  # pydicom raises what it will on hostile values
         raise NotTranscodable("The data set holds a value that can't be written.") from error
     content: bytes = buffer.getvalue()

@@ -21,6 +21,7 @@ from pydicom.pixels.utils import get_expected_length
 
 from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.archive.native_model import InvalidNativeModel, from_native_xml
+from studies.archive.overlay import UNICODE
 from studies.archive.writing import dataset_bytes, file_head
 from studies.dicomweb.errors import DicomWebError
 from studies.dicomweb.framing import DICOM_JSON, OCTETS
@@ -279,11 +280,14 @@ def _part10(dataset: Dataset, syntax: str, vr: str, bulk: _Bulk | None) -> Itera
     before, after = Dataset(), Dataset()
     for element in dataset:
         (after if element.tag > int(PIXEL_DATA, 16) else before).add(element)
-    if "SpecificCharacterSet" not in before:
-        before.SpecificCharacterSet = "ISO_IR 192"
+    # What came as Unicode is written so (PS3.18 §F.2, PS3.19 §A.1.5): no other character set holds every letter.
+    before.SpecificCharacterSet = UNICODE
+    for element in (*before.iterall(), *after.iterall()):
+        if element.keyword == "SpecificCharacterSet":
+            element.value = UNICODE
     try:
         head = file_head(meta) + dataset_bytes(before, syntax)
-        tail = dataset_bytes(after, syntax)
+        tail = dataset_bytes(after, syntax, character_set=UNICODE)
     except Exception as error:  # pydicom raises what it will on hostile values
         raise CannotAssemble("The metadata hold a value that can't be written.") from error
     yield head

@@ -504,6 +504,26 @@ def test_values_are_kept_as_json_says_them(send: Any) -> None:
     assert list(kept[0x00189073].value)[1:] == [-math.inf, 1e-3]
 
 
+@pytest.mark.parametrize("kind", ["json", "xml"])
+def test_every_letter_is_kept_whatever_character_set_is_named(kind: str, send: Any) -> None:
+    latin = {"vr": "CS", "Value": ["ISO_IR 100"]}
+    item = {"00080005": latin, "00321060": {"vr": "LO", "Value": ["Prześwietlenie łokcia"]}}
+    name = {"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎", "Phonetic": "やまだ^たろう"}
+    kept = sent_with(
+        send,
+        {
+            "00080005": latin,
+            "00100010": {"vr": "PN", "Value": [name]},
+            "00400275": {"vr": "SQ", "Value": [item]},
+            "7FE10010": {"vr": "LO", "Value": ["Göteborg Łódź"]},
+        },
+        kind,
+    )
+    assert str(kept.PatientName) == "=".join(name.values())
+    assert kept.RequestAttributesSequence[0].RequestedProcedureDescription == "Prześwietlenie łokcia"
+    assert kept[0x7FE10010].value == "Göteborg Łódź"
+
+
 def test_xml_leaves_values_out_by_their_numbers(send: Any) -> None:
     kept = sent_with(send, {"00102000": {"vr": "LO", "Value": ["a", None, "b"]}}, "xml")
     assert list(kept.MedicalAlerts) == ["a", "", "b"]

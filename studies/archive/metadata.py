@@ -25,7 +25,7 @@ logger = logging.getLogger("atrium.archive")
 BULK_THRESHOLD = 1024
 # Of the metadata that are kept. To be raised with whatever changes what :func:`instance_metadata` gives: what was kept
 # in another form is built anew when it's asked for.
-FORM = 2
+FORM = 3
 
 
 def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
@@ -82,11 +82,16 @@ def _elements_with_bulk(content: dict[str, Any]) -> list[dict[str, Any]]:
 def _json_of(dataset: Dataset, path: str) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for tag in sorted(dataset.keys()):
-        if tag.group in {0x0002, 0x7FE0} or (tag.element == 0 and tag.group % 2 == 0):
+        # The instance's own pixels are named apart; those of icons are values among others.
+        is_own_pixels = tag.group == 0x7FE0 and not path
+        if is_own_pixels or tag.group == 0x0002 or (tag.element == 0 and tag.group % 2 == 0):
             continue
         name = f"{tag:08X}"
         try:
             element = dataset[tag]
+            if tag.group == 0x7FE0 and element.is_undefined_length:
+                # Compressed: as bulk data they would have to be decoded (PS3.18 §8.7.3.3.1), which isn't done in items.
+                continue
             content[name] = _json_of_element(element, f"{path}{name}")
         except Exception:  # pydicom raises what it will on hostile values
             content[name] = {"vr": "UN"}

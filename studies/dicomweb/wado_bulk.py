@@ -15,7 +15,7 @@ from studies.archive.bulk import PIXELS, bulk_value
 from studies.archive.codecs import UNCOMPRESSED
 from studies.archive.errors import NotTranscodable
 from studies.archive.frames import Frames
-from studies.archive.metadata import instance_metadata
+from studies.archive.metadata import FORM, instance_metadata
 from studies.archive.transcoding import can_transcode, transcoded_frame, uncompressed_pixels
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
 from studies.dicomweb.framing import AS_STORED, NOT_ON_THE_WEB, OCTETS, boundary_of, frame_form
@@ -89,8 +89,15 @@ def bulk_in_form(
     if wanted.transfer_syntax in NOT_ON_THE_WEB:
         return None
     forms = {syntax: form_of_frames(syntax, wanted) for syntax in retrieval.syntaxes_of_pixels}
-    # What is given follows from these, and from the instances.
-    marks = ("bulk", str(with_others), wanted.media_type, *sorted(wanted.refused), str(sorted(forms.items(), key=str)))
+    # What is given follows from these, from the instances, and from what their metadata name.
+    marks = (
+        "bulk",
+        str(with_others),
+        str(FORM),
+        wanted.media_type,
+        *sorted(wanted.refused),
+        str(sorted(forms.items(), key=str)),
+    )
     etag = retrieval.etag(*marks)
     if knows(retrieval.request, etag):
         return validated(retrieval.request, HttpResponse(), etag)

@@ -74,7 +74,8 @@ def retrieve_instance_metadata(request: HttpRequest, **uids: str) -> HttpRespons
     instance = instance_for(request, uids, "metadata")
     content = archive_metadata.instance_metadata(instance, objects.read_dataset(instance))
     plain = json.dumps([content], ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return _metadata(request, [gzip.compress(plain, 1)], content_etag(instance))
+    etag = content_etag(instance, "metadata", str(archive_metadata.FORM))
+    return _metadata(request, [gzip.compress(plain, 1)], etag)
 
 
 def _metadata(request: HttpRequest, compressed: list[bytes], etag: str) -> HttpResponseBase:

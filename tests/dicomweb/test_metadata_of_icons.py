@@ -1,0 +1,199 @@
+"""Pixel Data inside sequences: in metadata, as bulk data, and sent back by STOW-RS (PS3.18 §10.4.3.3.2)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from email import message_from_bytes
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from django.test import Client
+from pydicom import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    RLELossless,
+)
+
+from studies.archive import objects
+from studies.archive.models import SeriesMetadata
+from studies.archive.native_model import to_native_xml
+from studies.models import Instance
+from tests.dicomweb.retrieving import address, as_file, body_of
+from tests.factories import make_instance
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+ICONS, PIXELS = "00880200", "7FE00010"
+LARGE, SMALL = np.arange(64 * 64).astype(np.uint8).reshape(64, 64), np.arange(256, dtype=np.uint8).reshape(16, 16)
+OCTETS = "application/octet-stream"
+XML = 'multipart/related; type="application/dicom+xml"'
+
+
+@pytest.fixture
+def radiologist(client_of: Callable[[str], Client]) -> Client:
+    return client_of("radiologist")
+
+
+def icon(pixels: Any, vr: str = "OB", value: bytes | None = None) -> Dataset:
+    """Give an item of Icon Image Sequence; ``value`` is what is stored if it isn't the pixels as they are."""
+    item = Dataset()
+    item.SamplesPerPixel, item.PhotometricInterpretation, item.PixelRepresentation = 1, "MONOCHROME2", 0
+    item.Rows, item.Columns = pixels.shape
+    item.BitsAllocated, item.BitsStored, item.HighBit = 8, 8, 7
+    item.add_new(int(PIXELS, 16), vr, pixels.tobytes() if value is None else value)
+    return item
+
+
+def with_icons(*items: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """Give an MR image in a native syntax that has these icons."""
+    dataset = pydicom.dcmread(BytesIO(make_instance(SOPClassUID=MRImageStorage, Modality="MR")))
+    dataset.IconImageSequence = list(items)
+    return as_file(Dataset(dict(dataset.items())), MRImageStorage, syntax)
+
+
+def test_icons_are_inline_or_named_by_an_address_that_gives_them(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    (outcome,) = ingest_files(north, with_icons(icon(LARGE), icon(SMALL)))
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    (content,) = radiologist.get(f"{url}/metadata").json()
+    large, small = content[ICONS]["Value"]
+    assert large[PIXELS] == {"vr": "OB", "BulkDataURI": f"{url}/bulkdata/{ICONS}.1.{PIXELS}"}
+    assert small[PIXELS] == {"vr": "OB", "InlineBinary": base64.b64encode(SMALL.tobytes()).decode()}
+    assert list(large) == sorted(large)
+    # The image's own pixels are named as ever.
+    assert content[PIXELS] == {"vr": "OW", "BulkDataURI": f"{url}/bulkdata/{PIXELS}"}
+    assert body_of(radiologist.get(large[PIXELS]["BulkDataURI"], HTTP_ACCEPT=OCTETS)) == LARGE.tobytes()
+    part = radiologist.get(large[PIXELS]["BulkDataURI"], HTTP_RANGE="bytes=5-8", HTTP_ACCEPT=OCTETS)
+    assert (part.status_code, body_of(part)) == (206, LARGE.tobytes()[5:9])
+    xml = b"".join(radiologist.get(f"{url}/metadata", HTTP_ACCEPT=XML)).decode()
+    assert f'uri="{url}/bulkdata/{ICONS}.1.{PIXELS}"' in xml
+    assert small[PIXELS]["InlineBinary"] in xml
+
+
+@pytest.mark.parametrize(
+    ("syntax", "vr"),
+    [
+        (ImplicitVRLittleEndian, "OW"),
+        (ExplicitVRBigEndian, "OB"),
+        (ExplicitVRBigEndian, "OW"),
+        (DeflatedExplicitVRLittleEndian, "OB"),
+    ],
+)
+def test_icons_are_given_from_every_native_syntax(
+    syntax: str, vr: str, north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    turned = syntax == ExplicitVRBigEndian and vr == "OW"
+    stored = np.frombuffer(LARGE.tobytes(), "<u2").astype(">u2").tobytes() if turned else LARGE.tobytes()
+    (outcome,) = ingest_files(north, with_icons(icon(LARGE, vr, stored), syntax=syntax))
+    assert outcome.is_in, outcome.reason
+    (content,) = radiologist.get(address(Instance.objects.get(), "/metadata")).json()
+    given = content[ICONS]["Value"][0][PIXELS]
+    assert given["vr"] == vr
+    assert body_of(radiologist.get(given["BulkDataURI"], HTTP_ACCEPT=OCTETS)) == LARGE.tobytes()
+
+
+def test_icons_of_compressed_images_and_of_deeper_items_are_given(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    dataset = pydicom.dcmread(str(pydicom.data.get_testdata_file("MR_small_RLE.dcm")))
+    reference = Dataset()
+    reference.IconImageSequence = [icon(LARGE)]
+    dataset.ReferencedImageSequence = [Dataset(), reference]
+    output = BytesIO()
+    dataset.save_as(output)
+    (outcome,) = ingest_files(north, output.getvalue())
+    assert outcome.is_in, outcome.reason
+    instance = Instance.objects.get()
+    assert instance.transfer_syntax_uid == RLELossless
+    url = address(instance)
+    (content,) = radiologist.get(f"{url}/metadata").json()
+    given = content["00081140"]["Value"][1][ICONS]["Value"][0][PIXELS]
+    assert given == {"vr": "OB", "BulkDataURI": f"{url}/bulkdata/00081140.2.{ICONS}.1.{PIXELS}"}
+    assert body_of(radiologist.get(given["BulkDataURI"], HTTP_ACCEPT=OCTETS)) == LARGE.tobytes()
+    assert content[PIXELS] == {"vr": "OB", "BulkDataURI": f"{url}/bulkdata/{PIXELS}"}
+
+
+def test_a_compressed_icon_is_left_out_rather_than_given_as_what_it_isnt(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    dataset = pydicom.dcmread(str(pydicom.data.get_testdata_file("MR_small_RLE.dcm")))
+    compressed = icon(LARGE, value=encapsulate([b"\x01" * 2000]))
+    compressed["PixelData"].is_undefined_length = True
+    dataset.IconImageSequence = [compressed, icon(SMALL)]
+    output = BytesIO()
+    dataset.save_as(output)
+    (outcome,) = ingest_files(north, output.getvalue())
+    assert outcome.is_in, outcome.reason
+    (content,) = radiologist.get(address(Instance.objects.get(), "/metadata")).json()
+    compressed, native = content[ICONS]["Value"]
+    assert PIXELS not in compressed
+    assert compressed["00280010"]["Value"] == [64]
+    assert base64.b64decode(native[PIXELS]["InlineBinary"]) == SMALL.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["json", "xml"])
+def test_metadata_and_bulk_data_sent_back_make_the_icons_again(
+    kind: str, north: Any, ingest_files: Any, radiologist: Client, token_of: Any
+) -> None:
+    (outcome,) = ingest_files(north, with_icons(icon(LARGE), icon(SMALL)))
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    (content,) = radiologist.get(f"{url}/metadata").json()
+    answer = radiologist.get(f"{url}/bulkdata")
+    bulk = message_from_bytes(b"Content-Type: " + answer["Content-Type"].encode() + b"\r\n\r\n" + body_of(answer))
+    content["00080018"]["Value"] = ["1.2.3.99"]
+    written = json.dumps([content]).encode() if kind == "json" else to_native_xml(content)
+    body = b"--frontier\r\nContent-Type: application/dicom+%s\r\n\r\n%s\r\n" % (kind.encode(), written)
+    for part in bulk.get_payload():
+        head = "".join(f"{name}: {part[name]}\r\n" for name in ("Content-Type", "Content-Location"))  # type: ignore[index]
+        body += f"--frontier\r\n{head}\r\n".encode() + part.get_payload(decode=True) + b"\r\n"  # type: ignore
+    sent = Client().post(
+        "/dicom-web/studies",
+        body + b"--frontier--\r\n",
+        content_type=f'multipart/related; type="application/dicom+{kind}"; boundary=frontier',
+        HTTP_AUTHORIZATION=f"Bearer {token_of('technologist')}",
+    )
+    assert sent.status_code == 200, sent.content
+    again = pydicom.dcmread(BytesIO(objects.read_instance(Instance.objects.get(sop_instance_uid="1.2.3.99"))))
+    first, second = again.IconImageSequence
+    assert first["PixelData"].VR == second["PixelData"].VR == "OB"
+    assert (first.PixelData, second.PixelData) == (LARGE.tobytes(), SMALL.tobytes())
+    assert (first.Rows, second.Rows) == (64, 16)
+
+
+def test_metadata_that_were_kept_without_icons_are_built_anew(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    ingest_files(north, with_icons(icon(SMALL)))
+    url = address(Instance.objects.get()).rpartition("/instances/")[0]
+    today = radiologist.get(f"{url}/metadata")
+    SeriesMetadata.objects.update(form=2, content=b"", etag="0" * 64)
+    again = radiologist.get(f"{url}/metadata")
+    assert again.json() == today.json()
+    assert PIXELS in again.json()[0][ICONS]["Value"][0]
+
+
+def test_a_validator_of_what_had_no_icons_is_none_of_what_has_them(
+    north: Any, ingest_files: Any, radiologist: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest_files(north, with_icons(icon(LARGE)))
+    url = address(Instance.objects.get())
+    for below, form in (
+        ("/metadata", "studies.archive.metadata.FORM"),
+        ("/bulkdata", "studies.dicomweb.wado_bulk.FORM"),
+    ):
+        with monkeypatch.context() as earlier:
+            earlier.setattr(form, 2)
+            kept = radiologist.get(f"{url}{below}")["ETag"]
+        assert radiologist.get(f"{url}{below}", HTTP_IF_NONE_MATCH=kept).status_code == 200

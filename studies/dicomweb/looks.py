@@ -18,7 +18,7 @@ ANNOTATIONS = {"patient", "technique"}
 LONGEST_ANNOTATION = 300
 ICC_PROFILES = {"no", "yes", "srgb"}
 LARGEST_NUMBER = 999_999_999
-KNOWN_PROFILES = {*ICC_PROFILES, "adobergb", "rommrgb"}
+KNOWN_PROFILES = {*ICC_PROFILES, "adobergb", "rommrgb", "displayp3"}
 
 
 def look_of(parameters: Mapping[str, str]) -> Look:
@@ -141,7 +141,9 @@ def warns_of_annotations(view: View) -> View:
         response = view(request, *args, **kwargs)
         ignored = _unknown_annotations(request.GET.get("annotation", ""))
         if ignored:
+            said = response.get("Warning")
             warn(request, response, f"The following annotation values are not supported: {', '.join(ignored)}.")
+            response["Warning"] = ", ".join(filter(None, (said, response["Warning"])))
         return response
 
     return warned

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, NamedTuple
 from wsgiref.util import FileWrapper
 
@@ -19,7 +19,7 @@ from pydicom import Dataset
 from studies.archive import objects
 from studies.archive.animations import animated, as_mp4, is_video, poster
 from studies.archive.documents import OCTETS, document_of, first_page
-from studies.archive.errors import NotRenderable, ObjectMissing
+from studies.archive.errors import NotRenderable, NotTranscodable, ObjectMissing
 from studies.archive.frames import Frames
 from studies.archive.presentation_states import PRESENTATION_STATES, Presentation, references
 from studies.archive.rendering import Look, encoded, picture, placed
@@ -30,7 +30,11 @@ from studies.dicomweb.framing import boundary_of
 from studies.dicomweb.looks import look_of, warns_of_annotations
 from studies.dicomweb.media_types import MediaRange, accepted
 from studies.dicomweb.retrieval import (
+    Counted,
+    LeftOut,
     Part,
+    Retrieval,
+    begun,
     content_etag,
     each_with_study,
     frame_numbers,
@@ -40,22 +44,24 @@ from studies.dicomweb.retrieval import (
     leave_trace,
     may_retrieve,
     multipart,
-    study_etag,
+    say_what_is_left_out,
     study_for,
     validated,
 )
+from studies.dicomweb.wado_bulk import address_of
 from studies.models import Instance, Study
 from studies.person_names import displayed
 
 logger = logging.getLogger("atrium.dicomweb")
 THUMBNAIL_SIDE = 160
 CHUNK = 1 << 18
-# Of a study without images, so many objects are looked at for one that has a picture.
+# Of a study, so many objects are looked at for one that a picture can be made of.
 MOST_LOOKED_AT = 20
 STILL = ("image/jpeg", "image/png", "image/gif", "image/webp")
 MOVING = ("image/gif", "image/webp", "video/mp4")
 DRAWN = ("image/png", "image/jpeg", "image/svg+xml", "image/webp", "image/gif")
 TEXT = ("text/html", "text/plain")
+SHOWN = (*STILL, "video/mp4", *TEXT, "application/pdf", "image/svg+xml")
 
 
 @may_retrieve
@@ -115,10 +121,9 @@ def chosen(ranges: list[MediaRange], available: tuple[str, ...]) -> Choice | Non
 
 def media_types_of(instance: Instance, *, moving: bool = True) -> tuple[str, ...]:
     """Give the media types in which an instance can be shown, the usual first; none when it can't."""
-    if is_video(instance.transfer_syntax_uid):
-        return ("video/mp4", *STILL) if moving else STILL
-    if instance.number_of_frames:
-        return (*STILL, "video/mp4") if moving and instance.number_of_frames > 1 else STILL
+    of_pixels = _media_types_of_pixels(instance, moving=moving)
+    if of_pixels:
+        return of_pixels
     if instance.sop_class_uid in PRESENTATION_STATES:
         return STILL
     try:
@@ -126,6 +131,14 @@ def media_types_of(instance: Instance, *, moving: bool = True) -> tuple[str, ...
             return _media_types_of(objects.read_dataset(instance))
     except NotRenderable:
         return ()
+
+
+def _media_types_of_pixels(instance: Instance | Counted, *, moving: bool = True) -> tuple[str, ...]:
+    if is_video(instance.transfer_syntax_uid):
+        return ("video/mp4", *STILL) if moving else STILL
+    if instance.number_of_frames:
+        return (*STILL, "video/mp4") if moving and instance.number_of_frames > 1 else STILL
+    return ()
 
 
 def _media_types_of(dataset: Dataset) -> tuple[str, ...]:
@@ -239,62 +252,79 @@ def retrieve_rendered_series(
 
 
 def _rendered_many(request: HttpRequest, study: Study, series_instance_uid: str) -> HttpResponseBase:
-    instances = instances_of(study, series_instance_uid)
+    """Give all that can be shown, each in its own most wanted form; 206 with a warning where that isn't all."""
+    retrieval = Retrieval.of(request, study, instances_of(study, series_instance_uid))
     look = look_of(request.GET.dict())
-    count = instances.count()
-    if not count:
-        raise not_found()
     ranges = accepted(request)
-    known = (*STILL, "video/mp4", *TEXT, "application/pdf", "image/svg+xml")
-    preferred = chosen(ranges, known)
-    if preferred is None:
-        raise DicomWebError(406, "It can't be shown in the accepted forms.", available=list(known))
-    revisions = instances.values_list("series_id", "series__revision")
-    etag = study_etag(study, revisions, "rendered", preferred.media_type, request.GET.urlencode())
+    if chosen(ranges, SHOWN) is None:
+        raise DicomWebError(406, "It can't be shown in the accepted forms.", available=list(SHOWN))
+    wanted = [(one.media_type, *sorted(one.refused)) for one in ranges]
+    etag = retrieval.etag("rendered", str(wanted), request.GET.urlencode())
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
-    leave_trace(request, study, "rendered", instances=count)
-    ids = list(instances.values_list("pk", flat=True))
-
-    def parts() -> Iterator[Part]:
-        for instance in each_with_study(ids, study):
-            choice = chosen(ranges, media_types_of(instance))
-            if choice is None:
-                continue
-            wanted = choice.media_type
-            try:
-                content: Iterable[bytes]
-                if wanted == "video/mp4" and is_video(instance.transfer_syntax_uid):
-                    content = FileWrapper(_film(instance), CHUNK)
-                else:
-                    content = [rendered(instance, wanted, [], look)]
-            except NotRenderable:
-                continue
-            address = (
-                f"/dicom-web/studies/{study.study_instance_uid}/series/{instance.series.series_instance_uid}"
-                f"/instances/{instance.sop_instance_uid}/rendered"
-            )
-            yield Part(wanted, content, request.build_absolute_uri(address))
-
-    shown = parts()
-    first = next(shown, None)
-    if first is None:
+    choices = _choices(retrieval, ranges)
+    left_out = LeftOut.of(etag, [one for one in retrieval.counted if one.pk not in choices], choices)
+    parts = begun(_parts(retrieval, choices, look, left_out), left_out, may_be_partial=True)
+    if parts is None:
         raise DicomWebError(
-            406, "There is nothing in it that can be shown in the accepted forms.", available=list(known)
+            406, "There is nothing in it that can be shown in the accepted forms.", available=list(SHOWN)
         )
-    return validated(request, multipart(first.content_type, chain([first], shown), boundary=boundary_of(etag)), etag)
+    leave_trace(request, study, "rendered", instances=len(retrieval.counted) - left_out.count)
+    first = next(parts)
+    response = multipart(first.content_type, chain([first], parts), boundary=boundary_of(etag))
+    return validated(request, say_what_is_left_out(retrieval, response, left_out), etag)
 
 
-def _pictured(instances: QuerySet[Instance], study: Study) -> Instance | None:
-    """Give the instance that stands for many: the middle one of the images, else the first that can be drawn."""
-    with_pixels = instances.filter(number_of_frames__gt=0)
-    count = with_pixels.count()
-    candidates = list(with_pixels[count // 2 : count // 2 + 1] if count else instances[:MOST_LOOKED_AT])
-    for instance in candidates:
+def _choices(retrieval: Retrieval, ranges: list[MediaRange]) -> dict[int, str]:
+    """Give the media type of each instance that is of a kind to be shown in the accepted forms, in order."""
+    types = {one.pk: _media_types_of_pixels(one) for one in retrieval.counted}
+    for instance in each_with_study([pk for pk, known in types.items() if not known], retrieval.study):
+        try:
+            types[instance.pk] = media_types_of(instance)
+        except ObjectMissing:
+            # The message is broken off for it, whatever it would have been.
+            types[instance.pk] = SHOWN
+    choices = ((pk, chosen(ranges, known)) for pk, known in types.items())
+    return {pk: choice.media_type for pk, choice in choices if choice is not None}
+
+
+def _parts(retrieval: Retrieval, choices: dict[int, str], look: Look, left_out: LeftOut) -> Iterator[Part]:
+    for instance in each_with_study(list(choices), retrieval.study):
+        wanted = choices[instance.pk]
+        content: Iterable[bytes]
+        try:
+            if wanted == "video/mp4" and is_video(instance.transfer_syntax_uid):
+                content = FileWrapper(_film(instance), CHUNK)
+            else:
+                content = [rendered(instance, wanted, [], look)]
+        except NotRenderable as error:
+            left_out.add(instance, NotTranscodable(str(error)))
+            continue
+        except ObjectMissing as error:
+            content = _missing(error)
+        yield Part(wanted, content, f"{address_of(retrieval.request, instance)}/rendered")
+
+
+def _missing(error: ObjectMissing) -> Iterator[bytes]:
+    """Give the content of a part that can't be read, for the message to be broken off after the rest."""
+    yield from ()
+    raise error
+
+
+def _pictured(instances: QuerySet[Instance], study: Study) -> Iterator[Instance]:
+    """Give the instances that may stand for many, the best first: the middle one of the images, and those after it.
+
+    Without images, all that there are.
+    """
+    images = instances.filter(number_of_frames__gt=0)
+    count = images.count()
+    middle = count // 2
+    # Each is a query of its own, made when it's come to.
+    slices = [(middle, middle + 1), (middle + 1, middle + MOST_LOOKED_AT), (0, min(middle, MOST_LOOKED_AT))]
+    each = chain.from_iterable(images[start:end] for start, end in slices) if count else instances[:MOST_LOOKED_AT]
+    for instance in islice(each, MOST_LOOKED_AT):
         instance.series.study = study
-    if len(candidates) < 2:
-        return next(iter(candidates), None)
-    return next((i for i in candidates if set(STILL) & set(media_types_of(i))), candidates[0])
+        yield instance
 
 
 @may_retrieve
@@ -309,16 +339,24 @@ def retrieve_thumbnail(
 ) -> HttpResponseBase:
     """Retrieve a small picture of a study, series, instance or frame (PS3.18 §10.4.1.1.4).
 
-    A study or series is shown by the instance in its middle; one without images by the first that can be drawn.
+    A study or series is shown by the instance in its middle, or by the next that can be drawn.
     """
     study = study_for(request, study_instance_uid, "thumbnail")
     instances = instances_of(study, series_instance_uid)
     if sop_instance_uid:
         instances = instances.filter(sop_instance_uid=sop_instance_uid)
-    instance = _pictured(instances, study)
-    if instance is None:
-        raise not_found()
     numbers = frame_numbers(frames)[:1] if frames else []
+    failure: Exception = not_found()
+    for instance in _pictured(instances, study):
+        try:
+            return _thumbnail(request, instance, numbers)
+        except NotRenderable as error:
+            failure = error
+    raise failure
+
+
+def _thumbnail(request: HttpRequest, instance: Instance, numbers: list[int]) -> HttpResponseBase:
+    """Give a small picture of an instance, or of its frame. Raises NotRenderable, DicomWebError."""
     if numbers and numbers[0] > instance.number_of_frames:
         raise not_found()
     look = look_of(request.GET.dict())
@@ -326,6 +364,8 @@ def retrieve_thumbnail(
     if not numbers and instance.number_of_frames > 1 and not is_video(instance.transfer_syntax_uid):
         numbers = [instance.number_of_frames // 2 + 1]
     available = tuple(t for t in media_types_of(instance, moving=False) if t in STILL)
+    if not available:
+        raise NotRenderable("There is no picture of it.")
     choice = chosen(accepted(request), available)
     if choice is None:
         raise DicomWebError(406, "There is no thumbnail in the accepted forms.", available=list(available))

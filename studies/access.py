@@ -37,18 +37,14 @@ def _referring_physicians(principal: Principal) -> list[int]:
     return list(linked.values_list("pk", flat=True))
 
 
-def visible_study(principal: Principal, study_instance_uid: str) -> Study:
-    """Give one study. Raises Study.DoesNotExist alike for one that isn't there and one that isn't theirs.
+def visible_copy(principal: Principal, study_instance_uid: str) -> QuerySet[Study]:
+    """Give the study of that UID, if it's theirs: where a person's sites both hold it, the copy that came first."""
+    return studies_visible_to(principal).filter(study_instance_uid=study_instance_uid).order_by("pk")[:1]
 
-    Where a person belongs to two sites that both hold it, the copy that came first is given.
-    """
-    study = (
-        studies_visible_to(principal)
-        .filter(study_instance_uid=study_instance_uid)
-        .select_related("site", "patient")
-        .order_by("pk")
-        .first()
-    )
+
+def visible_study(principal: Principal, study_instance_uid: str) -> Study:
+    """Give one study. Raises Study.DoesNotExist alike for one that isn't there and one that isn't theirs."""
+    study = next(iter(visible_copy(principal, study_instance_uid).select_related("site", "patient")), None)
     if study is None:
         raise Study.DoesNotExist
     return study

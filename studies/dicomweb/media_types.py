@@ -45,6 +45,7 @@ DEFAULT_SYNTAXES = {
 _MEMBER = re.compile(r'(?:[^",]|"[^"]*"?)++')
 _PIECE = re.compile(r'(?:[^";]|"[^"]*"?)++')
 _TYPE = re.compile(r"[^\s/]+/[^\s/]+|\*")
+_BLANK_IN_NAME = re.compile(r"(?<=[\w.]) (?=[\w.])")
 # Longer headers aren't remembered: they're nobody's habit, and there may be many.
 LONGEST_REMEMBERED = 1000
 
@@ -80,7 +81,9 @@ def default_syntax(media_type: str) -> str:
 
 def accepted(request: HttpRequest) -> list[MediaRange]:
     """Give what the request accepts, the most wanted first; the query parameter ``accept`` comes before the header."""
-    return list(ranges_of(request.GET.get("accept") or request.headers.get("Accept") or "*/*"))
+    # A plus sign in a query is itself by RFC 3986 and a blank by forms; no name has a blank in it.
+    asked = _BLANK_IN_NAME.sub("+", request.GET.get("accept", ""))
+    return list(ranges_of(asked or request.headers.get("Accept") or "*/*"))
 
 
 def ranges_of(text: str) -> tuple[MediaRange, ...]:

@@ -18,6 +18,7 @@ from accounts.capabilities import Capability
 from accounts.gates import principal_of, program_capability_required
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
+from portal.audit.viewing import record_viewing
 from studies.archive.metadata import series_metadata
 from studies.archive.native_model import MEDIA_TYPE as XML
 from studies.archive.native_model import to_native_xml
@@ -41,10 +42,12 @@ from studies.matching import (
     tag_of,
     tags_at,
 )
-from studies.matching.keywords import path_of, tags_of
+from studies.matching.criteria import SEVERAL
+from studies.matching.keywords import path_of, tags_of, vr_of
 from studies.matching.pages import page_of_studies
 from studies.matching.results import INSTANCE_COLUMNS, SERIES_COLUMNS, STUDY_COLUMNS, Content, element
 from studies.models import Instance, Series, Study
+from studies.trail import subject_of
 
 MOST_RESULTS = 1000
 MOST_KEYS = 100
@@ -73,6 +76,7 @@ _WHERE_KNOWN: dict[Level, tuple[str, ...]] = {
     Level.INSTANCE: (*("TimezoneOffsetFromUTC", "Rows", "Columns", "BitsAllocated", "NumberOfFrames"),),
 }
 _EMPTY = {level: dict(element(keyword) for keyword in keywords) for level, keywords in _ALWAYS.items()}
+_CHARACTER_SET = tags_of(("SpecificCharacterSet",))
 _DEFAULT_TAGS = {level: tags_of((*_ALWAYS[level], *_WHERE_KNOWN[level])) for level in _ALWAYS}
 
 
@@ -84,6 +88,8 @@ class Search:
     limit: int
     offset: int
     tags: dict[Level, frozenset[str]]
+    # Of these, what isn't given anyway: by name, as a key, or all.
+    asked: dict[Level, frozenset[str]]
     # Attributes to return that no index holds, by tag: keywords.
     beyond: dict[str, str]
     warnings: list[str]
@@ -104,18 +110,21 @@ def parse(request: HttpRequest) -> Search:
         criteria = criteria_of(keys, options)
     except MatchingError as error:
         raise DicomWebError(400, str(error)) from error
+    for name, value in criteria.used.items():
+        # No value of theirs has a backslash in it (PS3.5 §6.2): nothing would be found, and nobody told why.
+        if "\\" in value and not options.takes_many and vr_of(name.rpartition(".")[2]) in {"LO", "PN", "SH"}:
+            raise DicomWebError(400, f"{name}: {SEVERAL}")
     included, is_all, unknown = _included(request)
     paths = [*criteria.paths, *included]
-    tags = {}
-    for level in _ALWAYS:
-        asked = tags_of(path[0] for path in paths)
-        tags[level] = tags_at(level) | tags_at(Level.PATIENT) if is_all else _DEFAULT_TAGS[level] | asked
+    named = tags_of(path[0] for path in paths)
+    asked = {level: tags_at(level) | tags_at(Level.PATIENT) if is_all else named for level in _ALWAYS}
     limit = min(natural(request, "limit", MOST_RESULTS), MOST_RESULTS)
     return Search(
         criteria=criteria,
         limit=limit,
         offset=natural(request, "offset", 0),
-        tags=tags,
+        tags=asked if is_all else {level: _DEFAULT_TAGS[level] | named for level in _ALWAYS},
+        asked=asked,
         beyond={tag_of(path[0]): path[0] for path in included if level_of(path[0]) is None},
         warnings=_ignored([*criteria.unsupported, *unknown]),
     )
@@ -186,6 +195,7 @@ def find_series(request: HttpRequest, study_instance_uid: str) -> HttpResponse:
         search,
         series,
         lambda root, search, page: _series_results(root, search, page, with_study=not study_instance_uid),
+        study_instance_uid,
     )
 
 
@@ -207,6 +217,7 @@ def find_instances(request: HttpRequest, study_instance_uid: str, series_instanc
         lambda root, search, page: _instance_results(
             root, search, page, with_study=not study_instance_uid, with_series=not series_instance_uid
         ),
+        study_instance_uid,
     )
 
 
@@ -225,7 +236,9 @@ def _media_type(request: HttpRequest) -> str:
 Results = Callable[[str, Search, list[Any]], list[Content]]
 
 
-def _answer(request: HttpRequest, search: Search, rows: QuerySet[Any], results: Results) -> HttpResponse:
+def _answer(
+    request: HttpRequest, search: Search, rows: QuerySet[Any], results: Results, study_instance_uid: str = ""
+) -> HttpResponse:
     media_type = _media_type(request)
     if rows.model is Study:
         ids = page_of_studies(rows, offset=search.offset, limit=search.limit + 1)
@@ -233,11 +246,20 @@ def _answer(request: HttpRequest, search: Search, rows: QuerySet[Any], results: 
         ids = list(rows.values_list("pk", flat=True)[search.offset : search.offset + search.limit + 1])
     is_cut = len(ids) > search.limit
     page = _in_order(rows.model, ids[: search.limit])
-    if search.criteria.used:
+    if search.criteria.used or not study_instance_uid:
         record(
             AuditEvent.Action.SEARCH,
             principal=principal_of(request),
             details={"way": "qido", "keys": search.criteria.used, "results": len(page)},
+        )
+    elif page:
+        # Who lists what a study holds has opened it.
+        study = page[0].study if isinstance(page[0], Series) else page[0].series.study
+        record_viewing(
+            AuditEvent.Action.RETRIEVE,
+            principal=principal_of(request),
+            **subject_of(study),
+            details={"way": "qido"},
         )
     root = request.build_absolute_uri("/dicom-web/")
     contents = results(root, search, page)
@@ -318,7 +340,7 @@ def _instance_results(
     all_series = {instance.series_id: instance.series for instance in rows}
     studies = {series.study_id: series.study for series in all_series.values()}
     above = _above(root, search, studies.values(), is_whole=with_study)
-    asked = search.tags[Level.INSTANCE] - _DEFAULT_TAGS[Level.INSTANCE]
+    asked = search.asked[Level.SERIES]
     read = {} if with_series or not search.beyond else _beyond_the_index(search, all_series.values())
     results = []
     for instance in rows:
@@ -357,7 +379,7 @@ def _above(root: str, search: Search, studies: Iterable[Study], *, is_whole: boo
     studies = list(studies)
     if is_whole:
         return {s.pk: r for s, r in zip(studies, _study_results(root, search, studies), strict=True)}
-    asked = search.tags[Level.STUDY] - _DEFAULT_TAGS[Level.STUDY]
+    asked = search.asked[Level.STUDY] | _CHARACTER_SET
     contents = {}
     for study in studies:
         contents[study.pk] = {tag: value for tag, value in study_attributes(study).items() if tag in asked}

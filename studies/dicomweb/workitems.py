@@ -107,12 +107,11 @@ def _search(request: HttpRequest) -> HttpResponse:
     page = list(selectors.search(principal_of(request), keys, options)[offset : offset + limit + 1])
     is_cut = len(page) > limit
     page = page[:limit]
-    if keys:
-        record(
-            AuditEvent.Action.SEARCH,
-            principal=principal_of(request),
-            details={"way": "ups", "keys": {k: v[:200] for k, v in keys.items()}, "results": len(page)},
-        )
+    record(
+        AuditEvent.Action.SEARCH,
+        principal=principal_of(request),
+        details={"way": "ups", "keys": {k: v[:200] for k, v in keys.items()}, "results": len(page)},
+    )
     if not page:
         return empty(204)
     response = answer_with(request, [selectors.json_of(w) for w in page], status=206 if is_cut else 200)

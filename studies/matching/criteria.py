@@ -85,6 +85,8 @@ def criteria_of(keys: Iterable[tuple[str, str]], options: Options | None = None)
             criteria.unsupported.append(".".join(path))
         elif len(path) > 1:
             sequences.setdefault(path[0], []).append((path[1:], value))
+        elif path[0] in simple:
+            raise InvalidKeyValue(f"{path[0]}: an attribute is asked for once, by keyword or by tag.")
         else:
             simple[path[0]] = value
     _use_moments(criteria, simple, options)

@@ -18,7 +18,7 @@ Content = dict[str, Any]
 # The columns that the functions below read: a page needn't fetch the others, of which some are long.
 STUDY_COLUMNS = (
     *("patient_id", "study_instance_uid", "modalities_in_study", "number_of_series", "number_of_instances"),
-    *("attributes", "corrections", "tier"),
+    *("attributes", "corrections", "tier", "site_id", "patient_id_value", "patient_name"),
 )
 SERIES_COLUMNS = ("study_id", "series_instance_uid", "modality", "number_of_instances", "attributes")
 INSTANCE_COLUMNS = (

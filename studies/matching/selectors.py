@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts.principals import Principal
-from studies.access import instances_visible_to, series_visible_to, studies_visible_to
+from studies.access import instances_visible_to, series_visible_to, studies_visible_to, visible_copy
 from studies.matching.criteria import Criteria
 from studies.models import Instance, Patient, Series, Study
 
@@ -49,7 +49,7 @@ def matching_series(principal: Principal, criteria: Criteria, *, study_instance_
     """Give the matching series, of one study or of all, study by study in order of their numbers."""
     series = series_visible_to(principal).filter(criteria.series, number_of_instances__gt=0)
     if study_instance_uid:
-        series = series.filter(study__study_instance_uid=study_instance_uid)
+        series = series.filter(study=visible_copy(principal, study_instance_uid).values("pk"))
     if criteria.study:
         series = series.filter(study__in=Study.objects.filter(criteria.study))
     if criteria.instance:
@@ -64,7 +64,7 @@ def matching_instances(
     """Give the matching instances, of a series, a study or all, series by series in order of their numbers."""
     instances = instances_visible_to(principal).filter(criteria.instance)
     if study_instance_uid:
-        instances = instances.filter(series__study__study_instance_uid=study_instance_uid)
+        instances = instances.filter(series__study=visible_copy(principal, study_instance_uid).values("pk"))
     if series_instance_uid:
         instances = instances.filter(series__series_instance_uid=series_instance_uid)
     if criteria.study:

@@ -110,6 +110,35 @@ def test_only_what_is_asked_for_is_added(browser: Client) -> None:
     assert value(study, "00201200") == [1]
 
 
+def test_below_a_study_what_is_known_of_it_comes_when_asked_for(browser: Client) -> None:
+    by_name = {"00080020", "00100010", "00100020"}
+    for path in ("studies/1.2.3/series", "studies/1.2.3/instances", "studies/1.2.3/series/1.2.3.1/instances"):
+        (first, *_) = search(browser, path)
+        assert by_name.isdisjoint(first)
+        assert value(first, "00080005") == ["ISO_IR 192"]
+        for asked in ("includefield=StudyDate,PatientName&includefield=00100020", "includefield=all"):
+            assert by_name <= set(search(browser, f"{path}?{asked}")[0])
+        assert "00100010" in search(browser, f"{path}?PatientName=Gr*")[0]
+    (instance,) = search(browser, "studies/1.2.3/series/1.2.3.1/instances?includefield=all")
+    assert value(instance, "00181030") == ["Thorax"]
+
+
+def test_of_a_study_that_two_of_ones_sites_hold_one_copy_is_given_alike(
+    browser: Client, south: Any, ingest_files: Any, client_of: Any
+) -> None:
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.9", "SOPInstanceUID": "1.2.3.9.1"}
+    ingest_files(south, make_instance(**uids, PatientID="S1", PatientName="South"))
+    both, one = client_of("radiologist"), client_of("southradiologist")
+    assert [value(s, "0020000E") for s in search(both, "studies/1.2.3/series")] == [["1.2.3.1"], ["1.2.3.2"]]
+    assert len(search(both, "studies/1.2.3/instances")) == 2
+    assert {s["00080018"]["Value"][0] for s in search(both, "studies/1.2.3/metadata")} == {"1.2.3.1.1", "1.2.3.2.1"}
+    assert [value(s, "0020000E") for s in search(one, "studies/1.2.3/series")] == [["1.2.3.9"]]
+    below = "/dicom-web/studies/1.2.3/series/1.2.3.9/instances"
+    for path in (below, f"{below}/1.2.3.9.1", f"{below}/1.2.3.9.1/metadata", f"{below}/1.2.3.9.1/rendered"):
+        assert both.get(path).status_code == (204 if path == below else 404)
+        assert one.get(path).status_code == 200
+
+
 def test_below_a_series_what_only_the_files_hold_is_returned_too(browser: Client) -> None:
     below = "studies/1.2.3/series/1.2.3.1/instances"
     (instance,) = search(browser, f"{below}?includefield=PhotometricInterpretation,00280101")
@@ -286,10 +315,29 @@ def test_each_search_leaves_one_event_with_what_was_looked_for(browser: Client) 
     assert [e.details["keys"] for e in events] == [{"PatientID": "P2"}, {"PatientID": "none"}]
 
 
+@pytest.mark.parametrize("path", ["studies", "series?limit=1", "instances?includefield=all", "studies?PatientName=*"])
+def test_a_search_for_everything_leaves_an_event_too(path: str, browser: Client) -> None:
+    search(browser, path)
+    event = AuditEvent.objects.get(action=AuditEvent.Action.SEARCH)
+    assert event.details["keys"] == {}
+    assert event.details["results"] > 0
+
+
+def test_who_lists_what_a_study_holds_has_opened_it(browser: Client) -> None:
+    for path in ("series", "instances", "series/1.2.3.1/instances", "metadata"):
+        search(browser, f"studies/1.2.3/{path}")
+    event = AuditEvent.objects.get(action=AuditEvent.Action.RETRIEVE)
+    assert (event.study_instance_uid, event.details["way"]) == ("1.2.3", "qido")
+    assert not AuditEvent.objects.filter(action=AuditEvent.Action.SEARCH).exists()
+
+
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
         ("studies?StudyInstanceUID=abc", "UID"),
+        ("studies?PatientID=P1&PatientID=P2", "multiplevaluematching"),
+        ("studies?PatientName=A%5CB", "multiplevaluematching"),
+        ("studies?00080020=20190604&StudyDate=20200202", "once"),
         ("studies?StudyInstanceUID=1.2.*", "UID"),
         (f"instances?SOPInstanceUID=1.2,{'1' * 65}", "UID"),
         ("series?FrameOfReferenceUID=x", "UID"),

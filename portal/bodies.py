@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Semaphore
 from time import monotonic
@@ -273,17 +274,20 @@ class ResponseBody:
         self._sending.result(PATIENCE)
 
     def break_off(self) -> None:
-        """Send no end: the server then breaks off the connection or stream.
-
-        With it goes what the server still holds for the client, which has a while to take it.
-        """
+        """Send no end, once all else is sent."""
         self._room.acquire(timeout=PATIENCE)
-        # There is room again only if the client goes.
-        self._room.acquire(timeout=LINGERING)
 
     def close(self) -> None:
         """Stop sending."""
         self._sending.cancel()
+
+
+async def linger(receive: Receive) -> None:
+    """Wait before a body is broken off: that takes along what the server still holds, and the client hasn't read."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGERING):
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
 class Page:

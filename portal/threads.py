@@ -22,7 +22,17 @@ from django.http import FileResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
-from portal.bodies import GATHERED, BrokenOff, PagedResponse, Receive, RequestBody, ResponseBody, Send, gathered
+from portal.bodies import (
+    GATHERED,
+    BrokenOff,
+    PagedResponse,
+    Receive,
+    RequestBody,
+    ResponseBody,
+    Send,
+    gathered,
+    linger,
+)
 from portal.connections import release_connections
 from portal.uploads import Uploads
 
@@ -94,7 +104,8 @@ class ThreadedDjango(BaseHandler):
                 if isinstance(answer, Answer) and scope["http_version"] == "1.1" and self.uploads.let_go(client):
                     answer.headers.append((b"Connection", b"close"))
         if not isinstance(answer, Answer):
-            await loop.run_in_executor(self.streams, _stream, answer, receive, send, loop)
+            if await loop.run_in_executor(self.streams, _stream, answer, receive, send, loop):
+                await linger(receive)
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         if answer.path:
@@ -157,8 +168,8 @@ def headers_of(response: HttpResponseBase) -> Headers:
     return headers
 
 
-def _stream(response: HttpResponseBase, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop) -> None:
-    """Send a response piece by piece, each as soon as it's made."""
+def _stream(response: HttpResponseBase, receive: Receive, send: Send, loop: asyncio.AbstractEventLoop) -> bool:
+    """Send a response piece by piece, each as soon as it's made; say whether it's broken off."""
     if isinstance(response, FileResponse):
         response.block_size = max(response.block_size, GATHERED)
     is_paged = isinstance(response, PagedResponse)
@@ -171,8 +182,10 @@ def _stream(response: HttpResponseBase, receive: Receive, send: Send, loop: asyn
         body.finish()
     except BrokenOff:
         body.break_off()
+        return True
     except (TimeoutError, OSError, RuntimeError):
         logger.info("a client went away before its answer was whole")
     finally:
         body.close()
         response.close()
+    return False

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import closing as closed_after
-from itertools import chain
 
 from portal.bodies import BrokenOff, Page, PagedResponse
 from studies.archive.errors import ObjectMissing
 from studies.archive.objects import FileReader, StoredFile
 from studies.dicomweb.framing import DICOM, closing, message_type, part_head
-from studies.dicomweb.retrieval import Retrieval, each_stored_file
+from studies.dicomweb.retrieval import Retrieval, each_stored_file, readable
 
 logger = logging.getLogger("atrium.dicomweb")
 
@@ -20,22 +19,24 @@ def as_stored(retrieval: Retrieval, boundary: str) -> PagedResponse:
     """Give the files as the parts of one message, whose length the index knows.
 
     One whose object is missing is left out, and the message broken off after the rest. Raises BrokenOff where nothing
-    is there any more.
+    is there any more, ObjectMissing where no object is.
     """
     heads = {
         syntax: part_head(boundary, f"{DICOM}; transfer-syntax={syntax}")
         for syntax in {one.transfer_syntax_uid for one in retrieval.counted}
     }
-    rest = each_stored_file(retrieval.ids, retrieval.study)
-    files = chain([next(rest)], rest)
-    response = PagedResponse(_pieces(files, heads, closing(boundary)), content_type=message_type(DICOM, boundary))
+    files = each_stored_file(retrieval.ids, retrieval.study)
+    response = PagedResponse(
+        readable(_pieces(files, heads, closing(boundary))), content_type=message_type(DICOM, boundary)
+    )
     parts = (len(heads[one.transfer_syntax_uid]) + one.object_length + 2 for one in retrieval.counted)
     response["Content-Length"] = str(sum(parts) + len(closing(boundary)))
     return response
 
 
 def _pieces(files: Iterable[StoredFile], heads: dict[str, bytes], end: bytes) -> Iterator[bytes | bytearray]:
-    page, delimiter, is_whole = Page(), b"", True
+    page, delimiter = Page(), b""
+    failure: ObjectMissing | BrokenOff | None = None
     with closed_after(FileReader()) as reader:
         try:
             for file in files:
@@ -48,21 +49,21 @@ def _pieces(files: Iterable[StoredFile], heads: dict[str, bytes], end: bytes) ->
                 try:
                     yield from _file(file, reader, page)
                 except ObjectMissing as error:
-                    logger.exception("object missing: %s", error)
-                    page.room, is_whole = before, False
+                    logger.error("object missing: %s", error)
+                    page.room, failure = before, error
                 else:
                     delimiter = b"\r\n"
-        except BrokenOff:
-            is_whole = False
-    if is_whole:
+        except BrokenOff as error:
+            failure = error
+    if failure is None:
         end = delimiter + end
         if len(page.room) < len(end):
             yield page.turn()
         page.write(end)
     if page.written:
         yield page.turn()
-    if not is_whole:
-        raise BrokenOff
+    if failure is not None:
+        raise BrokenOff from failure
 
 
 def _file(file: StoredFile, reader: FileReader, page: Page) -> Iterator[bytes | bytearray]:
@@ -76,7 +77,7 @@ def _file(file: StoredFile, reader: FileReader, page: Page) -> Iterator[bytes | 
         except ObjectMissing as error:
             if not offset:
                 raise
-            logger.exception("object missing: %s", error)
+            logger.error("object missing: %s", error)
             raise BrokenOff from error
         page.room = page.room[count:]
         offset += count

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from django.core.cache import caches
@@ -24,7 +24,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.viewing import record_viewing
 from portal.bodies import BrokenOff
 from portal.connections import release_connections
-from studies.access import instances_visible_to, visible_study
+from studies.access import instances_visible_to, visible_copy, visible_study
 from studies.archive.errors import NotTranscodable, ObjectMissing
 from studies.archive.objects import StoredFile
 from studies.archive.recalls import want
@@ -221,12 +221,13 @@ def leave_trace(request: HttpRequest, study: Study, way: str, **counts: int) -> 
 
 def instance_for(request: HttpRequest, uids: Mapping[str, str], way: str) -> Instance:
     """Give one instance with its series and study by one query that starts at the gate. Raises DicomWebError."""
+    principal = principal_of_request(request)
     instance = (
-        instances_visible_to(principal_of_request(request))
+        instances_visible_to(principal)
         .filter(
             sop_instance_uid=uids["sop_instance_uid"],
             series__series_instance_uid=uids["series_instance_uid"],
-            series__study__study_instance_uid=uids["study_instance_uid"],
+            series__study=visible_copy(principal, uids["study_instance_uid"]).values("pk"),
         )
         .select_related("series__study")
         .order_by("pk")
@@ -307,14 +308,13 @@ def multipart(part_type: str, parts: Iterable[Part], *, boundary: str) -> Stream
     """Send parts as multipart/related (RFC 2387), each as soon as it's read: memory holds one chunk at a time.
 
     The first is made ahead: what can't be given is refused, not broken off. A part whose object is missing is left
-    out, and the message broken off after the rest. Raises what making the first part raises.
+    out, and the message broken off after the rest. Raises what making the first part raises, ObjectMissing where no
+    part can be made.
     """
-    rest = iter(parts)
-    first = list(islice(rest, 1))
 
     def chunks() -> Iterator[bytes]:
-        is_whole = True
-        for part in chain(first, rest):
+        missing: ObjectMissing | None = None
+        for part in parts:
             location = f"\r\nContent-Location: {part.location}" if part.location else ""
             content, is_begun = iter(part.content), False
             try:
@@ -324,17 +324,31 @@ def multipart(part_type: str, parts: Iterable[Part], *, boundary: str) -> Stream
                 yield begin
                 yield from content
             except ObjectMissing as error:
-                logger.exception("object missing: %s", error)
+                logger.error("object missing: %s", error)
                 if is_begun:
                     raise BrokenOff from error
-                is_whole = False
+                missing = error
             else:
                 yield b"\r\n"
-        if not is_whole:
-            raise BrokenOff
+        if missing is not None:
+            raise BrokenOff from missing
         yield closing(boundary)
 
-    return StreamingHttpResponse(chunks(), content_type=message_type(part_type, boundary))
+    return StreamingHttpResponse(readable(chunks()), content_type=message_type(part_type, boundary))
+
+
+def readable(pieces: Iterator[T]) -> Iterator[T]:
+    """Give the pieces of a message, the first of them made. Raises ObjectMissing where none can be, and BrokenOff."""
+    try:
+        first = next(pieces)
+    except BrokenOff as error:
+        raise (error.__cause__ if isinstance(error.__cause__, ObjectMissing) else error) from None
+
+    def each() -> Iterator[T]:
+        yield first
+        yield from pieces
+
+    return each()
 
 
 def validated(

@@ -19,6 +19,7 @@ from hyperframe.frame import HeadersFrame, SettingsFrame
 from pydicom.uid import JPEGLSLossless
 
 from accounts.credentials import REMEMBERED
+from portal.threads import MOST_STREAMS
 from tests.dicomweb.retrieving import make_rle
 from tests.factories import make_instance
 from tests.portal.test_server import resident_kilobytes, revoke, search
@@ -375,3 +376,44 @@ def test_what_lacks_a_file_ends_before_the_length_it_was_told_to_have(
             with pytest.raises(httpx.RemoteProtocolError):
                 received += answer.iter_raw()
         assert [file in b"".join(received) for file in files] == [True, False, True]
+
+
+def test_answers_that_are_broken_off_keep_no_thread_from_others(server: Atrium, headers: dict[str, str]) -> None:
+    headers = {**headers, "Accept": 'multipart/related; type="application/dicom"'}
+    for study, count in (("1.2.12.1", 3), ("1.2.12.2", 1)):
+        for number in range(count):
+            requests.post(
+                f"{server.url}/dicom-web/studies",
+                make_instance(StudyInstanceUID=study, SeriesInstanceUID=study, InstanceNumber=number + 1),
+                headers={**headers, "Accept": "*/*", "Content-Type": "application/dicom"},
+                timeout=30,
+            ).raise_for_status()
+    server.manage("shell", "--no-imports", "-c", REMOVED.format(study="1.2.12.1"))
+    named = (f"{name}: {value}" for name, value in headers.items())
+    request = lines("GET /dicom-web/studies/1.2.12.1 HTTP/1.1", "Host: localhost", *named)
+    with ExitStack() as stack:
+        # More than two processes have threads, and each reads what it gets.
+        readers = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.http_port), 30))
+            for _ in range(2 * MOST_STREAMS + 20)
+        ]
+        for reader in readers:
+            reader.sendall(request)
+        for reader in readers:
+            assert b"multipart/related" in reader.recv(65536)
+        whole = requests.get(f"{server.url}/dicom-web/studies/1.2.12.2", headers=headers, timeout=30)
+        assert whole.content.endswith(b"--\r\n")
+        assert sum(map(is_ended, readers)) < len(readers) / 2
+
+
+def is_ended(connection: socket.socket) -> bool:
+    """Say whether the server has closed a connection, of which all that has come is read."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

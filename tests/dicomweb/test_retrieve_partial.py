@@ -130,6 +130,18 @@ def test_what_is_gone_before_anything_is_sent_is_not_found(
     assert radiologist.get(STUDY_URL, HTTP_ACCEPT=f"{DICOM}; transfer-syntax=*").status_code == 404
 
 
+@pytest.mark.parametrize("accept", [f"{DICOM}; transfer-syntax=*", EXPLICIT, OCTETS])
+def test_where_no_object_is_left_the_answer_is_an_error(
+    accept: str, north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    for number in range(1, 4):
+        ingest_files(north, make_instance(**UIDS, pixels=PIXELS, InstanceNumber=number))
+    for instance in Instance.objects.all():
+        objects.remove(instance.object_key)
+    answer = radiologist.get(STUDY_URL, HTTP_ACCEPT=accept)
+    assert (answer.status_code, answer["Content-Type"]) == (500, "application/problem+json")
+
+
 @pytest.mark.parametrize("accept", [f"{DICOM}; transfer-syntax=*", "application/zip"])
 def test_a_missing_object_breaks_off_what_it_is_missing_from(
     accept: str, north: Any, ingest_files: Any, radiologist: Client, caplog: pytest.LogCaptureFixture

@@ -19,6 +19,7 @@ from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.utils import get_expected_length
 
+from studies.archive.codecs import LOSSY_JPEG
 from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.archive.native_model import InvalidNativeModel, from_native_xml
 from studies.archive.overlay import UNICODE
@@ -157,6 +158,9 @@ class Assembly:
         syntax = _syntax(bulk) if bulk is not None else str(uid.ExplicitVRLittleEndian)
         if bulk is not None:
             _complete(dataset, bulk)
+        if syntax in LOSSY_JPEG and "LossyImageCompression" not in dataset:
+            # Its presence isn't the sender's choice (PS3.3 §C.7.6.1.1.5).
+            dataset.LossyImageCompression = "01"
         _check_length(dataset, syntax, sum(file.size for file in bulk.files) if bulk else None)
         staged = stage(_part10(dataset, syntax, str(pixels.get("vr", "")), bulk))
         staged.warning = ELEMENTS_DISCARDED if discarded else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import Q, QuerySet
+from django.db.models import Case, Q, QuerySet, When
 
 from accounts.capabilities import Capability
 from accounts.models import Site
@@ -38,8 +38,12 @@ def _referring_physicians(principal: Principal) -> list[int]:
 
 
 def visible_copy(principal: Principal, study_instance_uid: str) -> QuerySet[Study]:
-    """Give the study of that UID, if it's theirs: where a person's sites both hold it, the copy that came first."""
-    return studies_visible_to(principal).filter(study_instance_uid=study_instance_uid).order_by("pk")[:1]
+    """Give the study of that UID, if it's theirs: where a person's sites both hold it, the copy that came first.
+
+    One of which all was rejected comes after one that has something to show.
+    """
+    is_empty = Case(When(number_of_instances__gt=0, then=0), default=1)
+    return studies_visible_to(principal).filter(study_instance_uid=study_instance_uid).order_by(is_empty, "pk")[:1]
 
 
 def visible_study(principal: Principal, study_instance_uid: str) -> Study:

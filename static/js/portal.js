@@ -119,7 +119,9 @@
   document.addEventListener("htmx:beforeSwap", ({ detail }) => {
     held = hold(detail.target, asked.get(detail.xhr));
     // What such a button sent has the choice in it.
-    if (!asked.has(detail.xhr)) for (const list of [...chosenIn].filter((one) => detail.target.contains(one))) chosenIn.delete(list);
+    if (asked.has(detail.xhr)) return;
+    const sent = detail.requestConfig.elt.closest("form");
+    for (const list of [...chosenIn].filter((one) => one.form === sent)) chosenIn.delete(list);
   });
   document.addEventListener("htmx:afterSwap", (event) => {
     if (held) giveBack(held, event.target);

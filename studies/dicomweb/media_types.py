@@ -81,9 +81,12 @@ def default_syntax(media_type: str) -> str:
 
 def accepted(request: HttpRequest) -> list[MediaRange]:
     """Give what the request accepts, the most wanted first; the query parameter ``accept`` comes before the header."""
-    # A plus sign in a query is itself by RFC 3986 and a blank by forms; no name has a blank in it.
-    asked = _BLANK_IN_NAME.sub("+", request.GET.get("accept", ""))
-    return list(ranges_of(asked or request.headers.get("Accept") or "*/*"))
+    return list(ranges_of(with_plus(request.GET.get("accept", "")) or request.headers.get("Accept") or "*/*"))
+
+
+def with_plus(text: str) -> str:
+    """Give media types of a query with their plus signs: one is itself by RFC 3986, and a blank by forms."""
+    return _BLANK_IN_NAME.sub("+", text)
 
 
 def ranges_of(text: str) -> tuple[MediaRange, ...]:

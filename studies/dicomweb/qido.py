@@ -246,20 +246,17 @@ def _answer(
         ids = list(rows.values_list("pk", flat=True)[search.offset : search.offset + search.limit + 1])
     is_cut = len(ids) > search.limit
     page = _in_order(rows.model, ids[: search.limit])
-    if search.criteria.used or not study_instance_uid:
+    if study_instance_uid and page:
+        # Who lists what a study holds has seen it: once for a quarter of an hour, as OHIF does it for each opening.
+        study = page[0].study if isinstance(page[0], Series) else page[0].series.study
+        record_viewing(
+            AuditEvent.Action.SEARCH, principal=principal_of(request), **subject_of(study), details={"way": "qido"}
+        )
+    if search.criteria.used or not (study_instance_uid and page):
         record(
             AuditEvent.Action.SEARCH,
             principal=principal_of(request),
             details={"way": "qido", "keys": search.criteria.used, "results": len(page)},
-        )
-    elif page:
-        # Who lists what a study holds has opened it.
-        study = page[0].study if isinstance(page[0], Series) else page[0].series.study
-        record_viewing(
-            AuditEvent.Action.RETRIEVE,
-            principal=principal_of(request),
-            **subject_of(study),
-            details={"way": "qido"},
         )
     root = request.build_absolute_uri("/dicom-web/")
     contents = results(root, search, page)
@@ -380,8 +377,10 @@ def _above(root: str, search: Search, studies: Iterable[Study], *, is_whole: boo
     if is_whole:
         return {s.pk: r for s, r in zip(studies, _study_results(root, search, studies), strict=True)}
     asked = search.asked[Level.STUDY] | _CHARACTER_SET
+    counted = counted_attributes(studies, asked)
     contents = {}
     for study in studies:
-        contents[study.pk] = {tag: value for tag, value in study_attributes(study).items() if tag in asked}
+        known = study_attributes(study) | counted[study.pk]
+        contents[study.pk] = {tag: value for tag, value in known.items() if tag in asked}
         contents[study.pk].update([element("StudyInstanceUID", study.study_instance_uid)])
     return contents

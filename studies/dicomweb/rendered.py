@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain, islice
 from typing import IO, NamedTuple
@@ -16,6 +16,7 @@ from django.http.response import HttpResponseBase
 from PIL import Image
 from pydicom import Dataset
 
+from portal.bodies import BrokenOff
 from studies.archive import objects
 from studies.archive.animations import animated, as_mp4, is_video, poster
 from studies.archive.documents import OCTETS, document_of, first_page
@@ -278,12 +279,14 @@ def _rendered_many(request: HttpRequest, study: Study, series_instance_uid: str)
 def _choices(retrieval: Retrieval, ranges: list[MediaRange]) -> dict[int, str]:
     """Give the media type of each instance that is of a kind to be shown in the accepted forms, in order."""
     types = {one.pk: _media_types_of_pixels(one) for one in retrieval.counted}
-    for instance in each_with_study([pk for pk, known in types.items() if not known], retrieval.study):
-        try:
-            types[instance.pk] = media_types_of(instance)
-        except ObjectMissing:
-            # The message is broken off for it, whatever it would have been.
-            types[instance.pk] = SHOWN
+    # What is gone meanwhile is met again when the rest is shown.
+    with suppress(BrokenOff):
+        for instance in each_with_study([pk for pk, known in types.items() if not known], retrieval.study):
+            try:
+                types[instance.pk] = media_types_of(instance)
+            except ObjectMissing:
+                # The message is broken off for it, whatever it would have been.
+                types[instance.pk] = SHOWN
     choices = ((pk, chosen(ranges, known)) for pk, known in types.items())
     return {pk: choice.media_type for pk, choice in choices if choice is not None}
 

@@ -24,7 +24,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.viewing import record_viewing
 from portal.bodies import BrokenOff
 from portal.connections import release_connections
-from studies.access import instances_visible_to, visible_copy, visible_study
+from studies.access import instances_visible_to, visible_study
 from studies.archive.errors import NotTranscodable, ObjectMissing
 from studies.archive.objects import StoredFile
 from studies.archive.recalls import want
@@ -221,16 +221,15 @@ def leave_trace(request: HttpRequest, study: Study, way: str, **counts: int) -> 
 
 def instance_for(request: HttpRequest, uids: Mapping[str, str], way: str) -> Instance:
     """Give one instance with its series and study by one query that starts at the gate. Raises DicomWebError."""
-    principal = principal_of_request(request)
     instance = (
-        instances_visible_to(principal)
+        instances_visible_to(principal_of_request(request))
         .filter(
             sop_instance_uid=uids["sop_instance_uid"],
             series__series_instance_uid=uids["series_instance_uid"],
-            series__study=visible_copy(principal, uids["study_instance_uid"]).values("pk"),
+            series__study__study_instance_uid=uids["study_instance_uid"],
         )
         .select_related("series__study")
-        .order_by("pk")
+        .order_by("series__study_id", "pk")
         .first()
     )
     if instance is None:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from PIL import Image, UnidentifiedImageError
-from pydicom import Dataset, uid
+from pydicom import DataElement, Dataset, uid
 from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.utils import get_expected_length
 
@@ -37,6 +37,7 @@ LARGEST_METADATA = 64 << 20
 MOST_VALUES = 2_000_000
 LARGEST_VALUE = 256 << 20
 PIXEL_DATA = "7FE00010"
+SPECIFIC_CHARACTER_SET = 0x00080005
 # The transfer syntax of a media type, in lower case, that names none (PS3.18 Tables 8.7.3-2 and 8.7.3-4).
 DEFAULT_SYNTAXES = {
     OCTETS: uid.ExplicitVRLittleEndian,
@@ -284,12 +285,9 @@ def _part10(dataset: Dataset, syntax: str, vr: str, bulk: _Bulk | None) -> Itera
     before, after = Dataset(), Dataset()
     for element in dataset:
         (after if element.tag > int(PIXEL_DATA, 16) else before).add(element)
-    # What came as Unicode is written so (PS3.18 §F.2, PS3.19 §A.1.5): no other character set holds every letter.
-    before.SpecificCharacterSet = UNICODE
-    for element in (*before.iterall(), *after.iterall()):
-        if element.keyword == "SpecificCharacterSet":
-            element.value = UNICODE
     try:
+        _declare_unicode(before)
+        _declare_unicode(after, is_whole=False)
         head = file_head(meta) + dataset_bytes(before, syntax)
         tail = dataset_bytes(after, syntax, character_set=UNICODE)
     except Exception as error:  # pydicom raises what it will on hostile values
@@ -298,6 +296,19 @@ def _part10(dataset: Dataset, syntax: str, vr: str, bulk: _Bulk | None) -> Itera
     if bulk is not None:
         yield from _pixel_data(bulk, syntax, vr)
     yield tail
+
+
+def _declare_unicode(dataset: Dataset, *, is_whole: bool = True) -> None:
+    """Name Unicode, which the text came in (PS3.18 §F.2, PS3.19 §A.1.5), at the top and where another set is named.
+
+    No other holds every letter.
+    """
+    if is_whole or "SpecificCharacterSet" in dataset:
+        dataset[SPECIFIC_CHARACTER_SET] = DataElement(SPECIFIC_CHARACTER_SET, "CS", UNICODE)
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                _declare_unicode(item, is_whole=False)
 
 
 def _pixel_data(bulk: _Bulk, syntax: str, vr: str) -> Iterator[bytes]:

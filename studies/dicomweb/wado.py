@@ -149,16 +149,17 @@ def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> 
     kinds = [(one, (one.transfer_syntax_uid, one.number_of_frames > 0)) for one in retrieval.counted]
     syntaxes = {kind: file_syntax(kind[0], asked, has_frames=kind[1]) for kind in {kind for _, kind in kinds}}
     if not is_zip and not study.corrections and all(kind[0] == syntax for kind, syntax in syntaxes.items()):
+        response = as_stored(retrieval, boundary_of(etag))
         retrieval.leave_trace(LeftOut())
-        return validated(request, as_stored(retrieval, boundary_of(etag)), etag)
+        return validated(request, response, etag)
     left_out = LeftOut.of(etag, [one for one, kind in kinds if syntaxes[kind] is None], retrieval.ids)
     each = each_with_study(retrieval.ids, study, with_attributes=is_zip)
     files = begun(_files(each, asked, syntaxes, left_out), left_out, may_be_partial=may_be_partial)
     if files is None:
         return None
+    message = zipped(study, files) if is_zip else _message(files, etag)
     retrieval.leave_trace(left_out)
-    response = zipped(study, files) if is_zip else _message(files, etag)
-    return validated(request, say_what_is_left_out(retrieval, response, left_out), etag)
+    return validated(request, say_what_is_left_out(retrieval, message, left_out), etag)
 
 
 def _message(files: Iterable[File], etag: str) -> StreamingHttpResponse:

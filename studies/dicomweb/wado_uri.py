@@ -14,7 +14,7 @@ from studies.archive.presentation_states import PRESENTATION_STATES, Presentatio
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
 from studies.dicomweb.framing import DICOM
 from studies.dicomweb.looks import look_of_uri, relative_region, warns_of_annotations
-from studies.dicomweb.media_types import ranges_of
+from studies.dicomweb.media_types import ranges_of, with_plus
 from studies.dicomweb.rendered import give_rendered, media_types_of
 from studies.dicomweb.retrieval import instance_for, may_retrieve, principal_of_request
 from studies.dicomweb.wado import retrieve_instance
@@ -45,6 +45,7 @@ def wado_uri(request: HttpRequest) -> HttpResponseBase:
         # What leaves here is what was stored; de-identified copies are made by export, not by a parameter.
         raise DicomWebError(501, "Objects aren't anonymized on retrieval.")
     wanted = parameters.get("contentType") or _default_type(request, uids)
+    wanted = with_plus(wanted)
     first = ranges_of(wanted)
     if not first:
         raise DicomWebError(400, "contentType is a list of media types.")

@@ -118,6 +118,8 @@ def test_below_a_study_what_is_known_of_it_comes_when_asked_for(browser: Client)
         assert value(first, "00080005") == ["ISO_IR 192"]
         for asked in ("includefield=StudyDate,PatientName&includefield=00100020", "includefield=all"):
             assert by_name <= set(search(browser, f"{path}?{asked}")[0])
+        (one, *_) = search(browser, f"{path}?includefield=SOPClassesInStudy")
+        assert value(one, "00080062") == ["1.2.840.10008.5.1.4.1.1.2"]
         assert "00100010" in search(browser, f"{path}?PatientName=Gr*")[0]
     (instance,) = search(browser, "studies/1.2.3/series/1.2.3.1/instances?includefield=all")
     assert value(instance, "00181030") == ["Thorax"]
@@ -134,9 +136,14 @@ def test_of_a_study_that_two_of_ones_sites_hold_one_copy_is_given_alike(
     assert {s["00080018"]["Value"][0] for s in search(both, "studies/1.2.3/metadata")} == {"1.2.3.1.1", "1.2.3.2.1"}
     assert [value(s, "0020000E") for s in search(one, "studies/1.2.3/series")] == [["1.2.3.9"]]
     below = "/dicom-web/studies/1.2.3/series/1.2.3.9/instances"
-    for path in (below, f"{below}/1.2.3.9.1", f"{below}/1.2.3.9.1/metadata", f"{below}/1.2.3.9.1/rendered"):
-        assert both.get(path).status_code == (204 if path == below else 404)
-        assert one.get(path).status_code == 200
+    assert both.get(below).status_code == 204
+    assert [value(i, "00080018") for i in search(one, "studies/1.2.3/series/1.2.3.9/instances")] == [["1.2.3.9.1"]]
+    # What only the other holds is found where it's named.
+    for path in (f"{below}/1.2.3.9.1", f"{below}/1.2.3.9.1/metadata", f"{below}/1.2.3.9.1/rendered"):
+        assert (both.get(path).status_code, one.get(path).status_code) == (200, 200)
+    # Nothing hides the other's copy that has nothing to show itself.
+    Study.objects.filter(site__slug="north").update(number_of_instances=0)
+    assert [value(s, "0020000E") for s in search(both, "studies/1.2.3/series")] == [["1.2.3.9"]]
 
 
 def test_below_a_series_what_only_the_files_hold_is_returned_too(browser: Client) -> None:
@@ -323,12 +330,16 @@ def test_a_search_for_everything_leaves_an_event_too(path: str, browser: Client)
     assert event.details["results"] > 0
 
 
-def test_who_lists_what_a_study_holds_has_opened_it(browser: Client) -> None:
-    for path in ("series", "instances", "series/1.2.3.1/instances", "metadata"):
+def test_a_search_below_a_study_names_it_once(browser: Client) -> None:
+    for path in ("series", "instances", "series/1.2.3.1/instances", "series?Modality=?*"):
         search(browser, f"studies/1.2.3/{path}")
-    event = AuditEvent.objects.get(action=AuditEvent.Action.RETRIEVE)
-    assert (event.study_instance_uid, event.details["way"]) == ("1.2.3", "qido")
-    assert not AuditEvent.objects.filter(action=AuditEvent.Action.SEARCH).exists()
+    assert browser.get("/dicom-web/studies/1.2.99/series").status_code == 204
+    events = AuditEvent.objects.filter(action=AuditEvent.Action.SEARCH).order_by("sequence")
+    assert [(e.study_instance_uid, e.details.get("keys")) for e in events] == [
+        ("1.2.3", None),
+        ("", {"Modality": "?*"}),
+        ("", {}),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -526,6 +526,13 @@ def test_every_letter_is_kept_whatever_character_set_is_named(kind: str, send: A
     assert kept[0x7FE10010].value == "Göteborg Łódź"
 
 
+@pytest.mark.parametrize("vr", ["IS", "DS", "SQ", "AT", "UN"])
+def test_a_character_set_that_is_none_is_written_anew(vr: str, send: Any) -> None:
+    wrong = {"vr": vr} if vr == "UN" else {"vr": vr, "Value": [{}] if vr == "SQ" else ["00080005" if vr == "AT" else 1]}
+    kept = sent_with(send, {"00080005": wrong, "00400275": {"vr": "SQ", "Value": [{"00080005": wrong}]}})
+    assert kept.SpecificCharacterSet == kept.RequestAttributesSequence[0].SpecificCharacterSet == "ISO_IR 192"
+
+
 def test_xml_leaves_values_out_by_their_numbers(send: Any) -> None:
     kept = sent_with(send, {"00102000": {"vr": "LO", "Value": ["a", None, "b"]}}, "xml")
     assert list(kept.MedicalAlerts) == ["a", "", "b"]

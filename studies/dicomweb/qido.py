@@ -88,7 +88,7 @@ class Search:
     limit: int
     offset: int
     tags: dict[Level, frozenset[str]]
-    # Of these, what isn't given anyway: by name, as a key, or all.
+    # Of these, what was asked for: by name, as a key, or all.
     asked: dict[Level, frozenset[str]]
     # Attributes to return that no index holds, by tag: keywords.
     beyond: dict[str, str]

@@ -5,10 +5,25 @@
   const claim = () => document.getElementById("claim");
   let source = null;
 
+  // What is asked for and answered while something is being told may be older than the answer to that: shown, it would
+  // take back what was just chosen, and that answer's place with it. It's asked for again afterwards.
+  let telling = 0;
+  let isDue = false;
   const ask = (method) => {
     const place = claim();
-    if (place) htmx.ajax(method, place.dataset.url, { target: "#claim", swap: "outerHTML" });
+    if (method === "GET" && telling) isDue = true;
+    else if (place) htmx.ajax(method, place.dataset.url, { target: "#claim", swap: "outerHTML" });
   };
+  document.addEventListener("htmx:beforeSend", ({ detail: { target, xhr, requestConfig } }) => {
+    if (target.id !== "claim" || requestConfig.verb === "get") return;
+    telling += 1;
+    xhr.addEventListener("loadend", () => {
+      telling -= 1;
+      if (telling || !isDue) return;
+      isDue = false;
+      ask("GET");
+    });
+  });
 
   // Whose time runs out while one waits has the case no longer.
   let runsOut = 0;
@@ -17,11 +32,16 @@
     const until = claim()?.dataset.until;
     if (until) runsOut = setTimeout(() => ask("GET"), Math.max(Date.parse(until) - Date.now(), 0) + 1000);
   };
-  // Who comes a moment late is shown who was first.
   document.addEventListener("htmx:beforeSwap", ({ detail }) => {
-    if (detail.target.id !== "claim" || detail.xhr.status !== 409) return;
-    detail.shouldSwap = true;
-    detail.isError = false;
+    if (detail.target.id !== "claim") return;
+    if (detail.xhr.status === 409) {
+      // Who comes a moment late is shown who was first.
+      detail.shouldSwap = true;
+      detail.isError = false;
+    } else if (telling && detail.requestConfig.verb === "get") {
+      detail.shouldSwap = false;
+      isDue = true;
+    }
   });
   document.addEventListener("htmx:afterSwap", wait);
 

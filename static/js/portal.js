@@ -122,6 +122,8 @@
     if (held) giveBack(held, event.target);
     held = null;
   });
+  // Of an answer that wasn't put in place, nothing is to be given back by the next.
+  document.addEventListener("htmx:afterRequest", () => { held = null; });
   document.addEventListener("htmx:oobBeforeSwap", ({ detail }) => { heldBeside = hold(detail.target); });
   document.addEventListener("htmx:oobAfterSwap", (event) => {
     if (heldBeside) giveBack(heldBeside, event.target);

@@ -12,7 +12,7 @@ from typing import Any
 import pydicom
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import APIResponse, Browser, Page, Route, expect
 
 from tests.e2e.browser import chromium, needs_chromium, outside, signed_in
 from tests.factories import PASSWORD, make_instance
@@ -151,9 +151,9 @@ def test_what_is_passed_over_by_keys_is_not_chosen(
             priority.press("Tab")
         assert [f"priority={last}" in body for body in sent] == [True]
         expect(priority).to_have_value(last)
-        # Nor while the one before is still on its way, whose answer replaces the list, whether or not it was renewed.
+        # Nor while the one before is still on its way, whose answer replaces the list, whether or not it was to be renewed.
         held: list[Route] = []
-        for is_renewed, key, value in ((False, "End", last), (True, "ArrowUp", other)):
+        for is_renewed, keys, value in ((False, ["End"], last), (True, ["End", "ArrowUp"], other)):
             sent.clear()
             page.route("**/priority/", lambda route: held.append(route), times=1)
             with page.expect_request(lambda request: is_choice(request.url), timeout=5000):
@@ -161,8 +161,8 @@ def test_what_is_passed_over_by_keys_is_not_chosen(
                 priority.press("Tab")
             if is_renewed:
                 page.evaluate(RENEWED)
-            priority.press(key)
-            priority.press("Tab")
+            for key in [*keys, "Tab"]:
+                priority.press(key)
             with page.expect_request(lambda request: is_choice(request.url), timeout=5000):
                 page.wait_for_timeout(1500)
                 assert len(sent) == 1
@@ -170,6 +170,55 @@ def test_what_is_passed_over_by_keys_is_not_chosen(
             assert [f"priority={one}" in body for one, body in zip((first, value), sent, strict=True)] == [True] * 2
             expect(priority).to_have_value(value)
             expect(page.locator("#claim .htmx-request")).to_have_count(0)
+
+
+@pytest.mark.parametrize("is_answered_first", [True, False], ids=["after that of the choice", "before it"])
+def test_an_answer_that_is_older_than_a_choice_does_not_take_it_back(
+    room: Atrium, technologist: requests.Session, browser: Browser, is_answered_first: bool
+) -> None:
+    name = f"OLDER{is_answered_first:d}"
+    study = send(room, technologist, PatientName=f"{name}^Answer", PatientID=name, AccessionNumber=name)
+    with signed_in(browser, room, "radiologist") as page:
+        page.goto(f"{room.url}/studies/{study}/")
+        priority = page.locator("#case-priority")
+        *_, last = priority.evaluate("list => [...list.options].map((option) => option.value)")
+        expect(priority).not_to_have_value(last)
+        late: list[tuple[Route, APIResponse]] = []
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            if not late:
+                late.append((route, route.fetch()))
+            elif is_choice(route.request.url) and not held:
+                held.append(route)
+            else:
+                route.continue_()
+
+        page.route(re.compile("/(claim|priority)/$"), hold)
+        page.evaluate(f"() => void {RENEWED}")
+        while not late:
+            page.wait_for_timeout(20)
+        priority.select_option(last)
+        while not held:
+            page.wait_for_timeout(20)
+
+        def answer_late() -> None:
+            [(route, answer)] = late
+            with page.expect_response("**/claim/"):
+                route.fulfill(response=answer)
+            page.wait_for_timeout(100)
+
+        if not is_answered_first:
+            answer_late()
+            assert priority.input_value() == last
+        # What answers the choice itself is seen, and what is asked for again has it, too.
+        with page.expect_response(lambda answer: answer.url.endswith("/claim/") and answer.request.method == "GET"):
+            with page.expect_response(lambda answer: is_choice(answer.url)):
+                held.pop().continue_()
+            expect(page.locator("#claim .htmx-request")).to_have_count(0)
+            if is_answered_first:
+                answer_late()
+        assert priority.input_value() == last
 
 
 def test_case_after_case_by_one_key(room: Atrium, technologist: requests.Session, browser: Browser) -> None:

@@ -70,12 +70,15 @@
     };
   };
 
-  // The list in which one chooses by keys, until that is told (below).
-  let chosenIn = null;
-  const chooseAgain = (now) => {
-    const [was, value] = [meant(chosenIn), chosenIn.value];
-    chosenIn = [...now.querySelectorAll("select")].find((one) => meant(one) === was && [...one.options].some((option) => option.value === value)) ?? null;
-    if (chosenIn) chosenIn.value = value;
+  // The lists in which something is chosen that isn't told yet (below).
+  const chosenIn = new Set();
+  const chooseAgain = (list, now) => {
+    chosenIn.delete(list);
+    const [was, value] = [meant(list), list.value];
+    const again = [...now.querySelectorAll("select")].find((one) => meant(one) === was && [...one.options].some((option) => option.value === value));
+    if (!again) return;
+    again.value = value;
+    chosenIn.add(again);
   };
 
   const giveBack = ({ place, id, typed, focused }, swapped) => {
@@ -86,7 +89,7 @@
       // Once all who listen for the swap have heard of it.
       queueMicrotask(() => one.dispatchEvent(new Event("input", { bubbles: true })));
     }
-    if (chosenIn && !chosenIn.isConnected) chooseAgain(now);
+    for (const list of [...chosenIn].filter((one) => !one.isConnected)) chooseAgain(list, now);
     const here = document.activeElement;
     if (!focused || (here && here !== document.body && !now.contains(here))) return;
     const same = (focused.id && document.getElementById(focused.id)) || [...now.querySelectorAll("a, button, input, select, textarea, summary")].find((one) => !one.disabled && meant(one) === focused.meant);
@@ -116,7 +119,9 @@
   document.addEventListener("htmx:beforeSwap", ({ detail }) => {
     held = hold(detail.target, asked.get(detail.xhr));
     // What such a button sent has the choice in it.
-    if (!asked.has(detail.xhr) && detail.target.contains(chosenIn)) chosenIn = null;
+    if (asked.has(detail.xhr)) return;
+    const sent = detail.requestConfig.elt.closest("form");
+    for (const list of [...chosenIn].filter((one) => one.form === sent)) chosenIn.delete(list);
   });
   document.addEventListener("htmx:afterSwap", (event) => {
     if (held) giveBack(held, event.target);
@@ -135,44 +140,51 @@
   const PAUSE = 700;
   let keyAt = -PAUSE;
   let pause = 0;
-  // What is chosen while the answer to the choice before is awaited would be asked for by a form that the answer
-  // replaces, and so never, or overtake it where the form was renewed meanwhile: it waits, too.
+  // What is chosen while an answer for the same place is awaited would be asked for by a form that the answer replaces,
+  // and so never, or overtake it where the form was renewed meanwhile: it waits, too.
   const awaited = [];
+  const placeOf = (form) => form?.getAttribute("hx-target") ?? form?.getAttribute("hx-post");
   document.addEventListener("htmx:beforeSend", ({ detail }) => {
-    const address = detail.elt.matches("form:not([hx-sync])") && detail.elt.getAttribute("hx-post");
-    if (!address) return;
-    awaited.push(address);
-    detail.xhr.addEventListener("loadend", () => awaited.splice(awaited.indexOf(address), 1));
+    if (!detail.elt.matches("form[hx-post]:not([hx-sync])")) return;
+    const place = placeOf(detail.elt);
+    awaited.push(place);
+    detail.xhr.addEventListener("loadend", () => {
+      awaited.splice(awaited.indexOf(place), 1);
+      // What came is in place: what waited for it, and was left already, is told.
+      tell([...chosenIn].filter((list) => list !== document.activeElement));
+    });
   });
-  const isAwaited = (list) => awaited.includes(list.form?.getAttribute("hx-post"));
-  const tellChoice = () => {
-    clearTimeout(pause);
-    if (chosenIn && isAwaited(chosenIn)) { waitForPause(); return; }
-    const list = chosenIn;
-    chosenIn = null;
-    list?.dispatchEvent(new Event("change", { bubbles: true }));
+  const isAwaited = (list) => awaited.includes(placeOf(list.form));
+  const tell = (lists) => {
+    for (const list of lists) {
+      // One told just now may have its answer at the same place.
+      if (isAwaited(list) || !chosenIn.delete(list)) continue;
+      list.dispatchEvent(new Event("change", { bubbles: true }));
+    }
+    if (chosenIn.size) waitForPause();
   };
+  const tellAll = () => tell([...chosenIn]);
   const waitForPause = () => {
     clearTimeout(pause);
-    pause = setTimeout(tellChoice, PAUSE);
+    pause = setTimeout(tellAll, PAUSE);
   };
   document.addEventListener("keydown", ({ target, key, timeStamp }) => {
     if (!target.matches?.("select")) return;
     keyAt = key === "Enter" ? -PAUSE : timeStamp;
-    if (chosenIn && key === "Enter") tellChoice();
-    else if (chosenIn) waitForPause();
+    if (chosenIn.size && key === "Enter") tellAll();
+    else if (chosenIn.size) waitForPause();
   }, true);
   document.addEventListener("change", (event) => {
     if (!event.isTrusted || !event.target.matches("select")) return;
-    if (event.timeStamp - keyAt > PAUSE && !isAwaited(event.target)) return;
+    if (event.timeStamp - keyAt > PAUSE && !isAwaited(event.target)) { chosenIn.delete(event.target); return; }
     event.stopImmediatePropagation();
-    chosenIn = event.target;
+    chosenIn.add(event.target);
     waitForPause();
   }, true);
   document.addEventListener("focusout", () => {
-    const left = chosenIn;
+    const left = [...chosenIn];
     // A list that is replaced isn't left: by then its successor is the one chosen in.
-    queueMicrotask(() => { if (left === chosenIn) tellChoice(); });
+    queueMicrotask(() => { if (left.length && left.every((list) => chosenIn.has(list))) tell(left); });
   });
 
   // data-confirm on a form: asks in a dialog before it is sent.

@@ -170,6 +170,23 @@ def test_what_is_passed_over_by_keys_is_not_chosen(
             assert [f"priority={one}" in body for one, body in zip((first, value), sent, strict=True)] == [True] * 2
             expect(priority).to_have_value(value)
             expect(page.locator("#claim .htmx-request")).to_have_count(0)
+        # Nor is what waits lost when one goes on to the next list, whose choice waits behind it.
+        reader = page.locator("#case-reader")
+        sent.clear()
+        page.route("**/priority/", lambda route: held.append(route), times=1)
+        with page.expect_request(lambda request: is_choice(request.url), timeout=5000):
+            priority.press("Home")
+            priority.press("Tab")
+        priority.press("End")
+        priority.press("Tab")
+        reader.press("End")
+        reader.press("Tab")
+        with page.expect_response(lambda answer: answer.url.endswith("/assign/"), timeout=5000):
+            held.pop().continue_()
+        assert [f"priority={one}" in body for one, body in zip((first, last), sent, strict=True)] == [True] * 2
+        page.reload()
+        expect(priority).to_have_value(last)
+        expect(reader).not_to_have_value("")
 
 
 @pytest.mark.parametrize("is_answered_first", [True, False], ids=["after that of the choice", "before it"])

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.cache import patch_vary_headers
 from django.utils.module_loading import import_string
 
 from portal.threads import Headers, Scope
@@ -45,6 +46,15 @@ def common_headers(scope: Scope, headers: Mapping[str, str], view: View = plain)
         headers.get("x-forwarded-host", ""),
         headers.get("origin", ""),
     )
+
+
+def put_headers(response: HttpResponseBase, headers: Headers) -> None:
+    """Put headers into a response, which may vary already."""
+    for name, value in ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers):
+        if name == "Vary":
+            patch_vary_headers(response, [value])
+        else:
+            response[name] = value
 
 
 @lru_cache(256)

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing as closed_after
 
 from portal.bodies import BrokenOff, Page, PagedResponse
 from studies.archive.errors import ObjectMissing
 from studies.archive.objects import FileReader, StoredFile
 from studies.dicomweb.framing import DICOM, closing, message_type, part_head
-from studies.dicomweb.retrieval import Retrieval, each_stored_file, readable
+from studies.dicomweb.retrieval import Counted, readable
 
 logger = logging.getLogger("atrium.dicomweb")
 
 
-def as_stored(retrieval: Retrieval, boundary: str) -> PagedResponse:
-    """Give the files as the parts of one message, whose length the index knows.
+def as_stored(
+    listed: Sequence[Counted] | Sequence[StoredFile], files: Iterable[StoredFile], boundary: str
+) -> PagedResponse:
+    """Give the listed files as the parts of one message, whose length the index knows.
 
     One whose object is missing is left out, and the message broken off after the rest. Raises BrokenOff where nothing
     is there any more, ObjectMissing where no object is.
     """
     heads = {
         syntax: part_head(boundary, f"{DICOM}; transfer-syntax={syntax}")
-        for syntax in {one.transfer_syntax_uid for one in retrieval.counted}
+        for syntax in {one.transfer_syntax_uid for one in listed}
     }
-    files = each_stored_file(retrieval.ids, retrieval.study)
     response = PagedResponse(
         readable(_pieces(files, heads, closing(boundary))), content_type=message_type(DICOM, boundary)
     )
-    parts = (len(heads[one.transfer_syntax_uid]) + one.object_length + 2 for one in retrieval.counted)
+    parts = (len(heads[one.transfer_syntax_uid]) + one.object_length + 2 for one in listed)
     response["Content-Length"] = str(sum(parts) + len(closing(boundary)))
     return response
 

@@ -1,4 +1,4 @@
-"""Frames, whole instances and series metadata as they are stored, ahead of Django's middleware and views.
+"""Frames, files and series metadata as they are stored, ahead of Django's middleware and views.
 
 Only the plain requests that viewers send are answered here, by one remembered authorisation, one query of the index and
 one read of a byte range. For everything else, and for everything that isn't found or isn't allowed, the answer is None
@@ -23,13 +23,17 @@ from accounts.credentials import Credential, Remembered, credential_of, principa
 from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import count_viewing, record_viewing
-from portal.common_headers import common_headers, single_headers
+from portal.bodies import BrokenOff, PagedResponse
+from portal.common_headers import common_headers, put_headers, single_headers
 from portal.middleware import acceptable_request_id, request_id
 from portal.threads import Answer, Scope
 from studies.access import studies_visible_to
 from studies.archive import objects
+from studies.archive.errors import ObjectMissing
 from studies.archive.metadata import FORM
+from studies.archive.objects import StoredFile
 from studies.archive.recalls import want_by_id
+from studies.dicomweb.as_stored import as_stored
 from studies.dicomweb.framing import (
     AS_STORED,
     DICOM,
@@ -48,17 +52,21 @@ from studies.dicomweb.framing import (
     stored_frame_form,
 )
 from studies.dicomweb.media_types import ranges_of, takes_gzip
+from studies.dicomweb.retrieval import study_etag
 from studies.dicomweb.wado_metadata import gzipped
 from studies.models import Instance, Study
 
 _UID = r"([0-9.]{1,64})"
 _INSTANCE = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/instances/{_UID}(?:/frames/([0-9,]{{1,400}}))?")
+_FILES = re.compile(rf"/dicom-web/studies/{_UID}(?:/series/{_UID})?")
 _METADATA = re.compile(rf"/dicom-web/studies/{_UID}/series/{_UID}/metadata")
 # In bytes and frames: what is copied on the event loop while all others wait.
 LARGEST_AT_ONCE, MOST_AT_ONCE = 1 << 20, 8
 # The kernel moves what it holds about, so that a file or two of a series in memory can't be read at times. From so many
 # on it lies on a disk, where even a file's name may have to be read.
 MANY_MISSES = 3
+# Of a study, what is read from the index at once.
+MOST_FILES = 2_000
 # What changes an answer in ways that only the views know.
 _BEYOND = {"range", "if-match", "if-modified-since", "if-unmodified-since", "if-range", "te", "content-length"}
 
@@ -75,6 +83,14 @@ _FIND_INSTANCE = f"{_SELECT} AND i.sop_instance_uid = %s"
 _FIND_NEIGHBOURS = f"""
     {_SELECT} AND NOT i.frames_are_fragmented AND (i.frame_offsets IS NULL OR i.number_of_frames < 100) LIMIT 1000
 """
+_FILE_COLUMNS = ("id", "sop_instance_uid", "transfer_syntax_uid", "object_key", "object_offset", "object_length")
+# In the order of retrieval.instances_of.
+_FIND_FILES = f"""
+    SELECT i.series_id, s.revision, {", ".join(f"i.{column}" for column in _FILE_COLUMNS)}
+    FROM studies_instance i JOIN studies_series s ON s.id = i.series_id
+    WHERE i.is_current AND s.study_id = %s AND (%s = '' OR s.series_instance_uid = %s)
+    ORDER BY s.series_number, i.series_id, i.instance_number, i.id LIMIT {MOST_FILES + 1}
+"""  # noqa: S608  column names only
 _FIND_METADATA = """
     SELECT m.content, m.etag FROM studies_series s JOIN archive_seriesmetadata m ON m.series_id = s.id
     WHERE s.study_id = %s AND s.series_instance_uid = %s AND m.revision = s.revision AND m.form = %s
@@ -204,9 +220,10 @@ def answer_at_once(scope: Scope) -> Answer | None:
     return answer if is_counted else None
 
 
-def answer(scope: Scope) -> Answer | None:
+def answer(scope: Scope) -> Answer | PagedResponse | None:
     """Answer a plain retrieval, or give None. Called in a thread."""
-    match = _INSTANCE.fullmatch(scope["path"]) or _METADATA.fullmatch(scope["path"])
+    path: str = scope["path"]
+    match = _INSTANCE.fullmatch(path) or _FILES.fullmatch(path) or _METADATA.fullmatch(path)
     request = _plain_request(scope) if match is not None else None
     if match is None or request is None:
         return None
@@ -214,6 +231,8 @@ def answer(scope: Scope) -> Answer | None:
     try:
         if match.re is _METADATA:
             return _series_metadata(request, match[1], match[2])
+        if match.re is _FILES:
+            return _files(request, match[1], match[2] or "")
         if match[4] is not None:
             return _frames(request, match[1], match[2], match[3], match[4])
         return _whole_instance(request, match[1], match[2], match[3])
@@ -332,6 +351,37 @@ def _whole_instance(request: _Request, study: str, series: str, instance_uid: st
     return _recorded(request, grant, "wado", {"instances": 1, "octets": instance.object_length}, headers, content)
 
 
+def _files(request: _Request, study: str, series: str) -> Answer | PagedResponse | None:
+    """Give the files of a study, or of one of its series, in one message."""
+    first = next(iter(ranges_of(request.accept)), None)
+    if first is None or not first.matches(DICOM) or first.transfer_syntax not in AS_STORED:
+        return None
+    grant = _grant(request, study)
+    if grant is None or grant.is_corrected:
+        return None
+    rows = _rows(_FIND_FILES, grant.study, series, series)
+    files = [StoredFile(*row[2:]) for row in rows]
+    syntaxes = {file.transfer_syntax_uid for file in files}
+    if not 0 < len(files) <= MOST_FILES or any(
+        file_syntax(stored, first.transfer_syntax, has_frames=True) != stored for stored in syntaxes
+    ):
+        return None
+    etag = study_etag(grant.study, {row[:2] for row in rows}, {}, DICOM, first.transfer_syntax or "by default")
+    headers = {"ETag": etag, **REVALIDATED}
+    if _is_known(request, etag):
+        return _recorded(request, grant, "wado", {}, headers)
+    try:
+        response = as_stored(files, files, boundary_of(etag))
+    except (BrokenOff, ObjectMissing):
+        return None
+    _record(request, grant, "wado", {"instances": len(files), "octets": sum(file.object_length for file in files)})
+    for name, value in headers.items():
+        response[name] = value
+    response["X-Request-ID"] = request.id
+    put_headers(response, common_headers(request.scope, request.headers))
+    return response
+
+
 def _series_metadata(request: _Request, study: str, series: str) -> Answer | None:
     first = next(iter(ranges_of(request.accept)), None)
     if first is None or first.is_multipart or not (first.matches(DICOM_JSON) or first.media_type == "application/json"):
@@ -364,6 +414,11 @@ def _recorded(
     body: bytes | None = None,
 ) -> Answer:
     """Give the answer, once the trail says who looks."""
+    _record(request, grant, way, counts)
+    return _answer(request, headers, body)
+
+
+def _record(request: _Request, grant: _Grant, way: str, counts: dict[str, int]) -> None:
     token = request_id.set(request.id)
     try:
         record_viewing(
@@ -378,7 +433,6 @@ def _recorded(
         )
     finally:
         request_id.reset(token)
-    return _answer(request, headers, body)
 
 
 def _answer(request: _Request, headers: dict[str, str], body: bytes | bytearray | None) -> Answer:

@@ -15,13 +15,12 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import close_old_connections
 from django.http import HttpRequest, QueryDict
 from django.http.response import HttpResponseBase
-from django.utils.cache import patch_vary_headers
 
 from accounts.capabilities import Capability
 from accounts.credentials import credential_of, principal_of_credential
 from accounts.principals import Principal
 from portal.bodies import BrokenOff
-from portal.common_headers import common_headers, single_headers
+from portal.common_headers import common_headers, put_headers, single_headers
 from portal.middleware import acceptable_request_id, request_id
 from portal.threads import Answer, Scope, headers_of
 from studies.archive.errors import ObjectMissing
@@ -84,11 +83,7 @@ def _answered(
     finally:
         request_id.reset(token)
     response["X-Request-ID"] = current
-    for name, value in ((name.decode("latin-1"), value.decode("latin-1")) for name, value in common):
-        if name == "Vary":
-            patch_vary_headers(response, [value])
-        else:
-            response[name] = value
+    put_headers(response, common)
     if response.streaming:
         return response
     content: bytes = response.content  # type: ignore[attr-defined]

@@ -143,7 +143,8 @@ class Retrieval:
 
     def etag(self, *form: str) -> str:
         """Give the validator of the instances in a form."""
-        return study_etag(self.study, {(one.series_id, one.revision) for one in self.counted}, *form)
+        revisions = {(one.series_id, one.revision) for one in self.counted}
+        return study_etag(self.study.pk, revisions, self.study.corrections, *form)
 
     @property
     def ids(self) -> list[int]:
@@ -375,7 +376,7 @@ def content_etag(instance: Instance, *form: str) -> str:
     return etag_of(bytes(instance.sha256), *form, *marks)
 
 
-def study_etag(study: Study, revisions: Iterable[tuple[int, int]], *form: str) -> str:
+def study_etag(study: int, revisions: Iterable[tuple[int, int]], corrections: dict[str, Any], *form: str) -> str:
     """Give the validator of many instances in a form: it changes with every series' revision, and with corrections."""
-    marks: list[Any] = [study.pk, sorted(set(revisions)), study.corrections, *form]
+    marks: list[Any] = [study, sorted(set(revisions)), corrections, *form]
     return f'"{hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:40]}"'

@@ -36,6 +36,7 @@ from studies.dicomweb.retrieval import (
     Retrieval,
     begun,
     content_etag,
+    each_stored_file,
     each_with_study,
     first_possible,
     frame_numbers,
@@ -149,7 +150,7 @@ def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> 
     kinds = [(one, (one.transfer_syntax_uid, one.number_of_frames > 0)) for one in retrieval.counted]
     syntaxes = {kind: file_syntax(kind[0], asked, has_frames=kind[1]) for kind in {kind for _, kind in kinds}}
     if not is_zip and not study.corrections and all(kind[0] == syntax for kind, syntax in syntaxes.items()):
-        response = as_stored(retrieval, boundary_of(etag))
+        response = as_stored(retrieval.counted, each_stored_file(retrieval.ids, study), boundary_of(etag))
         retrieval.leave_trace(LeftOut())
         return validated(request, response, etag)
     left_out = LeftOut.of(etag, [one for one, kind in kinds if syntaxes[kind] is None], retrieval.ids)

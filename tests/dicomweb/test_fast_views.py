@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from accounts import credentials
 from accounts.capabilities import Capability
 from accounts.services import create_api_token
 from portal.audit.models import AuditEvent
-from studies.dicomweb import fast_views
+from studies.dicomweb import fast_path, fast_views
+from studies.models import Study
 from tests.factories import make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -23,13 +25,14 @@ BESIDES = {"content-length", "x-request-id", "vary"}
 def _inside_the_tests_own_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     credentials.forget_all()
     # A server's thread gives its connection back between requests; this one holds the test's transaction.
-    monkeypatch.setattr(fast_views, "close_old_connections", lambda: None)
+    for shortcut in (fast_views, fast_path):
+        monkeypatch.setattr(shortcut, "close_old_connections", lambda: None)
 
 
-def shortcut(path: str, query: str = "", **headers: str) -> Any:
+def shortcut(path: str, query: str = "", by: ModuleType = fast_views, **headers: str) -> Any:
     sent = [(b"host", b"testserver"), *((n.replace("_", "-").encode(), v.encode()) for n, v in headers.items())]
     scope = {"method": "GET", "path": path, "query_string": query.encode(), "headers": sent, "scheme": "http"}
-    return fast_views.answer(scope | {"client": ("127.0.0.1", 5000)})
+    return by.answer(scope | {"client": ("127.0.0.1", 5000)})
 
 
 @pytest.fixture
@@ -76,18 +79,46 @@ def test_it_answers_as_the_views_do(path: str, query: str, token: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["studies/1.2", "studies/1.2/series/1.2.3"])
-@pytest.mark.parametrize("accept", ["*/*", 'multipart/related; type="application/octet-stream"', "application/zip"])
-def test_it_retrieves_as_the_views_do(path: str, accept: str, token: str) -> None:
+@pytest.mark.parametrize(
+    ("accept", "by"),
+    [
+        ("*/*", fast_path),
+        ('multipart/related; type="application/dicom"; transfer-syntax=*', fast_path),
+        ("*/*", fast_views),
+        ('multipart/related; type="application/octet-stream"', fast_views),
+        ("application/zip", fast_views),
+    ],
+)
+def test_it_retrieves_as_the_views_do(path: str, accept: str, by: ModuleType, token: str) -> None:
     address, sent = f"/dicom-web/{path}", {"authorization": f"Bearer {token}", "x_request_id": "the-same-id"}
     view = Client().get(address, headers={**sent, "accept": accept})
-    response = shortcut(address, accept=accept, **sent)
+    response = shortcut(address, by=by, accept=accept, **sent)
     assert (response.status_code, dict(response.items())) == (200, dict(view.items()))
     one, other = (b"".join(answer.streaming_content) for answer in (response, view))
     assert one == other if accept != "application/zip" else len(one) == len(other)
-    known = shortcut(address, accept=accept, if_none_match=view["ETag"], **sent)
+    known = shortcut(address, by=by, accept=accept, if_none_match=view["ETag"], **sent)
     assert (known.status, known.body) == (304, b"")
     (event,) = AuditEvent.objects.filter(action=AuditEvent.Action.RETRIEVE)
     assert (event.request_id, event.details["way"]) == ("the-same-id", "wado")
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [
+        ("studies/1.2", "application/zip"),
+        ("studies/1.2", 'multipart/related; type="application/octet-stream"'),
+        ("studies/1.2", 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.5'),
+        ("studies/1.2/series/9", "*/*"),
+        ("studies/9", "*/*"),
+    ],
+)
+def test_files_in_other_forms_are_left_to_the_views(path: str, accept: str, token: str) -> None:
+    assert shortcut(f"/dicom-web/{path}", by=fast_path, accept=accept, authorization=f"Bearer {token}") is None
+
+
+def test_what_was_corrected_since_it_was_stored_is_left_to_the_views(token: str) -> None:
+    Study.objects.update(corrections={"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Other^Name"}]}})
+    assert shortcut("/dicom-web/studies/1.2", by=fast_path, authorization=f"Bearer {token}") is None
 
 
 @pytest.mark.parametrize("path", ["studies", "studies/1.2"])

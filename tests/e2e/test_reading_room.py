@@ -151,7 +151,7 @@ def test_what_is_passed_over_by_keys_is_not_chosen(
             priority.press("Tab")
         assert [f"priority={last}" in body for body in sent] == [True]
         expect(priority).to_have_value(last)
-        # Nor while the one before is still on its way, whose answer replaces the list, whether or not it was to be renewed.
+        # Nor while the one before is still on its way, whose answer replaces the list, also where it was to be renewed.
         held: list[Route] = []
         for is_renewed, keys, value in ((False, ["End"], last), (True, ["End", "ArrowUp"], other)):
             sent.clear()

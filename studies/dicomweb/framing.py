@@ -44,10 +44,15 @@ def etag_of(sha256: bytes, *form: str) -> str:
     return f'"{hashlib.sha256(sha256 + "|".join(form).encode()).hexdigest()[:40]}"'
 
 
-def names(if_none_match: str, etag: str) -> bool:
-    """Say whether an If-None-Match header names the validator, compared weakly (RFC 9110 §13.1.2)."""
-    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag.removeprefix("W/") in known or "*" in known
+def names(validators: str, etag: str, *, strongly: bool = False) -> bool:
+    """Say whether a header names the validator (RFC 9110 §8.8.3.2).
+
+    If-None-Match is compared weakly, If-Match ``strongly``: a weak validator equals none.
+    """
+    known = [tag.strip() for tag in validators.split(",")]
+    if strongly:
+        return "*" in known or (etag in known and not etag.startswith("W/"))
+    return "*" in known or etag.removeprefix("W/") in [tag.removeprefix("W/") for tag in known]
 
 
 def boundary_of(etag: str) -> str:

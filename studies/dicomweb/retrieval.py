@@ -365,7 +365,13 @@ def validated(
 
 
 def knows(request: HttpRequest, etag: str) -> bool:
-    """Say whether the client has what the validator names already."""
+    """Say whether the client has what the validator names already.
+
+    Raises DicomWebError where it wants another only: to go on with what it has begun (RFC 9110 §13.1.1).
+    """
+    wanted = request.headers.get("If-Match")
+    if wanted is not None and not names(wanted, etag, strongly=True):
+        raise DicomWebError(412, "It has changed, or its form can't be compared byte by byte.", headers={"ETag": etag})
     return names(request.headers.get("If-None-Match", ""), etag)
 
 

@@ -146,6 +146,8 @@ def retrieve_bulkdata(request: HttpRequest, path: str, **uids: str) -> HttpRespo
         if wanted.matches(value.media_type) or wanted.matches(OCTETS):
             content_type = value.media_type if wanted.matches(value.media_type) else OCTETS
             etag = content_etag(instance, "bulk", path, content_type, str(wanted.is_multipart))
+            if knows(request, etag):
+                return validated(request, HttpResponse(), etag, is_immutable=True)
             response = _bulk(request, value, content_type, etag, is_multipart=wanted.is_multipart)
             return validated(request, response, etag, is_immutable=True)
     raise DicomWebError(406, "Bulk data can be given as it is.", available=[value.media_type, OCTETS])

@@ -254,6 +254,18 @@ def test_what_a_client_has_isnt_sent_again(below: str, instance: Instance, radio
     again = radiologist.get(url, HTTP_IF_NONE_MATCH=f'"x", {first["ETag"]}')
     assert (again.status_code, body_of(again)) == (304, b"")
     assert radiologist.head(url).status_code == 200
+    # Nor is anything sent to one who wants what there was before.
+    changed = radiologist.get(url, HTTP_IF_MATCH='"x"', HTTP_RANGE="bytes=99999999-")
+    assert (changed.status_code, changed["ETag"]) == (412, first["ETag"])
+    for wanted in (f'"x", {first["ETag"]}', "*"):
+        assert body_of(radiologist.get(url, HTTP_IF_MATCH=wanted)) == body_of(radiologist.get(url))
+
+
+def test_what_is_made_anew_each_time_equals_nothing_byte_by_byte(instance: Instance, radiologist: Client) -> None:
+    first = radiologist.get(STUDY_URL, HTTP_ACCEPT="application/zip")
+    assert first["ETag"].startswith("W/")
+    again = radiologist.get(STUDY_URL, HTTP_ACCEPT="application/zip", HTTP_IF_MATCH=first["ETag"])
+    assert again.status_code == 412
 
 
 @pytest.mark.parametrize("below", ["", "/metadata", "/rendered", "/thumbnail"])

@@ -15,6 +15,7 @@ from studies.archive.codecs import DECODABLE
 from studies.archive.documents import OCTETS, media_type_of
 from studies.archive.errors import NotTranscodable
 from studies.archive.frames import PIXEL_KEYWORDS, Frames
+from studies.archive.icons import uncompress_icons
 from studies.archive.writing import turn_words
 from studies.models import Instance
 
@@ -118,6 +119,7 @@ def _element(instance: Instance, path: str) -> bytes:
     dataset = objects.read_dataset(instance, with_pixels=path in PIXELS)
     try:
         turn_words(dataset, instance.transfer_syntax_uid)
+        uncompress_icons(dataset, instance.transfer_syntax_uid)
         *parents, last = path.split(".")
         for tag, number in zip(parents[::2], parents[1::2], strict=True):
             dataset = dataset[int(tag, 16)].value[int(number) - 1]

@@ -16,6 +16,7 @@ from pydicom.multival import MultiValue
 
 from studies.archive.errors import NotTranscodable
 from studies.archive.frames import FEWEST_FLOAT_BITS, Frames
+from studies.archive.icons import uncompress_icons
 from studies.archive.models import SeriesMetadata
 from studies.archive.objects import read_dataset
 from studies.archive.writing import turn_words
@@ -25,7 +26,7 @@ logger = logging.getLogger("atrium.archive")
 BULK_THRESHOLD = 1024
 # Of the metadata that are kept. To be raised with whatever changes what :func:`instance_metadata` gives: what was kept
 # in another form is built anew when it's asked for.
-FORM = 3
+FORM = 4
 
 
 def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def instance_metadata(instance: Instance, dataset: Dataset) -> dict[str, Any]:
     """
     with suppress(NotTranscodable):
         turn_words(dataset, instance.transfer_syntax_uid)
+    uncompress_icons(dataset, instance.transfer_syntax_uid)
     content = _json_of(dataset, path="")
     content["00083002"] = {"vr": "UI", "Value": [instance.transfer_syntax_uid]}
     if instance.number_of_frames:
@@ -88,11 +90,7 @@ def _json_of(dataset: Dataset, path: str) -> dict[str, Any]:
             continue
         name = f"{tag:08X}"
         try:
-            element = dataset[tag]
-            if tag.group == 0x7FE0 and element.is_undefined_length:
-                # Compressed: as bulk data they would have to be decoded (PS3.18 §8.7.3.3.1), which isn't done in items.
-                continue
-            content[name] = _json_of_element(element, f"{path}{name}")
+            content[name] = _json_of_element(dataset[tag], f"{path}{name}")
         except Exception:  # pydicom raises what it will on hostile values
             content[name] = {"vr": "UN"}
     return content

@@ -37,6 +37,7 @@ from studies.archive.codecs import (
 )
 from studies.archive.errors import NotTranscodable
 from studies.archive.frames import Frames
+from studies.archive.icons import uncompress_icons
 from studies.archive.writing import dataset_bytes, file_head, turn_words
 from studies.models import Instance
 
@@ -170,6 +171,7 @@ def _without_frames(instance: Instance, target: UID, *, original: bool) -> Itera
         raise NotTranscodable("The instance has no frames to compress.")
     dataset = objects.read_dataset(instance, with_pixels=True, original=original)
     turn_words(dataset, instance.transfer_syntax_uid)
+    uncompress_icons(dataset, instance.transfer_syntax_uid)
     dataset.file_meta.TransferSyntaxUID = target
     return chain([file_head(dataset.file_meta)], _deflated_if(target, [dataset_bytes(dataset, target)]))
 
@@ -230,6 +232,8 @@ def _encapsulated_file(frames: Frames, form: PixelForm, target: UID, streams: It
 def _header(frames: Frames, form: PixelForm, target: UID) -> bytes:
     header = frames.header
     turn_words(header, frames.syntax)
+    if target != frames.syntax:
+        uncompress_icons(header, frames.syntax)
     for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
         if keyword in header:
             del header[keyword]

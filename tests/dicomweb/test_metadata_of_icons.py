@@ -13,13 +13,16 @@ import numpy as np
 import pydicom
 import pytest
 from django.test import Client
+from PIL import Image
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     MRImageStorage,
     RLELossless,
 )
@@ -124,22 +127,93 @@ def test_icons_of_compressed_images_and_of_deeper_items_are_given(
     assert content[PIXELS] == {"vr": "OB", "BulkDataURI": f"{url}/bulkdata/{PIXELS}"}
 
 
-def test_a_compressed_icon_is_left_out_rather_than_given_as_what_it_isnt(
-    north: Any, ingest_files: Any, radiologist: Client
-) -> None:
-    dataset = pydicom.dcmread(str(pydicom.data.get_testdata_file("MR_small_RLE.dcm")))
-    compressed = icon(LARGE, value=encapsulate([b"\x01" * 2000]))
-    compressed["PixelData"].is_undefined_length = True
-    dataset.IconImageSequence = [compressed, icon(SMALL)]
+def compressed_icon(stream: bytes, **values: Any) -> Dataset:
+    item = icon(LARGE, value=encapsulate([stream]))
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    item["PixelData"].is_undefined_length = True
+    return item
+
+
+def with_compressed_icons(name: str, *items: Dataset) -> bytes:
+    """Give pydicom's compressed image of that name with these icons, the last of them in an item of an item."""
+    dataset = pydicom.dcmread(str(pydicom.data.get_testdata_file(name)))
+    reference = Dataset()
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = MRImageStorage, "1.2.3.4"
+    dataset.IconImageSequence = list(items[:-1])
+    reference.IconImageSequence = list(items[-1:])
+    dataset.ReferencedImageSequence = [reference]
     output = BytesIO()
     dataset.save_as(output)
-    (outcome,) = ingest_files(north, output.getvalue())
+    return output.getvalue()
+
+
+def in_rle(samples: Any) -> bytes:
+    return bytes(
+        RLELosslessEncoder.encode(
+            samples,
+            rows=samples.shape[0],
+            columns=samples.shape[1],
+            samples_per_pixel=1,
+            bits_allocated=8,
+            bits_stored=8,
+            pixel_representation=0,
+            photometric_interpretation="MONOCHROME2",
+            number_of_frames=1,
+        )
+    )
+
+
+def test_compressed_icons_are_given_uncompressed_and_left_out_where_they_cannot_be_decoded(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    broken, whole = compressed_icon(b"\x01" * 2000), compressed_icon(in_rle(LARGE))
+    (outcome,) = ingest_files(north, with_compressed_icons("MR_small_RLE.dcm", broken, icon(SMALL), whole))
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    (content,) = radiologist.get(f"{url}/metadata").json()
+    left_out, native = content[ICONS]["Value"]
+    assert PIXELS not in left_out
+    assert left_out["00280010"]["Value"] == [64]
+    assert base64.b64decode(native[PIXELS]["InlineBinary"]) == SMALL.tobytes()
+    path = f"00081140.1.{ICONS}.1.{PIXELS}"
+    given = content["00081140"]["Value"][0][ICONS]["Value"][0][PIXELS]
+    assert given == {"vr": "OB", "BulkDataURI": f"{url}/bulkdata/{path}"}
+    assert body_of(radiologist.get(given["BulkDataURI"], HTTP_ACCEPT=OCTETS)) == LARGE.tobytes()
+    assert LARGE.tobytes() in body_of(radiologist.get(f"{url}/bulkdata"))
+    assert radiologist.get(f"{url}/bulkdata/{ICONS}.1.{PIXELS}").status_code == 404
+
+
+def test_a_colour_icon_says_in_which_colours_it_comes(north: Any, ingest_files: Any, radiologist: Client) -> None:
+    red, stream = np.full((64, 64, 3), (200, 20, 20), np.uint8), BytesIO()
+    Image.fromarray(red).save(stream, "JPEG", quality=95)
+    values = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0}
+    item = compressed_icon(stream.getvalue(), **values)
+    (outcome,) = ingest_files(north, with_compressed_icons("SC_rgb_jpeg_dcmtk.dcm", item, icon(SMALL)))
     assert outcome.is_in, outcome.reason
     (content,) = radiologist.get(address(Instance.objects.get(), "/metadata")).json()
-    compressed, native = content[ICONS]["Value"]
-    assert PIXELS not in compressed
-    assert compressed["00280010"]["Value"] == [64]
-    assert base64.b64decode(native[PIXELS]["InlineBinary"]) == SMALL.tobytes()
+    (given,) = content[ICONS]["Value"]
+    assert given["00280004"]["Value"] == ["RGB"]
+    pixels = body_of(radiologist.get(given[PIXELS]["BulkDataURI"], HTTP_ACCEPT=OCTETS))
+    assert np.abs(np.frombuffer(pixels, np.uint8).reshape(64, 64, 3).astype(int) - red).max() < 8
+
+
+def test_files_in_another_transfer_syntax_hold_their_icons_uncompressed(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    whole = compressed_icon(in_rle(LARGE))
+    (outcome,) = ingest_files(north, with_compressed_icons("MR_small_RLE.dcm", compressed_icon(in_rle(LARGE)), whole))
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    for syntax in (ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, JPEG2000Lossless):
+        answer = radiologist.get(url, HTTP_ACCEPT=f"application/dicom; transfer-syntax={syntax}")
+        assert answer.status_code == 200
+        dataset = pydicom.dcmread(BytesIO(body_of(answer)))
+        for (item,) in (dataset.IconImageSequence, dataset.ReferencedImageSequence[0].IconImageSequence):
+            assert not item["PixelData"].is_undefined_length
+            assert item.PixelData == LARGE.tobytes()
+    stored = pydicom.dcmread(BytesIO(body_of(radiologist.get(url, HTTP_ACCEPT="application/dicom; transfer-syntax=*"))))
+    assert stored.IconImageSequence[0]["PixelData"].is_undefined_length
 
 
 @pytest.mark.parametrize("kind", ["json", "xml"])

@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
 from django.db import transaction
@@ -24,6 +26,7 @@ from studies.models import Instance, Series
 
 logger = logging.getLogger("atrium.archive")
 BULK_THRESHOLD = 1024
+PAGE = 500
 # Of the metadata that are kept. To be raised with whatever changes what :func:`instance_metadata` gives: what was kept
 # in another form is built anew when it's asked for.
 FORM = 4
@@ -132,27 +135,39 @@ def series_metadata(series: Series) -> SeriesMetadata:
     kept = SeriesMetadata.objects.filter(series=series).first()
     if kept is not None and (kept.revision, kept.form) == (series.revision, FORM):
         return kept
-    instances = (
-        Instance.objects.filter(series=series, is_current=True)
-        .select_related("series__study")
-        .order_by("instance_number", "pk")
-    )
-    parts = [
-        json.dumps(instance_metadata(i, read_dataset(i)), ensure_ascii=False, separators=(",", ":")) for i in instances
-    ]
-    plain = ("[" + ",".join(parts) + "]").encode("utf-8", "replace")
+    content, digest = BytesIO(), hashlib.sha256()
+    with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=6, mtime=0) as compressed:
+        for piece in _pieces(series):
+            compressed.write(piece)
+            digest.update(piece)
     with transaction.atomic():
         kept, _ = SeriesMetadata.objects.update_or_create(
             series=series,
             defaults={
                 "revision": series.revision,
                 "form": FORM,
-                "content": gzip.compress(plain, 6),
-                "etag": hashlib.sha256(plain).hexdigest(),
+                "content": content.getvalue(),
+                "etag": digest.hexdigest(),
             },
         )
         _is_built(series)
     return kept
+
+
+def _pieces(series: Series) -> Iterator[bytes]:
+    """Give the array piece by piece: memory holds a page of the series' instances, however many it has."""
+    rows = Instance.objects.filter(series=series, is_current=True)
+    ids = list(rows.order_by("instance_number", "pk").values_list("pk", flat=True))
+    separator = b"["
+    for start in range(0, len(ids), PAGE):
+        page = ids[start : start + PAGE]
+        found = rows.select_related("series__study").defer("attributes").in_bulk(page)
+        for instance in (found[pk] for pk in page if pk in found):
+            metadata = instance_metadata(instance, read_dataset(instance))
+            text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
+            yield separator + text.encode("utf-8", "replace")
+            separator = b","
+    yield b"]" if separator == b"," else b"[]"
 
 
 @transaction.atomic

@@ -24,6 +24,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from studies.archive import metadata
 from studies.archive.frames import Frames
 from studies.archive.models import SeriesMetadata
 from studies.models import Instance
@@ -270,3 +271,14 @@ def test_metadata_kept_in_an_earlier_form_are_built_anew(radiologist: Client) ->
     kept = SeriesMetadata.objects.get()
     assert json.loads(gzip.decompress(bytes(kept.content))) == today.json()
     assert kept.form > 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_long_series_is_read_page_by_page_and_comes_in_order(
+    count: int, north: Any, ingest_files: Any, radiologist: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "PAGE", 2)
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4"}
+    ingest_files(north, *(make_instance(**uids, InstanceNumber=number) for number in range(count, 0, -1)))
+    given = [content["00200013"]["Value"] for content in radiologist.get(URL).json()]
+    assert given == [[number] for number in range(1, count + 1)]

@@ -113,9 +113,10 @@ def principal_of_credential(credential: Credential) -> Principal | None:
     """Give the principal, from memory when asked for within the last seconds; None when the credential is void."""
     principal = _principals.get(credential)
     if principal is None:
+        since = _principals.generation
         principal = _of_token(credential) if credential.token else _of_session(credential)
         if principal is not None:
-            _principals.put(credential, principal)
+            _principals.put(credential, principal, since=since)
     return principal
 
 

@@ -31,6 +31,7 @@ PATIENCE = 60.0
 # what there is where so many seconds passed since the piece before.
 PIECE = 1 << 21
 HELD = 0.05
+SILENT = "The sender fell silent before all had come."
 # In seconds, how long a client has for the rest of a body that's broken off.
 LINGERING = 5.0
 
@@ -41,6 +42,10 @@ class BrokenOff(Exception):
 
 class ClientGone(OSError):
     """The client closed the connection, or stopped reading or sending."""
+
+
+class ClientSilent(ClientGone):
+    """The client stays connected, but sends nothing any more."""
 
 
 class RequestBody:
@@ -61,7 +66,7 @@ class RequestBody:
         self._is_whole = False
         # How long the thread has waited, and for how many bytes.
         self._waited, self._waited_for = 0.0, 0
-        self._has_given_up = False
+        self._is_silent = self._has_given_up = False
 
     async def _take(self) -> bool:
         """Take the next message; say whether more may come."""
@@ -85,6 +90,7 @@ class RequestBody:
                     if not await self._take():
                         return
         except TimeoutError:
+            self._is_silent = True
             self._pieces.put(b"")
         else:
             self._go_on()
@@ -119,7 +125,7 @@ class RequestBody:
     def _fill(self) -> bool:
         """Get what has come, GATHERED and a piece at most; wait where nothing has. Raises ClientGone."""
         if self._has_given_up:
-            raise ClientGone("The client stopped sending before its request was whole.")
+            raise ClientSilent(SILENT)
         if not self._is_begun:
             self._is_begun = True
             self._go_on()
@@ -138,7 +144,7 @@ class RequestBody:
         self._buffer, self._place = pieces[0] if len(pieces) == 1 else b"".join(pieces), 0
         # What came before the client went is given first.
         if not pieces and not self._is_whole:
-            raise ClientGone("The client went away, or stopped sending, before its request was whole.")
+            raise ClientSilent(SILENT) if self._is_silent else ClientGone("The sender went away.")
         return bool(pieces)
 
     def _next(self) -> bytes:
@@ -161,7 +167,7 @@ class RequestBody:
         except Empty:
             # What comes from now on comes too late.
             self._has_given_up = True
-            raise ClientGone("The client stopped sending before its request was whole.") from None
+            raise ClientSilent(SILENT) from None
         finally:
             self._waited += monotonic() - begun_at
 

@@ -81,12 +81,13 @@ if ATRIUM.cors_origins:
     CORS_ALLOWED_ORIGINS = list(ATRIUM.cors_origins)
     CORS_URLS_REGEX = r"^/(dicom-web(/.*)?|wado)$"
     CORS_ALLOW_CREDENTIALS = True
+    CORS_ALLOW_METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"]
     CORS_ALLOW_HEADERS = [
-        *("accept", "authorization", "cache-control", "content-type", "if-none-match", "if-range", "range"),
-        *("x-atrium-site", "x-csrftoken", "x-request-id"),
+        *("accept", "authorization", "cache-control", "content-type", "if-match", "if-none-match"),
+        *("if-range", "range", "x-atrium-site", "x-csrftoken", "x-request-id"),
     ]
     CORS_EXPOSE_HEADERS = [
-        *("accept-ranges", "content-disposition", "content-location", "content-range", "etag", "location"),
+        *("accept-ranges", "allow", "content-disposition", "content-location", "content-range", "etag", "location"),
         *("retry-after", "warning", "www-authenticate", "x-request-id"),
     ]
 

@@ -15,12 +15,10 @@ from studies.archive.codecs import DECODABLE
 from studies.archive.documents import OCTETS, media_type_of
 from studies.archive.errors import NotTranscodable
 from studies.archive.frames import PIXEL_KEYWORDS, Frames
-from studies.archive.icons import uncompress_icons
+from studies.archive.icons import uncompress_icon
 from studies.archive.writing import turn_words
 from studies.models import Instance
 
-# What asking a data set for a path that it hasn't raises.
-_ABSENT = (KeyError, ValueError, IndexError, AttributeError, TypeError, OverflowError)
 # Pixel Data, Float Pixel Data and Double Float Pixel Data.
 PIXELS = {f"{tag_for_keyword(keyword):08X}" for keyword in PIXEL_KEYWORDS}
 DOCUMENT = "00420011"
@@ -119,13 +117,15 @@ def _element(instance: Instance, path: str) -> bytes:
     dataset = objects.read_dataset(instance, with_pixels=path in PIXELS)
     try:
         turn_words(dataset, instance.transfer_syntax_uid)
-        uncompress_icons(dataset, instance.transfer_syntax_uid)
         *parents, last = path.split(".")
         for tag, number in zip(parents[::2], parents[1::2], strict=True):
             dataset = dataset[int(tag, 16)].value[int(number) - 1]
-        value = dataset[int(last, 16)].value
-    except (*_ABSENT, NotTranscodable) as error:
+        if parents and last in PIXELS:
+            uncompress_icon(dataset, instance.transfer_syntax_uid)
+        element = dataset[int(last, 16)]
+        value = element.value
+    except Exception as error:  # pydicom raises what it will on hostile values, and where there's no such path
         raise LookupError(path) from error
-    if not isinstance(value, bytes):
+    if not isinstance(value, bytes) or (parents and last in PIXELS and element.is_undefined_length):
         raise LookupError(path)
     return value

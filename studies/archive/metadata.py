@@ -93,7 +93,11 @@ def _json_of(dataset: Dataset, path: str) -> dict[str, Any]:
             continue
         name = f"{tag:08X}"
         try:
-            content[name] = _json_of_element(dataset[tag], f"{path}{name}")
+            element = dataset[tag]
+            if tag.group == 0x7FE0 and element.is_undefined_length:
+                # Compressed still: it couldn't be decoded.
+                continue
+            content[name] = _json_of_element(element, f"{path}{name}")
         except Exception:  # pydicom raises what it will on hostile values
             content[name] = {"vr": "UN"}
     return content

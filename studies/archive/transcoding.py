@@ -41,6 +41,8 @@ from studies.archive.icons import uncompress_icons
 from studies.archive.writing import dataset_bytes, file_head, turn_words
 from studies.models import Instance
 
+# Of files in another transfer syntax than theirs. To be raised with whatever changes their bytes.
+FORM = 2
 NATIVE_TARGETS = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 LOSSY_TARGETS = (JPEGBaseline8Bit,)
 # ISO 10918-1, the defined term of Lossy Image Compression Method for JPEG (PS3.3 C.7.6.1.1.5).
@@ -171,7 +173,8 @@ def _without_frames(instance: Instance, target: UID, *, original: bool) -> Itera
         raise NotTranscodable("The instance has no frames to compress.")
     dataset = objects.read_dataset(instance, with_pixels=True, original=original)
     turn_words(dataset, instance.transfer_syntax_uid)
-    uncompress_icons(dataset, instance.transfer_syntax_uid)
+    if instance.transfer_syntax_uid != target:
+        uncompress_icons(dataset, instance.transfer_syntax_uid)
     dataset.file_meta.TransferSyntaxUID = target
     return chain([file_head(dataset.file_meta)], _deflated_if(target, [dataset_bytes(dataset, target)]))
 
@@ -233,7 +236,8 @@ def _header(frames: Frames, form: PixelForm, target: UID) -> bytes:
     header = frames.header
     turn_words(header, frames.syntax)
     if target != frames.syntax:
-        uncompress_icons(header, frames.syntax)
+        for part in (header, frames.trailer):
+            uncompress_icons(part, frames.syntax)
     for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
         if keyword in header:
             del header[keyword]

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.archive.native_model import InvalidNativeModel, from_native_xml, to_native_xml
 from studies.dicomweb.announced import announced_length
-from studies.dicomweb.errors import DicomWebError
+from studies.dicomweb.errors import DicomWebError, is_silent
 from studies.dicomweb.json_values import InvalidValue, dataset_of
 from studies.dicomweb.media_types import accepted
 
@@ -57,7 +57,7 @@ def _read(request: HttpRequest) -> bytes:
             if left < 0:
                 raise DicomWebError(413, "The body is too large for a data set.")
     except UnreadablePostError as error:
-        raise DicomWebError(400, "The sender went away.") from error
+        raise DicomWebError(408 if is_silent(error) else 400, str(error)) from error
     return b"".join(pieces)
 
 

@@ -14,6 +14,10 @@ WADL = "application/vnd.sun.wadl+xml"
 PICTURES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 SHOWN = (*PICTURES, "video/mp4", "image/svg+xml", "text/html", "text/plain", "application/pdf")
 RELATED_PICTURES = 'multipart/related; type="image/jpeg"'
+RELATED_JSON = 'multipart/related; type="application/dicom+json"'
+# Of compressed frames (PS3.18 Table 8.7.3-5).
+STREAMS = ("image/jpeg", "image/jls", "image/jp2", "image/jphc", "image/dicom-rle")
+RELATED_STREAMS = tuple(f'multipart/related; type="{one}"' for one in STREAMS)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,11 @@ def _search(what: str) -> Operation:
 
 def _retrieve(what: str) -> Operation:
     return Operation(
-        "GET", f"Retrieve {what}", ("accept",), gives=(RELATED_DICOM, DICOM, RELATED_OCTETS, ZIP), codes=(200, 206)
+        "GET",
+        f"Retrieve {what}",
+        ("accept",),
+        gives=(RELATED_DICOM, DICOM, RELATED_OCTETS, *RELATED_STREAMS, ZIP),
+        codes=(200, 206),
     )
 
 
@@ -64,7 +72,7 @@ def _metadata(what: str) -> Operation:
 
 
 def _bulk(what: str) -> Operation:
-    return Operation("GET", f"Retrieve {what}", ("accept",), gives=(RELATED_OCTETS,), codes=(200, 206))
+    return Operation("GET", f"Retrieve {what}", ("accept",), gives=(RELATED_OCTETS, *RELATED_STREAMS), codes=(200, 206))
 
 
 def _picture(what: str) -> Operation:
@@ -76,9 +84,8 @@ def _rendered(what: str, *forms: str) -> Operation:
 
 
 def _store(what: str) -> Operation:
-    return Operation(
-        "POST", f"Store {what}", ("site",), takes=(RELATED_DICOM, DICOM), gives=(JSON, XML), codes=(200, 202, 409)
-    )
+    takes = (RELATED_DICOM, DICOM, RELATED_JSON, RELATED_XML, ZIP)
+    return Operation("POST", f"Store {what}", ("site",), takes=takes, gives=(JSON, XML), codes=(200, 202, 409))
 
 
 def _delete(what: str) -> Operation:
@@ -118,7 +125,14 @@ _STUDIES = (
     Resource(
         "Studies",
         f"{_INSTANCE}/frames/{{frames}}",
-        (Operation("GET", "Retrieve frames, in the order asked for", ("accept",), gives=(RELATED_OCTETS, OCTETS)),),
+        (
+            Operation(
+                "GET",
+                "Retrieve frames, in the order asked for",
+                ("accept",),
+                gives=(RELATED_OCTETS, *RELATED_STREAMS, OCTETS, *STREAMS),
+            ),
+        ),
     ),
     Resource(
         "Studies",
@@ -183,7 +197,7 @@ _NON_PATIENT = (
         "Non-patient instances",
         "{category}/{instance}",
         (
-            Operation("GET", "Retrieve a non-patient instance", ("accept",), gives=(DICOM, RELATED_DICOM, JSON)),
+            Operation("GET", "Retrieve a non-patient instance", ("accept",), gives=(DICOM, RELATED_DICOM, JSON, XML)),
             _store("one non-patient instance"),
         ),
     ),
@@ -211,8 +225,12 @@ WADO_URI = Resource(
         Operation(
             "GET",
             "Retrieve an object by query parameters",
-            ("requestType", "studyUID", "seriesUID", "objectUID", "contentType", "frameNumber"),
-            gives=(DICOM, *PICTURES),
+            (
+                *("requestType", "studyUID", "seriesUID", "objectUID", "contentType", "charset", "anonymize"),
+                *("transferSyntax", "frameNumber", "rows", "columns", "region", "windowCenter", "windowWidth"),
+                *("imageQuality", "annotation", "presentationUID", "presentationSeriesUID"),
+            ),
+            gives=(DICOM, *SHOWN),
         ),
     ),
 )

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
 from accounts.gates import problem
-from portal.bodies import BrokenOff
+from portal.bodies import BrokenOff, ClientSilent
 from studies.archive.errors import NotRenderable, NotTranscodable, ObjectMissing
 from studies.models import Study
 
@@ -30,6 +30,11 @@ class DicomWebError(Exception):
 def not_found() -> DicomWebError:
     """Give the one answer for what isn't there and for what isn't theirs."""
     return DicomWebError(404, "There is no such resource.")
+
+
+def is_silent(error: UnreadablePostError) -> bool:
+    """Say whether a body can't be read because nothing more comes, though the sender is there (RFC 9110 §15.5.9)."""
+    return isinstance(error.__cause__, ClientSilent)
 
 
 def answers_errors(view: View) -> View:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from django.core.exceptions import SuspiciousOperation
 from django.db import close_old_connections, connection
 
 from accounts.credentials import Credential, Remembered, credential_of, principal_of_credential
@@ -80,6 +81,7 @@ _SELECT = f"""
     WHERE i.is_current AND s.study_id = %s AND s.series_instance_uid = %s
 """  # noqa: S608  column names only
 _FIND_INSTANCE = f"{_SELECT} AND i.sop_instance_uid = %s"
+_FIND_CORRECTIONS = "SELECT corrections FROM studies_study WHERE id = %s"
 _FIND_NEIGHBOURS = f"""
     {_SELECT} AND NOT i.frames_are_fragmented AND (i.frame_offsets IS NULL OR i.number_of_frames < 100) LIMIT 1000
 """
@@ -107,7 +109,6 @@ class _Grant:
     site_id: int
     patient_id: str
     patient_name: str
-    is_corrected: bool
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,9 @@ def answer(scope: Scope) -> Answer | PagedResponse | None:
         if match[4] is not None:
             return _frames(request, match[1], match[2], match[3], match[4])
         return _whole_instance(request, match[1], match[2], match[3])
+    except SuspiciousOperation:
+        # Such as for a host that isn't ours.
+        return None
     finally:
         close_old_connections()
 
@@ -257,19 +261,20 @@ def _grant(request: _Request, study_instance_uid: str) -> _Grant | None:
 
 
 def _ask_gate(credential: Credential, study_instance_uid: str) -> _Grant | None:
+    since = _grants.generation
     principal = principal_of_credential(credential)
     if principal is None:
         return None
     visible = studies_visible_to(principal).filter(study_instance_uid=study_instance_uid)
-    rows = visible.values_list("pk", "site_id", "patient_id_value", "patient_name", "corrections", "tier")[:2]
+    rows = visible.values_list("pk", "site_id", "patient_id_value", "patient_name", "tier")[:2]
     # Two sites may hold the study: which copy is meant is for the views to say.
     if len(rows) != 1:
         return None
-    pk, site_id, patient_id, patient_name, corrections, tier = rows[0]
+    pk, site_id, patient_id, patient_name, tier = rows[0]
     if tier == Study.Tier.COLD:
         want_by_id(pk)
-    grant = _Grant(principal, pk, study_instance_uid, site_id, patient_id, patient_name, bool(corrections))
-    _grants.put((credential, study_instance_uid), grant)
+    grant = _Grant(principal, pk, study_instance_uid, site_id, patient_id, patient_name)
+    _grants.put((credential, study_instance_uid), grant, since=since)
     return grant
 
 
@@ -287,6 +292,11 @@ def _instance_of(row: tuple[Any, ...]) -> Instance:
 def _instance(grant: _Grant, series_instance_uid: str, sop_instance_uid: str) -> Instance | None:
     rows = _rows(_FIND_INSTANCE, grant.study, series_instance_uid, sop_instance_uid)
     return _instance_of(rows[0]) if len(rows) == 1 else None
+
+
+def _is_corrected(grant: _Grant) -> bool:
+    """Say whether files leave otherwise than they're stored: from the commit of a correction on, in every process."""
+    return _rows(_FIND_CORRECTIONS, grant.study) not in ([("{}",)], [({},)])
 
 
 def _seek_neighbours(grant: _Grant, series_instance_uid: str) -> None:
@@ -335,7 +345,7 @@ def _whole_instance(request: _Request, study: str, series: str, instance_uid: st
     if first is None or first.is_multipart or first.media_type != DICOM or first.transfer_syntax not in AS_STORED:
         return None
     grant = _grant(request, study)
-    if grant is None or grant.is_corrected:
+    if grant is None or _is_corrected(grant):
         return None
     instance = _instance(grant, series, instance_uid)
     if instance is None or instance.object_length > LARGEST_WHOLE:
@@ -357,7 +367,7 @@ def _files(request: _Request, study: str, series: str) -> Answer | PagedResponse
     if first is None or not first.matches(DICOM) or first.transfer_syntax not in AS_STORED:
         return None
     grant = _grant(request, study)
-    if grant is None or grant.is_corrected:
+    if grant is None or _is_corrected(grant):
         return None
     rows = _rows(_FIND_FILES, grant.study, series, series)
     files = [StoredFile(*row[2:]) for row in rows]
@@ -370,6 +380,7 @@ def _files(request: _Request, study: str, series: str) -> Answer | PagedResponse
     headers = {"ETag": etag, **REVALIDATED}
     if _is_known(request, etag):
         return _recorded(request, grant, "wado", {}, headers)
+    common = common_headers(request.scope, request.headers)
     try:
         response = as_stored(files, files, boundary_of(etag))
     except (BrokenOff, ObjectMissing):
@@ -378,7 +389,7 @@ def _files(request: _Request, study: str, series: str) -> Answer | PagedResponse
     for name, value in headers.items():
         response[name] = value
     response["X-Request-ID"] = request.id
-    put_headers(response, common_headers(request.scope, request.headers))
+    put_headers(response, common)
     return response
 
 
@@ -414,8 +425,9 @@ def _recorded(
     body: bytes | None = None,
 ) -> Answer:
     """Give the answer, once the trail says who looks."""
+    answer = _answer(request, headers, body)
     _record(request, grant, way, counts)
-    return _answer(request, headers, body)
+    return answer
 
 
 def _record(request: _Request, grant: _Grant, way: str, counts: dict[str, int]) -> None:

@@ -14,6 +14,10 @@ class BrokenBody(ValueError):
     """The body isn't the multipart message that its type announces. Parts that were whole before are not lost."""
 
 
+class SilentSender(BrokenBody):
+    """Nothing more of the body comes, though the sender is there."""
+
+
 class Readable(Protocol):
     """What a request's body is read from."""
 

@@ -20,10 +20,10 @@ from studies.archive import non_patient as kept
 from studies.archive.models import NonPatientInstance
 from studies.dicomweb.datasets import answer_with
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found, warn
-from studies.dicomweb.framing import boundary_of, etag_of
+from studies.dicomweb.framing import DICOM, DICOM_JSON, boundary_of, etag_of
 from studies.dicomweb.media_types import accepted
 from studies.dicomweb.multipart import BrokenBody
-from studies.dicomweb.parameters import MATCHING_FLAGS, NOT_KEYS_AT_A_SITE, flag, natural
+from studies.dicomweb.parameters import MATCHING_FLAGS, NOT_KEYS_AT_A_SITE, THERE_ARE_MORE, flag, natural
 from studies.dicomweb.retrieval import Part, multipart, validated
 from studies.dicomweb.sites import site_for
 from studies.dicomweb.store_answer import End, answer, retrieve_url, wants_xml
@@ -34,9 +34,12 @@ from studies.ingest.services import Outcome, StagedFile, Status
 from studies.lookups import without_retrying
 from studies.matching.wildcards import pattern
 
-DICOM, MOST_RESULTS = "application/dicom", 1000
+MOST_RESULTS = 1000
 may_see = program_capability_required(Capability.STUDY_VIEW)
 may_store = program_capability_required(Capability.STUDY_UPLOAD)
+
+
+FORMS = [DICOM, f'multipart/related; type="{DICOM}"', DICOM_JSON, "application/dicom+xml"]
 
 
 class CategoryConverter:
@@ -119,7 +122,7 @@ def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> Htt
             return validated(request, message, etag)
         if wanted.media_type.startswith("application/dicom+") or wanted.media_type == "application/json":
             return validated(request, answer_with(request, [one.attributes]), etag)
-    raise DicomWebError(406, "Objects are given as DICOM, JSON or XML.", available=[DICOM, "application/dicom+json"])
+    raise DicomWebError(406, "Objects are given as DICOM, JSON or XML.", available=FORMS)
 
 
 @may_see
@@ -137,8 +140,10 @@ def _search(request: HttpRequest, category: str) -> HttpResponseBase:
     page = matches[offset : offset + min(limit, MOST_RESULTS)]
     unsupported = [name for name in MATCHING_FLAGS if flag(request, name)]
     response = _results(request, page) if page else empty(204)
+    notes = [THERE_ARE_MORE] if page and offset + len(page) < len(matches) else []
     if unsupported:
-        warn(request, response, f"Not supported: {', '.join(unsupported)}. Only literal matching has been performed.")
+        notes.append(f"Not supported: {', '.join(unsupported)}. Only literal matching has been performed.")
+    warn(request, response, *notes)
     return response
 
 
@@ -152,7 +157,7 @@ def _results(request: HttpRequest, page: list[NonPatientInstance]) -> HttpRespon
 def _tag(name: str) -> str:
     if re.fullmatch(r"[0-9A-Fa-f]{8}", name) and keyword_for_tag(int(name, 16)):
         return name.upper()
-    tag = tag_for_keyword(name)
+    tag = tag_for_keyword(name) if name else None
     if tag is None:
         raise DicomWebError(400, f"«{name[:60]}» is no attribute.")
     return f"{tag:08X}"

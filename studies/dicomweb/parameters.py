@@ -10,6 +10,10 @@ from studies.dicomweb.errors import DicomWebError
 from studies.matching import Options
 
 LARGEST = 999_999_999
+# What is said of a page that isn't the last (PS3.18 §8.3.4.4).
+THERE_ARE_MORE = (
+    "The number of results exceeded the maximum supported by the server. Additional results can be requested."
+)
 MATCHING_FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
 # What isn't an attribute to be matched.
 NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", *MATCHING_FLAGS}

@@ -24,7 +24,7 @@ from studies.archive.native_model import MEDIA_TYPE as XML
 from studies.archive.native_model import to_native_xml
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, warn
 from studies.dicomweb.media_types import accepted
-from studies.dicomweb.parameters import NOT_KEYS, matching_options, natural
+from studies.dicomweb.parameters import NOT_KEYS, THERE_ARE_MORE, matching_options, natural
 from studies.matching import (
     Criteria,
     Level,
@@ -267,10 +267,7 @@ def _answer(
     else:
         response = _multipart(contents)
     if is_cut and search.limit > 0:
-        search.warnings.insert(
-            0,
-            "The number of results exceeded the maximum supported by the server. Additional results can be requested.",
-        )
+        search.warnings.insert(0, THERE_ARE_MORE)
     warn(request, response, *search.warnings)
     response["Cache-Control"] = "no-store"
     return response

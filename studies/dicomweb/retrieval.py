@@ -354,7 +354,11 @@ def readable(pieces: Iterator[T]) -> Iterator[T]:
 def validated(
     request: HttpRequest, response: HttpResponseBase, etag: str, *, is_immutable: bool = False
 ) -> HttpResponseBase:
-    """Give the answer its validator and how long it may be kept; 304 to a client that has it (RFC 9110 §13.1.2)."""
+    """Give the answer its validator and how long it may be kept; 304 to a client that has it (RFC 9110 §13.1.2).
+
+    Raises DicomWebError where the client wants another only.
+    """
+    require_wanted(request, etag)
     # What isn't sent isn't closed either: that would end the request, its database connection included.
     if knows(request, etag):
         response = empty(304)
@@ -365,14 +369,18 @@ def validated(
 
 
 def knows(request: HttpRequest, etag: str) -> bool:
-    """Say whether the client has what the validator names already.
+    """Say whether the client has what the validator names already."""
+    return names(request.headers.get("If-None-Match", ""), etag)
 
-    Raises DicomWebError where it wants another only: to go on with what it has begun (RFC 9110 §13.1.1).
+
+def require_wanted(request: HttpRequest, etag: str) -> None:
+    """Let pass what is about to be given, unless the client wants another: to go on with what it has begun.
+
+    Raises DicomWebError 412 (RFC 9110 §13.1.1).
     """
     wanted = request.headers.get("If-Match")
     if wanted is not None and not names(wanted, etag, strongly=True):
         raise DicomWebError(412, "It has changed, or its form can't be compared byte by byte.", headers={"ETag": etag})
-    return names(request.headers.get("If-None-Match", ""), etag)
 
 
 def content_etag(instance: Instance, *form: str) -> str:

@@ -12,7 +12,7 @@ from studies.archive.native_model import to_native_xml
 from studies.dicomweb.errors import DicomWebError
 from studies.dicomweb.framing import DICOM_JSON
 from studies.dicomweb.media_types import accepted
-from studies.dicomweb.multipart import BrokenBody
+from studies.dicomweb.multipart import BrokenBody, SilentSender
 from studies.dicomweb.store_body import TooLarge
 from studies.dicomweb.store_metadata import DICOM_XML
 from studies.ingest.errors import CANNOT_UNDERSTAND, COERCED, OUT_OF_RESOURCES, PROCESSING_FAILURE
@@ -59,7 +59,7 @@ def answer(
         raise DicomWebError(413, str(end))
     if end is not None:
         if not outcomes:
-            raise DicomWebError(400, str(end))
+            raise DicomWebError(408 if isinstance(end, SilentSender) else 400, str(end))
         status = CANNOT_UNDERSTAND if isinstance(end, BrokenBody) else OUT_OF_RESOURCES
         outcomes = [*outcomes, Outcome(Status.FAILED, reason=str(end), dicom_status=status)]
     if not outcomes:

@@ -13,9 +13,9 @@ from django.http import HttpRequest
 from django.http.request import UnreadablePostError
 
 from studies.dicomweb.announced import announced_length
-from studies.dicomweb.errors import DicomWebError
+from studies.dicomweb.errors import DicomWebError, is_silent
 from studies.dicomweb.framing import DICOM, DICOM_JSON
-from studies.dicomweb.multipart import CHUNK, BrokenBody, Multipart, Part
+from studies.dicomweb.multipart import CHUNK, BrokenBody, Multipart, Part, SilentSender
 from studies.dicomweb.store_metadata import DICOM_XML, Assembly, CannotAssemble
 from studies.ingest.attributes import sop_uids
 from studies.ingest.errors import CANNOT_UNDERSTAND, OUT_OF_RESOURCES
@@ -72,7 +72,7 @@ class Body:
         try:
             data: bytes = self._request.read(size)
         except UnreadablePostError as error:
-            raise BrokenBody("The sender went away.") from error
+            raise (SilentSender if is_silent(error) else BrokenBody)(str(error)) from error
         self._room.take(len(data))
         return data
 

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from pydicom.uid import ExplicitVRLittleEndian
 
+from studies.archive import transcoding
 from studies.archive.ahead import made_ahead
 from studies.archive.codecs import UNCOMPRESSED
 from studies.archive.errors import NotTranscodable
@@ -28,7 +29,7 @@ from studies.dicomweb.framing import (
     file_type,
     is_alone,
 )
-from studies.dicomweb.media_types import FRAME_MEDIA_TYPES, MediaRange, accepted
+from studies.dicomweb.media_types import DEFAULT_SYNTAXES, FRAME_MEDIA_TYPES, MediaRange, accepted
 from studies.dicomweb.retrieval import (
     Counted,
     LeftOut,
@@ -114,7 +115,7 @@ def _alone(request: HttpRequest, instance: Instance, asked: str) -> HttpResponse
     if syntax is None:
         return None
     is_stored = syntax == instance.transfer_syntax_uid
-    etag = content_etag(instance) if is_stored else content_etag(instance, syntax)
+    etag = content_etag(instance) if is_stored else content_etag(instance, syntax, str(transcoding.FORM))
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
     try:
@@ -142,14 +143,16 @@ def _in_form(retrieval: Retrieval, wanted: MediaRange, may_be_partial: bool) -> 
     request, study = retrieval.request, retrieval.study
     # The archive is as it was stored, unless asked.
     asked = "*" if is_zip and not wanted.transfer_syntax else wanted.transfer_syntax
-    etag = retrieval.etag(ZIP if is_zip else DICOM, asked or "by default")
+    kinds = [(one, (one.transfer_syntax_uid, one.number_of_frames > 0)) for one in retrieval.counted]
+    syntaxes = {kind: file_syntax(kind[0], asked, has_frames=kind[1]) for kind in {kind for _, kind in kinds}}
+    is_stored = all(kind[0] == syntax for kind, syntax in syntaxes.items())
+    marks = [] if is_stored else [str(transcoding.FORM)]
+    etag = retrieval.etag(ZIP if is_zip else DICOM, asked or "by default", *marks)
     # The archive's own times are those of its making.
     etag = f"W/{etag}" if is_zip else etag
     if knows(request, etag):
         return validated(request, HttpResponse(), etag)
-    kinds = [(one, (one.transfer_syntax_uid, one.number_of_frames > 0)) for one in retrieval.counted]
-    syntaxes = {kind: file_syntax(kind[0], asked, has_frames=kind[1]) for kind in {kind for _, kind in kinds}}
-    if not is_zip and not study.corrections and all(kind[0] == syntax for kind, syntax in syntaxes.items()):
+    if is_stored and not is_zip and not study.corrections:
         response = as_stored(retrieval.counted, each_stored_file(retrieval.ids, study), boundary_of(etag))
         retrieval.leave_trace(LeftOut())
         return validated(request, response, etag)
@@ -213,10 +216,11 @@ def retrieve_frames(request: HttpRequest, frames: str, **uids: str) -> HttpRespo
         response = _frames(request, instance, frames, numbers, wanted)
         if response is not None:
             return response
-    stored_type = FRAME_MEDIA_TYPES.get(instance.transfer_syntax_uid, OCTETS)
-    raise DicomWebError(
-        406, "None of the accepted forms can be given.", available=[f'multipart/related; type="{stored_type}"']
-    )
+    syntax = instance.transfer_syntax_uid
+    types = dict.fromkeys((FRAME_MEDIA_TYPES.get(syntax, OCTETS), OCTETS, *DEFAULT_SYNTAXES))
+    given = [one for one in types if form_of_frames(syntax, MediaRange(one, is_multipart=True)) is not None]
+    available = [f'multipart/related; type="{one}"' for one in given]
+    raise DicomWebError(406, "None of the accepted forms can be given.", available=available)
 
 
 def _frames(

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from pydicom.uid import ExplicitVRLittleEndian
 
 from studies.archive import metadata as archive_metadata
 from studies.archive import native_model, objects
 from studies.archive.bulk import BulkValue, bulk_value
+from studies.archive.metadata import FORM
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found
-from studies.dicomweb.framing import DICOM_JSON, OCTETS, boundary_of
+from studies.dicomweb.framing import AS_STORED, DICOM_JSON, OCTETS, boundary_of
 from studies.dicomweb.media_types import accepted, takes_gzip
 from studies.dicomweb.retrieval import (
     Part,
@@ -25,6 +27,7 @@ from studies.dicomweb.retrieval import (
     leave_trace,
     may_retrieve,
     multipart,
+    require_wanted,
     study_for,
     validated,
 )
@@ -124,6 +127,7 @@ def _xml_parts(compressed: list[bytes]) -> Iterator[Part]:
 
 
 def _with_headers(request: HttpRequest, response: HttpResponseBase, etag: str) -> HttpResponseBase:
+    require_wanted(request, etag)
     response["ETag"] = etag
     response["Cache-Control"] = "private, no-cache"
     response["Vary"] = "Accept, Accept-Encoding, Cookie"
@@ -142,15 +146,20 @@ def retrieve_bulkdata(request: HttpRequest, path: str, **uids: str) -> HttpRespo
     except LookupError as error:
         raise not_found() from error
     leave_trace(request, instance.series.study, "bulkdata", octets=value.length)
+    # As it is: a video's stream in its own transfer syntax, pixels uncompressed, anything else in none.
+    syntaxes = {*AS_STORED, ExplicitVRLittleEndian if value.media_type == OCTETS else instance.transfer_syntax_uid}
     for wanted in accepted(request):
+        if wanted.transfer_syntax not in syntaxes:
+            continue
         if wanted.matches(value.media_type) or wanted.matches(OCTETS):
             content_type = value.media_type if wanted.matches(value.media_type) else OCTETS
-            etag = content_etag(instance, "bulk", path, content_type, str(wanted.is_multipart))
-            if knows(request, etag):
-                return validated(request, HttpResponse(), etag, is_immutable=True)
+            etag = content_etag(instance, "bulk", str(FORM), path, content_type, str(wanted.is_multipart))
+            require_wanted(request, etag)
             response = _bulk(request, value, content_type, etag, is_multipart=wanted.is_multipart)
             return validated(request, response, etag, is_immutable=True)
-    raise DicomWebError(406, "Bulk data can be given as it is.", available=[value.media_type, OCTETS])
+    alone = sorted({value.media_type, OCTETS})
+    messages = [f'multipart/related; type="{media_type}"' for media_type in alone]
+    raise DicomWebError(406, "Bulk data can be given as it is.", available=[*alone, *messages])
 
 
 def _bulk(

@@ -21,7 +21,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.dicomweb.datasets import answer_with, dataset_from
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, warn
-from studies.dicomweb.parameters import NOT_KEYS_AT_A_SITE, flag, matching_options, natural
+from studies.dicomweb.parameters import NOT_KEYS_AT_A_SITE, THERE_ARE_MORE, flag, matching_options, natural
 from studies.dicomweb.sites import site_for
 from studies.workitems import errors, matching, selectors, services, subscriptions
 from studies.workitems.attributes import values
@@ -118,9 +118,7 @@ def _search(request: HttpRequest) -> HttpResponse:
     response["Cache-Control"] = "no-store"
     notes = []
     if is_cut:
-        notes.append(
-            "The number of results exceeded the maximum supported by the server. Additional results can be requested."
-        )
+        notes.append(THERE_ARE_MORE)
     if ignored:
         notes.append(f"Not used for matching: {', '.join(ignored)}.")
     warn(request, response, *notes)
@@ -130,7 +128,7 @@ def _search(request: HttpRequest) -> HttpResponse:
 def _keyword(name: str) -> str:
     if re.fullmatch(r"[0-9A-Fa-f]{8}", name):
         return keyword_for_tag(int(name, 16)) or ""
-    return name if tag_for_keyword(name) is not None else ""
+    return name if tag_for_keyword(name or "-") is not None else ""
 
 
 @may_see

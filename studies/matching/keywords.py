@@ -170,9 +170,10 @@ def keyword_of(name: str) -> str:
     """Give the keyword for a keyword or tag (``"PatientID"``, ``"00100020"``). Raises UnknownAttribute."""
     if re.fullmatch(r"[0-9A-Fa-f]{8}", name):
         keyword: str = keyword_for_tag(int(name, 16))
-        if keyword:
+        if keyword and not name.upper().startswith("FFFE"):
             return keyword
-    elif name.isascii() and tag_for_keyword(name) is not None:
+    # The dictionary has what stands between items under an empty keyword.
+    elif name and name.isascii() and tag_for_keyword(name) is not None:
         return name
     raise UnknownAttribute(f"«{name[:60]}» is no attribute.")
 

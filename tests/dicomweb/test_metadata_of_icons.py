@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from collections.abc import Callable
 from email import message_from_bytes
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ import pytest
 from django.test import Client
 from PIL import Image
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
@@ -27,7 +31,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from studies.archive import objects
+from studies.archive import icons, objects
+from studies.archive.codecs import decode
 from studies.archive.models import SeriesMetadata
 from studies.archive.native_model import to_native_xml
 from studies.models import Instance
@@ -36,6 +41,7 @@ from tests.factories import make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 ICONS, PIXELS = "00880200", "7FE00010"
+DELIMITER = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 LARGE, SMALL = np.arange(64 * 64).astype(np.uint8).reshape(64, 64), np.arange(256, dtype=np.uint8).reshape(16, 16)
 OCTETS = "application/octet-stream"
 XML = 'multipart/related; type="application/dicom+xml"'
@@ -214,6 +220,104 @@ def test_files_in_another_transfer_syntax_hold_their_icons_uncompressed(
             assert item.PixelData == LARGE.tobytes()
     stored = pydicom.dcmread(BytesIO(body_of(radiologist.get(url, HTTP_ACCEPT="application/dicom; transfer-syntax=*"))))
     assert stored.IconImageSequence[0]["PixelData"].is_undefined_length
+
+
+def encoded(tag: int, vr: bytes, value: bytes) -> bytes:
+    """Give an element of undefined length where the value ends as such do."""
+    if value.endswith(DELIMITER):
+        return struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, vr, 0, 0xFFFFFFFF) + value
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+def hostile_icon(*elements: bytes) -> bytes:
+    """Give pydicom's MR_small_RLE with an icon of these elements, written as they are."""
+    content = Path(str(pydicom.data.get_testdata_file("MR_small_RLE.dcm"))).read_bytes()
+    at = content.index(b"\xe0\x7f\x10\x00OB")
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF) + b"".join(elements) + struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+    return content[:at] + encoded(0x00880200, b"SQ", item + DELIMITER) + content[at:]
+
+
+def numbers(**values: int | bytes) -> list[bytes]:
+    """Give the elements that say how an icon is to be read; bytes stand for a number of eight."""
+    usual: dict[str, int | bytes] = {"SamplesPerPixel": 1, "Rows": 64, "Columns": 64, "BitsAllocated": 8}
+    usual |= {"BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, **values}
+    return [
+        encoded(
+            tag_for_keyword(name) or 0,
+            *((b"FD", value) if isinstance(value, bytes) else (b"US", struct.pack("<H", value))),
+        )
+        for name, value in usual.items()
+    ]
+
+
+RLE_ICON = b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0"
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        [*numbers(), encoded(0x7FE00010, b"OB", DELIMITER)],
+        [*numbers(), encoded(0x7FE00010, b"FD", b"abcd")],
+        [*numbers(), encoded(0x7FE00010, b"US", b"abc")],
+        [*numbers(Rows=b"abc"), encoded(0x7FE00010, b"OB", RLE_ICON + b"\0\0\0\0" + DELIMITER)],
+        [*numbers(Rows=65535, Columns=65535), encoded(0x7FE00010, b"OB", RLE_ICON + b"\0\0\0\0" + DELIMITER)],
+    ],
+    ids=["no item", "FD", "US", "rows", "huge"],
+)
+def test_an_icon_that_cannot_be_read_takes_nothing_else_along(
+    elements: list[bytes], north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    (outcome,) = ingest_files(north, hostile_icon(*elements))
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    for where in (f"{url}/metadata", f"{url.rpartition('/instances/')[0]}/metadata"):
+        answer = radiologist.get(where)
+        assert answer.status_code == 200
+        assert answer.json()[0]["00280010"]["Value"] == [64]
+    assert radiologist.get(f"{url}/bulkdata/{ICONS}.1.{PIXELS}").status_code == 404
+    assert radiologist.get(f"{url}/bulkdata").status_code == 200
+    for syntax in ("*", ExplicitVRLittleEndian):
+        given = radiologist.get(url, HTTP_ACCEPT=f"application/dicom; transfer-syntax={syntax}")
+        assert len(pydicom.dcmread(BytesIO(body_of(given))).PixelData) > 0
+
+
+def test_many_large_icons_are_not_decoded_all_at_once(
+    north: Any, ingest_files: Any, radiologist: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(icons, "MOST", 3 * LARGE.size)
+    decoded: list[str] = []
+    monkeypatch.setattr(
+        icons, "decode", lambda data, syntax, form: decoded.append(syntax) or decode(data, syntax, form)
+    )
+    (outcome,) = ingest_files(north, with_compressed_icons("MR_small_RLE.dcm", *[compressed_icon(in_rle(LARGE))] * 6))
+    assert outcome.is_in, outcome.reason
+    url = address(Instance.objects.get())
+    (content,) = radiologist.get(f"{url}/metadata").json()
+    items = content[ICONS]["Value"] + content["00081140"]["Value"][0][ICONS]["Value"]
+    given = [PIXELS in item for item in items]
+    assert given.count(True) == len(decoded) == 3
+    decoded.clear()
+    assert radiologist.get(f"{url}/bulkdata/{ICONS}.1.{PIXELS}").status_code == 200
+    assert len(decoded) == 1
+
+
+def test_sequences_that_hold_no_pixels_are_copied_as_they_stand() -> None:
+    item = Dataset()
+    item.ImagePositionPatient = [0, 0, 1]
+    dataset = Dataset()
+    dataset.PlanePositionSequence = [item]
+    output = BytesIO()
+    pydicom.dcmwrite(output, dataset, implicit_vr=False, little_endian=True)
+    read = pydicom.dcmread(BytesIO(output.getvalue()), force=True)
+    icons.uncompress_icons(read, RLELossless)
+    assert isinstance(read.get_item("PlanePositionSequence"), RawDataElement)
+
+
+def test_streams_in_an_uncompressed_file_are_left_out(north: Any, ingest_files: Any, radiologist: Client) -> None:
+    (outcome,) = ingest_files(north, with_icons(compressed_icon(in_rle(LARGE)), icon(SMALL)))
+    assert outcome.is_in, outcome.reason
+    (content,) = radiologist.get(address(Instance.objects.get(), "/metadata")).json()
+    assert [PIXELS in item for item in content[ICONS]["Value"]] == [False, True]
 
 
 @pytest.mark.parametrize("kind", ["json", "xml"])

@@ -33,7 +33,7 @@ from pydicom.uid import (
 
 from studies.archive.corrections import correct_study
 from studies.models import Instance, Study
-from tests.dicomweb.retrieving import SERIES, STUDY, UIDS, address, body_of, make_video, parts_of
+from tests.dicomweb.retrieving import SERIES, STUDY, UIDS, address, body_of, make_rle, make_video, parts_of
 from tests.factories import make_instance, principal_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -259,6 +259,38 @@ def test_what_a_client_has_isnt_sent_again(below: str, instance: Instance, radio
     assert (changed.status_code, changed["ETag"]) == (412, first["ETag"])
     for wanted in (f'"x", {first["ETag"]}', "*"):
         assert body_of(radiologist.get(url, HTTP_IF_MATCH=wanted)) == body_of(radiologist.get(url))
+
+
+def test_only_what_would_be_given_is_compared_with_what_is_wanted(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    ingest_files(north, make_rle(1, damaged=(1,)))
+    url = address(Instance.objects.get(), "/frames/1")
+    accept = 'multipart/related; type="application/octet-stream", multipart/related; type="image/dicom-rle"; q=0.5'
+    given = radiologist.get(url, HTTP_ACCEPT=accept)
+    assert given.status_code == 200
+    assert radiologist.get(url, HTTP_ACCEPT=accept, HTTP_IF_MATCH=given["ETag"]).status_code == 200
+    refused = radiologist.get(url, HTTP_ACCEPT=accept.split(",")[0], HTTP_IF_MATCH='"x"')
+    assert refused.status_code == 406
+
+
+def test_a_binary_value_has_no_other_transfer_syntax(instance: Instance, radiologist: Client) -> None:
+    url = address(instance, "/bulkdata/7FE00010")
+    for syntax in ("*", "1.2.840.10008.1.2.1"):
+        accept = f"application/octet-stream; transfer-syntax={syntax}"
+        assert radiologist.get(url, HTTP_ACCEPT=accept).status_code == 200
+    refused = radiologist.get(url, HTTP_ACCEPT="application/octet-stream; transfer-syntax=1.2.840.10008.1.2.4.50")
+    assert refused.status_code == 406
+    for accept in refused.json()["available"]:
+        assert radiologist.get(url, HTTP_ACCEPT=accept).status_code == 200
+
+
+def test_every_form_that_a_refusal_names_is_given(instance: Instance, radiologist: Client) -> None:
+    url = address(instance, "/frames/1")
+    available = radiologist.get(url, HTTP_ACCEPT="text/html").json()["available"]
+    assert len(available) > 3
+    for accept in available:
+        assert radiologist.get(url, HTTP_ACCEPT=accept).status_code == 200
 
 
 def test_what_is_made_anew_each_time_equals_nothing_byte_by_byte(instance: Instance, radiologist: Client) -> None:

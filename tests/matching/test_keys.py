@@ -301,7 +301,7 @@ def test_lists_of_uids_match_any_of_them(find: Find) -> None:
 
 
 def test_what_is_no_attribute_or_no_value_of_one_is_told(find: Find) -> None:
-    for name in ("NoSuchThing", "0010", "PatientID.StudyID", "FFFFFFFF"):
+    for name in ("NoSuchThing", "0010", "PatientID.StudyID", "FFFFFFFF", "", "FFFEE000", "RequestAttributesSequence."):
         with pytest.raises(UnknownAttribute):
             criteria_of([(name, "1")])
     for keyword, value in {

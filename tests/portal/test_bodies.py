@@ -6,11 +6,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain, repeat
 
 import pytest
 
 from portal import bodies
-from portal.bodies import GATHERED, HELD, PIECE, ClientGone, Message, RequestBody, ResponseBody, gathered
+from portal.bodies import GATHERED, HELD, PIECE, ClientGone, ClientSilent, Message, RequestBody, ResponseBody, gathered
 
 pytestmark = pytest.mark.django_db
 
@@ -58,6 +59,24 @@ def test_who_sends_a_byte_now_and_then_holds_no_thread_for_ever(loop: asyncio.Ab
         list(iter(lambda: body.read(10), b""))
 
 
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_who_falls_silent_is_told_apart_from_who_goes(loop: asyncio.AbstractEventLoop, is_begun: bool) -> None:
+    async def receive() -> Message:
+        if not next(silent):
+            return {"type": "http.request", "body": b"x", "more_body": True}
+        await asyncio.sleep(0 if is_gone else 5)
+        return {"type": "http.disconnect"}
+
+    for is_gone in (True, False):
+        silent = chain([False], repeat(True))
+        body = RequestBody(receive, loop)
+        if is_begun:
+            asyncio.run_coroutine_threadsafe(body.begin(), loop).result()
+        with pytest.raises(ClientGone) as error:
+            list(iter(lambda: body.read(10), b""))  # noqa: B023  read at once
+        assert isinstance(error.value, ClientSilent) != is_gone
+
+
 def test_who_is_slow_but_goes_on_is_heard_out(loop: asyncio.AbstractEventLoop) -> None:
     body = body_of(loop, bytes(GATHERED), count=4, every=0.3)
     assert sum(len(piece) for piece in iter(lambda: body.read(GATHERED), b"")) == 4 * GATHERED
@@ -65,7 +84,7 @@ def test_who_is_slow_but_goes_on_is_heard_out(loop: asyncio.AbstractEventLoop) -
 
 def test_what_comes_too_late_makes_no_whole_of_what_was_given_up(loop: asyncio.AbstractEventLoop) -> None:
     body = body_of(loop, b"x", count=2, every=0.8)
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientSilent):
         body.read(10)
     while not body.is_whole:
         pass

@@ -37,7 +37,6 @@ def uncompress_icon(item: Dataset, syntax: str) -> None:
 
 def _uncompress(item: Dataset, syntax: str, most: int) -> int:
     """Give how many pixels were decoded."""
-    element: DataElement | None = None
     try:
         element = item.get(PIXEL_DATA)
         if element is None or not element.is_undefined_length:

@@ -507,10 +507,23 @@ const atriumBridge = (csrfToken, edition, remembered) => {
     const viewports = [...grid().viewports.keys()];
     tell("image-drawn", { viewport: viewports.indexOf(viewportId), viewports: viewports.length });
   };
+  // Which of a report's measurements a viewport shows, OHIF may tell it only when its image is drawn, and draws no more.
+  const AGAIN = [200, 1000];
+  const drawnIn = new Map();
+  const drawReportAgain = (viewportId, viewport) => {
+    const shown = grid().viewports.get(viewportId);
+    const set = shown && setOf(shown);
+    const isNew = drawnIn.get(viewportId) !== set?.displaySetInstanceUID;
+    drawnIn.set(viewportId, set?.displaySetInstanceUID);
+    if (!isNew || set?.Modality !== "SR") return;
+    const isThere = () => services.cornerstoneViewportService.getCornerstoneViewport(viewportId) === viewport;
+    for (const delay of AGAIN) setTimeout(() => { if (isThere()) viewport.render(); }, delay);
+  };
   const onRendered = ({ detail: { viewportId } }) => {
     // A viewport also draws while its first image is still on its way: nothing.
     const viewport = services.cornerstoneViewportService.getCornerstoneViewport(viewportId);
     if (viewport?.type === "stack" && !viewport.getCornerstoneImage()) return;
+    drawReportAgain(viewportId, viewport);
     onFirstRendered();
     if (opened.hasRendered) tellDrawn(viewportId);
   };

@@ -6,7 +6,8 @@ then the study opened again as on any other hour of the day, when the browser ha
 
 When the first image is there the page itself notes, as soon as Cornerstone says so: to ask it every few milliseconds
 from outside, for all pixels, took a tenth of the time that was to be measured. Between two openings the machine gets
-time to take back the memory of the page that was closed.
+time to take back the memory of the page that was closed, and before the first the browser to be there itself: its own
+windows and menus take a core for a second and more when it starts.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def first_looks(playwright: Playwright, root: str, again: int) -> list[float]:
     with closing(playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)) as browser:
         page = browser.new_page()
         page.add_init_script(WATCH_LOOKS)
+        time.sleep(BETWEEN)
         page.goto(root)
         page.fill("input[name=login]", "radiologist")
         page.fill("input[name=password]", PASSWORD)
@@ -137,6 +139,7 @@ def measured(playwright: Playwright, root: str, slices: int, again: int, token: 
             extra_http_headers={"Authorization": token} if token else {},
         )
         with closing(context):
+            time.sleep(BETWEEN)
             for number in range(UNTIL_KEPT + again):
                 with closing(context.new_page()) as page:
                     times = opened(page, f"{root}/viewer/viewer?StudyInstanceUIDs={CT_STUDY}", slices)

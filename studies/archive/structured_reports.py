@@ -135,9 +135,8 @@ def to_text(dataset: Dataset) -> str:
     lines.append("")
 
     def write(node: Node, depth: int) -> None:
-        head = "  " * depth + node.concept
         value = node.value.replace("\r\n", "\n").replace("\n", "\n" + "  " * (depth + 1))
-        lines.append(f"{head}: {value}" if value else head)
+        lines.append("  " * depth + ": ".join(text for text in (node.concept, value) if text))
         for child in node.below:
             write(child, depth + 1)
 

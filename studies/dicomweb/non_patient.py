@@ -23,7 +23,14 @@ from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_fo
 from studies.dicomweb.framing import DICOM, DICOM_JSON, boundary_of, etag_of
 from studies.dicomweb.media_types import accepted
 from studies.dicomweb.multipart import BrokenBody
-from studies.dicomweb.parameters import MATCHING_FLAGS, NOT_KEYS_AT_A_SITE, THERE_ARE_MORE, flag, natural
+from studies.dicomweb.parameters import (
+    MATCHING_FLAGS,
+    NOT_KEYS_AT_A_SITE,
+    THERE_ARE_MORE,
+    attributes,
+    flag,
+    natural,
+)
 from studies.dicomweb.retrieval import Part, multipart, validated
 from studies.dicomweb.sites import site_for
 from studies.dicomweb.store_answer import End, answer, retrieve_url, wants_xml
@@ -129,10 +136,7 @@ def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> Htt
 @answers_errors
 def _search(request: HttpRequest, category: str) -> HttpResponseBase:
     """Search by any attribute of the objects' own level, single value or wildcard (PS3.18 §12.6)."""
-    keys = {}
-    for name, found in request.GET.lists():
-        if name.lower() not in NOT_KEYS_AT_A_SITE:
-            keys[_tag(name)] = _pattern(found[-1])
+    keys = {_tag(name): _pattern(found[-1]) for name, found in attributes(request, other_than=NOT_KEYS_AT_A_SITE)}
     limit, offset = (natural(request, name, default) for name, default in (("limit", MOST_RESULTS), ("offset", 0)))
     visible = kept.non_patient_instances_visible_to(principal_of(request), category)
     # A site has tens of these, not thousands: they're compared one by one.

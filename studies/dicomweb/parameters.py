@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
+from urllib.parse import unquote_to_bytes
 
 from django.http import HttpRequest
 
@@ -19,6 +21,16 @@ MATCHING_FLAGS = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching"
 NOT_KEYS = {"limit", "offset", "includefield", "accept", "charset", *MATCHING_FLAGS}
 # The same of resources that belong to a site by name.
 NOT_KEYS_AT_A_SITE = {*NOT_KEYS, "site"}
+
+
+def attributes(request: HttpRequest, *, other_than: Set[str]) -> list[tuple[str, list[str]]]:
+    """Give the query's keys with their values, but for parameters. Raises DicomWebError 400 where it isn't UTF-8."""
+    try:
+        unquote_to_bytes(request.META.get("QUERY_STRING", "")).decode()
+    except UnicodeDecodeError as error:
+        # Django would search for something else than what was meant.
+        raise DicomWebError(400, "The query isn't in UTF-8.") from error
+    return [(name, values) for name, values in request.GET.lists() if name.lower() not in other_than]
 
 
 def natural(request: HttpRequest, name: str, default: int) -> int:

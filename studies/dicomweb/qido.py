@@ -24,7 +24,7 @@ from studies.archive.native_model import MEDIA_TYPE as XML
 from studies.archive.native_model import to_native_xml
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, warn
 from studies.dicomweb.media_types import accepted
-from studies.dicomweb.parameters import NOT_KEYS, THERE_ARE_MORE, matching_options, natural
+from studies.dicomweb.parameters import NOT_KEYS, THERE_ARE_MORE, attributes, matching_options, natural
 from studies.matching import (
     Criteria,
     Level,
@@ -103,7 +103,7 @@ class Search:
 def parse(request: HttpRequest) -> Search:
     """Read the query (PS3.18 §8.3.4). Raises DicomWebError."""
     options = matching_options(request)
-    keys = [(name, "\\".join(values)) for name, values in request.GET.lists() if name.lower() not in NOT_KEYS]
+    keys = [(name, "\\".join(values)) for name, values in attributes(request, other_than=NOT_KEYS)]
     if len(keys) > MOST_KEYS:
         raise DicomWebError(400, "There are too many keys.")
     try:

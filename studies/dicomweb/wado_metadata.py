@@ -166,7 +166,8 @@ def _bulk(
     request: HttpRequest, value: BulkValue, content_type: str, etag: str, *, is_multipart: bool
 ) -> HttpResponseBase:
     span = None
-    if request.headers.get("If-Range", etag) == etag:
+    # A range is one of GET alone (RFC 9110 §14.2).
+    if request.method == "GET" and request.headers.get("If-Range", etag) == etag:
         span = _range(request.headers.get("Range", ""), value.length)
     first, last = span or (0, value.length - 1)
     content = value.read(first, last - first + 1)

@@ -21,7 +21,14 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.dicomweb.datasets import answer_with, dataset_from
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, warn
-from studies.dicomweb.parameters import NOT_KEYS_AT_A_SITE, THERE_ARE_MORE, flag, matching_options, natural
+from studies.dicomweb.parameters import (
+    NOT_KEYS_AT_A_SITE,
+    THERE_ARE_MORE,
+    attributes,
+    flag,
+    matching_options,
+    natural,
+)
 from studies.dicomweb.sites import site_for
 from studies.workitems import errors, matching, selectors, services, subscriptions
 from studies.workitems.attributes import values
@@ -98,8 +105,7 @@ def workitems(request: HttpRequest) -> HttpResponseBase:
 
 def _search(request: HttpRequest) -> HttpResponse:
     """Search for workitems (PS3.18 §11.9): 204 without a result, 206 when there are more than are given, else 200."""
-    given = [(name, "\\".join(found)) for name, found in request.GET.lists()]
-    parameters = [(name, value) for name, value in given if name.lower() not in NOT_KEYS_AT_A_SITE]
+    parameters = [(name, "\\".join(found)) for name, found in attributes(request, other_than=NOT_KEYS_AT_A_SITE)]
     keys, ignored = matching.keys_of(parameters, keyword_of=_keyword)
     options = matching_options(request)
     limit = min(natural(request, "limit", MOST_RESULTS), MOST_RESULTS)

@@ -5,7 +5,7 @@ and its integrity is checked against our lock file.
 
 OHIF is published with its scripts as they were written, 17 MB in the first of them, and asks for the rest in four
 rounds, each when the one before has run. Browsers spend their time until the first image on that: so the scripts are
-minified, all that opening a study needs is one script and one style sheet, and what isn't needed yet is left for later,
+minified, all that opening a study needs is two scripts and a style sheet, and what isn't needed yet is left for later,
 toolbar and panels until the image is there (docs/performance.md, "The viewer's first image").
 """
 
@@ -64,10 +64,10 @@ INDEX = """<!doctype html>
     <meta name="viewport" content="width=device-width, initial-scale=1, maximum-scale=1, user-scalable=no">
     <title>Atrium viewer</title>
     <link rel="icon" href="data:,">
-    <link rel="preload" as="script" href="{base}{entry}">
+    {preloads}
     <script src="{base}boot.js"></script>
     <script src="/viewer/app-config.js"></script>
-    <script defer src="{base}{entry}"></script>
+    {scripts}
     <link href="{base}{style}" rel="stylesheet">
   </head>
   <body>
@@ -158,14 +158,16 @@ def build_viewer(target: Path, *, report: Callable[[str], None] = print, as_publ
         report("adapting and compressing the viewer")
         entry = _unpack(archives[PACKAGE], files)
         adapt(files, base)
-        _write_page(files, base, entry)
-        if not as_published:
+        if as_published:
+            _write_page(files, base, [entry])
+        else:
             esbuild = partial(_esbuild, _unpack_tool(archives[MINIFIER], Path(folder)))
             chunks = scripts.first_chunks(files, entry)
             first = [*scripts.files_of(files, chunks, "bundle.*.js"), entry]
             scripts.hasten(files, first, chunks, partial(esbuild, SHAKING, files))
             esbuild([*sorted(path.name for path in files.glob("*.bundle.*.js")), *MINIFYING], files)
             scripts.join(files, first, scripts.files_of(files, chunks, "css"))
+            _write_page(files, base, [scripts.CHUNKS, entry])
         _compress(built)
         (built / STAMP).write_text(json.dumps({"version": locked["version"], "fingerprint": fingerprint}))
         if target.exists():
@@ -252,8 +254,11 @@ def _entry_script(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     return script[1]
 
 
-def _write_page(built: Path, base: str, entry: str) -> None:
-    page = INDEX.replace("{base}", base).replace("{entry}", entry).replace("{style}", STYLE)
+def _write_page(built: Path, base: str, names: list[str]) -> None:
+    preloads = "\n    ".join(f'<link rel="preload" as="script" href="{base}{name}">' for name in names)
+    deferred = "\n    ".join(f'<script defer src="{base}{name}"></script>' for name in names)
+    page = INDEX.replace("{preloads}", preloads).replace("{scripts}", deferred)
+    page = page.replace("{base}", base).replace("{style}", STYLE)
     (built.parent / "index.html").write_text(page)
     (built / "boot.js").write_text(BOOT)
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-STYLE = "app.bundle.css"
+# The first chunks' script, which stands before the entry script, and the first styles.
+CHUNKS, STYLE = "app.chunks.js", "app.bundle.css"
 # Modules of OHIF that opening a study doesn't need: they come when an address names their mode.
 LATER = {
     "@ohif/extension-dicom-microscopy",
@@ -273,14 +274,16 @@ def _marked(part: str) -> str:
 
 
 def join(built: Path, scripts: list[str], styles: list[str]) -> None:
-    """Put the first scripts into the entry script, which is the last of them, and the first styles into its own.
+    """Put the first scripts but the last, the entry, into one, and the first styles into another.
 
-    Each file that a browser has kept costs it some milliseconds to find, in four processes. A chunk's own file stays:
-    workers ask for some. What's strict stays by itself; a function around all the rest would be read twice.
+    Each file that a browser has kept costs it some milliseconds to find, in four processes. Two scripts are compiled
+    side by side. A chunk's own file stays: workers ask for some. What's strict stays by itself; a function around all
+    the rest would be read twice.
     """
-    parts = [(built / name).read_text().rstrip().rstrip(";") for name in scripts]
-    parts = [f"(function(){{{part}}})()" if part.startswith('"use strict"') else part for part in parts]
-    (built / scripts[-1]).write_text(_in_ascii(";\n".join(parts)))
+    *chunks, entry = ((built / name).read_text().rstrip().rstrip(";") for name in scripts)
+    chunks = [f"(function(){{{part}}})()" if part.startswith('"use strict"') else part for part in chunks]
+    (built / CHUNKS).write_text(_in_ascii(";\n".join(chunks)))
+    (built / scripts[-1]).write_text(_in_ascii(entry))
     sheets = [(built / name).read_text() for name in (STYLE, *styles)]
     (built / STYLE).write_text("\n".join(sheets))
 

@@ -239,6 +239,7 @@ def test_ranges_of_bulk_data(instance: Instance, radiologist: Client) -> None:
         assert part.status_code == 206
         assert body_of(part) == whole[slice(*span)]
     assert radiologist.get(url, HTTP_RANGE="bytes=100-199", **octets)["Content-Range"] == f"bytes 100-199/{len(whole)}"
+    assert radiologist.head(url, HTTP_RANGE="bytes=100-199", **octets).status_code == 200
     beyond = radiologist.get(url, HTTP_RANGE="bytes=99999999-", **octets)
     assert (beyond.status_code, beyond["Content-Range"]) == (416, f"bytes */{len(whole)}")
     changed = radiologist.get(url, HTTP_RANGE="bytes=0-9", HTTP_IF_RANGE='"other"', **octets)

@@ -340,7 +340,11 @@ def test_a_report_is_a_page_in_which_nothing_is_markup(north: Any, ingest_files:
     length.ConceptNameCodeSequence = code("Length")
     report = Dataset()
     report.ValueType, report.ConceptNameCodeSequence = "CONTAINER", code("Chest report")
-    report.ContentSequence, report.CompletionFlag, report.VerificationFlag = [finding, length], "COMPLETE", "VERIFIED"
+    # A key object's reference has no name.
+    unnamed = Dataset()
+    unnamed.RelationshipType, unnamed.ValueType, unnamed.TextValue = "CONTAINS", "TEXT", "Nothing else."
+    report.ContentSequence = [finding, length, unnamed]
+    report.CompletionFlag, report.VerificationFlag = "COMPLETE", "VERIFIED"
     report.PatientName = "<i>Evil^Name"
     ingest_files(north, as_file(report, BasicTextSRStorage))
     url = address(Instance.objects.get(), "/rendered")
@@ -354,6 +358,7 @@ def test_a_report_is_a_page_in_which_nothing_is_markup(north: Any, ingest_files:
     assert "default-src" in page["Content-Security-Policy"]
     plain = radiologist.get(url, HTTP_ACCEPT="text/plain").content.decode()
     assert f"Finding <b>: {evil}" in plain
+    assert "\nNothing else.\n" in plain
     assert radiologist.get(url, **PNG).status_code == 406
 
 

@@ -200,6 +200,13 @@ def test_the_wanted_form_is_given_or_406(accept: str, content_type: str, browser
     assert by_parameter["Content-Type"].split(";")[0] == content_type
 
 
+@pytest.mark.parametrize("query", ["PatientName=M%FCller", "Pati%FFentName=1", "includefield=%C3%28"])
+def test_what_is_not_utf_8_is_refused(query: str, browser: Client) -> None:
+    answer = browser.get(f"/dicom-web/studies?{query}")
+    assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+    assert "UTF-8" in answer.json()["detail"]
+
+
 def test_a_cut_answer_says_so(browser: Client) -> None:
     cut = browser.get("/dicom-web/studies?limit=1")
     assert cut["Warning"].startswith("299 http://testserver/dicom-web ")

@@ -91,7 +91,7 @@ def test_the_worklist_of_one_who_reads_names_what_opening_a_study_asks_for(
     page = client_of("radiologist").get("/worklist/").content.decode()
     named = re.findall(r'data-viewer-files="([^"]+)"', page)[0].split()
     assert script in named
-    assert len(named) == len(set(named)) == 3
+    assert len(named) == len(set(named)) == 4
     for address in named:
         given = answer(scope(address, accept_encoding="gzip"))
         assert given is not None

@@ -204,7 +204,7 @@ def test_the_wanted_form_is_given_or_406(accept: str, content_type: str, browser
 def test_what_is_not_utf_8_is_refused(query: str, browser: Client) -> None:
     answer = browser.get(f"/dicom-web/studies?{query}")
     assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
-    assert "UTF-8" in answer.json()["detail"]
+    assert "UTF-8" in answer.json()["title"]
 
 
 def test_a_cut_answer_says_so(browser: Client) -> None:

@@ -29,7 +29,7 @@ from studies.dicomweb.framing import (
     file_type,
     is_alone,
 )
-from studies.dicomweb.media_types import DEFAULT_SYNTAXES, FRAME_MEDIA_TYPES, MediaRange, accepted
+from studies.dicomweb.media_types import DEFAULT_SYNTAXES, FRAME_MEDIA_TYPES, MediaRange, accepted, ranges_of
 from studies.dicomweb.retrieval import (
     Counted,
     LeftOut,
@@ -51,16 +51,13 @@ from studies.dicomweb.retrieval import (
     study_for,
     validated,
 )
-from studies.dicomweb.wado_bulk import bulk_in_form, form_of_frames
+from studies.dicomweb.wado_bulk import bulk_in_form, form_of_frames, has_values
 from studies.dicomweb.zipped import ZIP, File, zipped
 from studies.models import Instance
 
-AVAILABLE = [
-    f'multipart/related; type="{DICOM}"',
-    f'multipart/related; type="{DICOM}"; transfer-syntax=*',
-    f'multipart/related; type="{OCTETS}"',
-    ZIP,
-]
+MESSAGES = (f'multipart/related; type="{DICOM}"', f'multipart/related; type="{DICOM}"; transfer-syntax=*')
+ALONE = (DICOM, f"{DICOM}; transfer-syntax=*")
+VALUES = (f'multipart/related; type="{OCTETS}"',)
 
 
 @may_retrieve
@@ -81,7 +78,7 @@ def retrieved(request: HttpRequest, study_instance_uid: str, series_instance_uid
     """Give all instances of a study, or of one of its series. Raises DicomWebError, Study.DoesNotExist."""
     study = study_for(request, study_instance_uid, "wado")
     retrieval = Retrieval.of(request, study, instances_of(study, series_instance_uid))
-    return first_possible(request, partial(_in_form, retrieval)) or _refuse()
+    return first_possible(request, partial(_in_form, retrieval)) or _refuse(retrieval)
 
 
 @may_retrieve
@@ -96,7 +93,7 @@ def retrieve_instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
             return None if may_be_partial else _alone(request, instance, wanted.transfer_syntax)
         return _in_form(retrieval, wanted, may_be_partial)
 
-    return first_possible(request, give) or _refuse()
+    return first_possible(request, give) or _refuse(retrieval, *ALONE)
 
 
 def _counted(instance: Instance) -> Counted:
@@ -106,8 +103,17 @@ def _counted(instance: Instance) -> Counted:
     )
 
 
-def _refuse() -> NoReturn:
-    raise DicomWebError(406, "None of the accepted forms can be given.", available=AVAILABLE)
+def _refuse(retrieval: Retrieval, *alone: str) -> NoReturn:
+    """Refuse with the forms that weren't asked for: those that were have been tried."""
+    asked = accepted(retrieval.request)
+    available = []
+    for form in (*MESSAGES, *alone, *(VALUES if has_values(retrieval) else ()), ZIP):
+        (one,) = ranges_of(form)
+        if not any(
+            wanted.matches(one.media_type) and wanted.transfer_syntax == one.transfer_syntax for wanted in asked
+        ):
+            available.append(form)
+    raise DicomWebError(406, "None of the accepted forms can be given.", available=available)
 
 
 def _alone(request: HttpRequest, instance: Instance, asked: str) -> HttpResponseBase | None:

@@ -71,14 +71,21 @@ def _retrieve(request: HttpRequest, study: Study, uids: dict[str, str], *, with_
     )
     if response is not None:
         return response
-    each = each_with_study(retrieval.ids, study)
-    if not syntaxes and not any(next(_other_parts(one, MediaRange("*/*"), ""), None) for one in each):
+    if not has_values(retrieval):
         raise not_found()
     available = sorted({FRAME_MEDIA_TYPES.get(syntax, OCTETS) for syntax in syntaxes} or {OCTETS})
     raise DicomWebError(
         406,
         "None of the accepted forms can be given.",
         available=[f'multipart/related; type="{media_type}"' for media_type in available],
+    )
+
+
+def has_values(retrieval: Retrieval) -> bool:
+    """Say whether there is any binary value, pixels or another."""
+    each = each_with_study(retrieval.ids, retrieval.study)
+    return bool(retrieval.syntaxes_of_pixels) or any(
+        next(_other_parts(one, MediaRange("*/*"), ""), None) for one in each
     )
 
 

@@ -20,8 +20,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 from pydicom.uid import (
+    BasicTextSRStorage,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
     JPEG2000Lossless,
@@ -33,7 +35,18 @@ from pydicom.uid import (
 
 from studies.archive.corrections import correct_study
 from studies.models import Instance, Study
-from tests.dicomweb.retrieving import SERIES, STUDY, UIDS, address, body_of, make_rle, make_video, parts_of
+from tests.dicomweb.retrieving import (
+    SERIES,
+    STUDY,
+    UIDS,
+    address,
+    as_file,
+    body_of,
+    make_pdf_object,
+    make_rle,
+    make_video,
+    parts_of,
+)
 from tests.factories import make_instance, principal_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -292,6 +305,27 @@ def test_every_form_that_a_refusal_names_is_given(instance: Instance, radiologis
     assert len(available) > 3
     for accept in available:
         assert radiologist.get(url, HTTP_ACCEPT=accept).status_code == 200
+
+
+def test_a_refusal_of_whole_objects_names_what_there_is_beside(
+    north: Any, ingest_files: Any, radiologist: Client
+) -> None:
+    octets = 'multipart/related; type="application/octet-stream"'
+    report = Dataset()
+    report.ValueType = "CONTAINER"
+    for content, asked, has_octets in (
+        (make_rle(1, damaged=(1,)), octets, False),
+        (as_file(report, BasicTextSRStorage), octets, False),
+        (make_pdf_object(b"%PDF-1.4" + b" " * 5000), "image/jpeg", True),
+    ):
+        ingest_files(north, content)
+        url = address(Instance.objects.latest("pk"))
+        refused = radiologist.get(url, HTTP_ACCEPT=asked)
+        available = refused.json()["available"]
+        assert (refused.status_code, octets in available) == (406, has_octets)
+        assert len(available) == 5 + has_octets
+        for accept in available:
+            assert radiologist.get(url, HTTP_ACCEPT=accept).status_code == 200
 
 
 def test_what_is_made_anew_each_time_equals_nothing_byte_by_byte(instance: Instance, radiologist: Client) -> None:

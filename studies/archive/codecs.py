@@ -149,7 +149,7 @@ def decode(data: bytes, syntax: str, form: PixelForm) -> tuple[np.ndarray, Pixel
         samples, given = get_decoder(uid).as_array(source, index=0, raw=uid not in LOSSY_JPEG, **options)
     except DECODING_ERRORS as error:
         if uid == JPEGExtended12Bit and form.samples_per_pixel == 1 and form.bits_allocated == 16:
-            return _twelve_bits(data), form
+            return _twelve_bits(data, form), form
         raise NotTranscodable("The pixel data can't be decoded here.") from error
     except BaseException as error:
         # A decoder written in Rust panics on a broken stream; its exception can't be imported, and is no Exception.
@@ -189,12 +189,14 @@ def _jpeg_xl(data: bytes, form: PixelForm) -> tuple[np.ndarray, PixelForm]:
     return samples, replace(form, photometric_interpretation=colours, planar_configuration=0)
 
 
-def _twelve_bits(data: bytes) -> np.ndarray:
+def _twelve_bits(data: bytes, form: PixelForm) -> np.ndarray:
     """Decode lossy JPEG of 12 bits by libjpeg-turbo: real files break a rule that pydicom's decoder insists on."""
     try:
         samples: np.ndarray = imagecodecs.jpeg8_decode(data).astype(np.uint16)
     except DECODING_ERRORS as error:
         raise NotTranscodable("The pixel data can't be decoded here.") from error
+    if samples.shape != (form.rows, form.columns):
+        raise NotTranscodable("The pixel data isn't what the data set says.")
     return samples
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 
+from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.tag import Tag
 from pydicom.uid import (
@@ -172,11 +173,19 @@ def _without_frames(instance: Instance, target: UID, *, original: bool) -> Itera
     if target not in NATIVE_TARGETS:
         raise NotTranscodable("The instance has no frames to compress.")
     dataset = objects.read_dataset(instance, with_pixels=True, original=original)
-    turn_words(dataset, instance.transfer_syntax_uid)
-    if instance.transfer_syntax_uid != target:
-        uncompress_icons(dataset, instance.transfer_syntax_uid)
     dataset.file_meta.TransferSyntaxUID = target
-    return chain([file_head(dataset.file_meta)], _deflated_if(target, [dataset_bytes(dataset, target)]))
+    return chain([file_head(dataset.file_meta)], rewritten(dataset, instance.transfer_syntax_uid, target))
+
+
+def rewritten(dataset: Dataset, transfer_syntax_uid: str, target: UID) -> Iterator[bytes]:
+    """Give the bytes of a data set that has no compressed pixels but icons, read in one transfer syntax, in another.
+
+    Raises NotTranscodable.
+    """
+    if transfer_syntax_uid != target:
+        turn_words(dataset, transfer_syntax_uid)
+        uncompress_icons(dataset, transfer_syntax_uid)
+    return _deflated_if(target, [dataset_bytes(dataset, target)])
 
 
 def _uncompressed_file(frames: Frames, target: UID) -> Iterator[bytes]:

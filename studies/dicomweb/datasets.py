@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import uuid
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
@@ -13,6 +13,7 @@ from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.archive.native_model import InvalidNativeModel, from_native_xml, to_native_xml
 from studies.dicomweb.announced import announced_length
 from studies.dicomweb.errors import DicomWebError, is_silent
+from studies.dicomweb.framing import boundary_of, closing, etag_of, message_type, part_head
 from studies.dicomweb.json_values import InvalidValue, dataset_of
 from studies.dicomweb.media_types import accepted
 
@@ -80,14 +81,14 @@ def answer_with(request: HttpRequest, datasets: list[dict[str, Any]], *, status:
             continue
         if not wanted.is_multipart and len(datasets) == 1:
             return HttpResponse(to_native_xml(datasets[0]), status=status, content_type=DICOM_XML)
-        if wanted.is_multipart:
-            boundary = uuid.uuid4().hex
-            head = f"--{boundary}\r\nContent-Type: {DICOM_XML}\r\n\r\n".encode()
-            parts = b"".join(head + to_native_xml(dataset) + b"\r\n" for dataset in datasets)
+        if wanted.is_multipart or wanted.takes_every_form:
+            parts = [to_native_xml(dataset) for dataset in datasets]
+            boundary = boundary_of(etag_of(hashlib.sha256(b"".join(parts)).digest()))
+            message = (part_head(boundary, DICOM_XML) + part + b"\r\n" for part in parts)
             return HttpResponse(
-                parts + f"--{boundary}--\r\n".encode(),
+                b"".join((*message, closing(boundary))),
                 status=status,
-                content_type=f'multipart/related; type="{DICOM_XML}"; boundary={boundary}',
+                content_type=message_type(DICOM_XML, boundary),
             )
     raise DicomWebError(
         406,

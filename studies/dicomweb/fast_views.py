@@ -97,6 +97,8 @@ def _request(scope: Scope, headers: dict[str, str], scheme: str, principal: Prin
     request.META = {"SERVER_NAME": "", "SERVER_PORT": "0"}
     request.META |= {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
     request._get_scheme = lambda: scheme  # type: ignore[attr-defined]
-    request.GET = QueryDict(scope.get("query_string", b""))
+    query = scope.get("query_string", b"")
+    request.META["QUERY_STRING"] = query.decode("latin-1")
+    request.GET = QueryDict(query)
     request.principal = principal  # type: ignore[attr-defined]
     return request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -62,6 +63,11 @@ class MediaRange:
     # Media types that the header refuses by name (q=0), whatever a wildcard of it would take.
     refused: frozenset[str] = frozenset()
 
+    @property
+    def takes_every_form(self) -> bool:
+        """Say whether it's a wildcard of all media types, multipart ones too."""
+        return self.media_type in {"*/*", "*"}
+
     def matches(self, media_type: str) -> bool:
         """Say whether the range takes the media type; what's refused by a more specific range isn't taken.
 
@@ -71,7 +77,7 @@ class MediaRange:
         every = f"{media_type.split('/')[0]}/*"
         if self.media_type in {media_type, every}:
             return self.media_type == media_type or media_type not in self.refused
-        return self.media_type in {"*/*", "*"} and not self.refused & {media_type, every}
+        return self.takes_every_form and not self.refused & {media_type, every}
 
 
 def default_syntax(media_type: str) -> str:
@@ -82,6 +88,17 @@ def default_syntax(media_type: str) -> str:
 def accepted(request: HttpRequest) -> list[MediaRange]:
     """Give what the request accepts, the most wanted first; the query parameter ``accept`` comes before the header."""
     return list(ranges_of(with_plus(request.GET.get("accept", "")) or request.headers.get("Accept") or "*/*"))
+
+
+def beside(forms: Iterable[str], asked: Iterable[MediaRange]) -> list[str]:
+    """Give those of the forms, as in an Accept header, that weren't asked for: what was has been tried."""
+    asked = list(asked)
+    ranges = ((form, one) for form in forms for one in ranges_of(form))
+    return [
+        form
+        for form, one in ranges
+        if not any(wanted.matches(one.media_type) and wanted.transfer_syntax == one.transfer_syntax for wanted in asked)
+    ]
 
 
 def with_plus(text: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import register_converter
-from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from accounts.capabilities import Capability
 from accounts.gates import principal_of, program_capability_required
@@ -18,10 +18,11 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.archive import non_patient as kept
 from studies.archive.models import NonPatientInstance
+from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.dicomweb.datasets import answer_with
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found, warn
 from studies.dicomweb.framing import DICOM, DICOM_JSON, boundary_of, etag_of
-from studies.dicomweb.media_types import accepted
+from studies.dicomweb.media_types import accepted, beside
 from studies.dicomweb.multipart import BrokenBody
 from studies.dicomweb.parameters import (
     MATCHING_FLAGS,
@@ -39,6 +40,7 @@ from studies.ingest.errors import Refusal
 from studies.ingest.non_patient import CATEGORIES, store_non_patient_instance
 from studies.ingest.services import Outcome, StagedFile, Status
 from studies.lookups import without_retrying
+from studies.matching.criteria import LONGEST_VALUE
 from studies.matching.wildcards import pattern
 
 MOST_RESULTS = 1000
@@ -119,24 +121,31 @@ def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> Htt
         details={"way": "wado", "category": category, "uid": one.sop_instance_uid},
     )
     for wanted in accepted(request):
-        etag = etag_of(bytes(one.sha256), wanted.media_type, str(wanted.is_multipart))
-        if wanted.matches(DICOM) and not wanted.is_multipart:
-            response = StreamingHttpResponse(kept.stream(one), content_type=DICOM)
-            response["Content-Length"] = str(one.object_length)
-            return validated(request, response, etag)
-        if wanted.matches(DICOM):
-            message = multipart(DICOM, [Part(DICOM, kept.stream(one))], boundary=boundary_of(etag))
+        if wanted.matches(DICOM) and (file := kept.file_in(one, wanted.transfer_syntax)):
+            syntax, content = file
+            etag = etag_of(bytes(one.sha256), syntax, str(wanted.is_multipart))
+            content_type = f"{DICOM}; transfer-syntax={syntax}"
+            if not wanted.is_multipart:
+                return validated(request, HttpResponse(content, content_type=content_type), etag)
+            message = multipart(DICOM, [Part(content_type, [content])], boundary=boundary_of(etag))
             return validated(request, message, etag)
-        if wanted.media_type.startswith("application/dicom+") or wanted.media_type == "application/json":
-            return validated(request, answer_with(request, [one.attributes]), etag)
-    raise DicomWebError(406, "Objects are given as DICOM, JSON or XML.", available=FORMS)
+        if any(wanted.matches(form) for form in (DICOM_JSON, DICOM_XML, "application/json")):
+            response = answer_with(request, [one.attributes])
+            etag = etag_of(bytes(one.sha256), response["Content-Type"])
+            return validated(request, response, etag)
+    raise DicomWebError(406, "Objects are given as DICOM, JSON or XML.", available=beside(FORMS, accepted(request)))
 
 
 @may_see
 @answers_errors
 def _search(request: HttpRequest, category: str) -> HttpResponseBase:
     """Search by any attribute of the objects' own level, single value or wildcard (PS3.18 §12.6)."""
-    keys = {_tag(name): _pattern(found[-1]) for name, found in attributes(request, other_than=NOT_KEYS_AT_A_SITE)}
+    keys: dict[str, re.Pattern[str] | None] = {}
+    for name, found in attributes(request, other_than=NOT_KEYS_AT_A_SITE):
+        tag = _tag(name)
+        if tag in keys or len(found) > 1:
+            raise DicomWebError(400, f"«{name[:60]}» is given more than once.")
+        keys[tag] = _pattern(tag, found[0])
     limit, offset = (natural(request, name, default) for name, default in (("limit", MOST_RESULTS), ("offset", 0)))
     visible = kept.non_patient_instances_visible_to(principal_of(request), category)
     # A site has tens of these, not thousands: they're compared one by one.
@@ -167,10 +176,14 @@ def _tag(name: str) -> str:
     return f"{tag:08X}"
 
 
-def _pattern(value: str) -> re.Pattern[str] | None:
+def _pattern(tag: str, value: str) -> re.Pattern[str] | None:
+    """Give what a value must be; None for any. Names alone are compared without regard to case (PS3.4 §C.2.2.2.1)."""
     if not value.strip("*"):
         return None
-    return re.compile(without_retrying(pattern(value[:200])), re.IGNORECASE | re.DOTALL)
+    if len(value) > LONGEST_VALUE:
+        raise DicomWebError(400, "A value is too long.")
+    flags = re.DOTALL | (re.IGNORECASE if dictionary_VR(int(tag, 16)) == "PN" else re.NOFLAG)
+    return re.compile(without_retrying(pattern(value)), flags)
 
 
 def _has(one: NonPatientInstance, tag: str, pattern: re.Pattern[str]) -> bool:

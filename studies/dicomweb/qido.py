@@ -226,7 +226,7 @@ def _media_type(request: HttpRequest) -> str:
     for wanted in accepted(request):
         if not wanted.is_multipart and (wanted.matches(JSON) or wanted.media_type == "application/json"):
             return JSON
-        if (wanted.is_multipart and wanted.matches(XML)) or wanted.media_type == XML:
+        if wanted.matches(XML) and (wanted.is_multipart or wanted.takes_every_form or wanted.media_type == XML):
             return XML
     raise DicomWebError(
         406, "Search results are given as JSON or XML.", available=[JSON, f'multipart/related; type="{XML}"']

@@ -29,7 +29,7 @@ from studies.archive.waveforms import has_waveforms, lay_out, read_traces, to_im
 from studies.dicomweb.errors import DicomWebError, answers_errors, not_found
 from studies.dicomweb.framing import boundary_of
 from studies.dicomweb.looks import look_of, warns_of_annotations
-from studies.dicomweb.media_types import MediaRange, accepted
+from studies.dicomweb.media_types import MediaRange, accepted, beside
 from studies.dicomweb.retrieval import (
     Counted,
     LeftOut,
@@ -258,7 +258,7 @@ def _rendered_many(request: HttpRequest, study: Study, series_instance_uid: str)
     look = look_of(request.GET.dict())
     ranges = accepted(request)
     if chosen(ranges, SHOWN) is None:
-        raise DicomWebError(406, "It can't be shown in the accepted forms.", available=list(SHOWN))
+        raise DicomWebError(406, "It can't be shown in the accepted forms.", available=beside(SHOWN, ranges))
     wanted = [(one.media_type, *sorted(one.refused)) for one in ranges]
     etag = retrieval.etag("rendered", str(wanted), request.GET.urlencode())
     if knows(request, etag):
@@ -268,7 +268,7 @@ def _rendered_many(request: HttpRequest, study: Study, series_instance_uid: str)
     parts = begun(_parts(retrieval, choices, look, left_out), left_out, may_be_partial=True)
     if parts is None:
         raise DicomWebError(
-            406, "There is nothing in it that can be shown in the accepted forms.", available=list(SHOWN)
+            406, "There is nothing in it that can be shown in the accepted forms.", available=beside(SHOWN, ranges)
         )
     leave_trace(request, study, "rendered", instances=len(retrieval.counted) - left_out.count)
     first = next(parts)

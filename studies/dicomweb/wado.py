@@ -29,7 +29,7 @@ from studies.dicomweb.framing import (
     file_type,
     is_alone,
 )
-from studies.dicomweb.media_types import DEFAULT_SYNTAXES, FRAME_MEDIA_TYPES, MediaRange, accepted, ranges_of
+from studies.dicomweb.media_types import DEFAULT_SYNTAXES, FRAME_MEDIA_TYPES, MediaRange, accepted, beside, ranges_of
 from studies.dicomweb.retrieval import (
     Counted,
     LeftOut,
@@ -57,7 +57,7 @@ from studies.models import Instance
 
 MESSAGES = (f'multipart/related; type="{DICOM}"', f'multipart/related; type="{DICOM}"; transfer-syntax=*')
 ALONE = (DICOM, f"{DICOM}; transfer-syntax=*")
-VALUES = (f'multipart/related; type="{OCTETS}"',)
+VALUES = f'multipart/related; type="{OCTETS}"'
 
 
 @may_retrieve
@@ -104,15 +104,12 @@ def _counted(instance: Instance) -> Counted:
 
 
 def _refuse(retrieval: Retrieval, *alone: str) -> NoReturn:
-    """Refuse with the forms that weren't asked for: those that were have been tried."""
-    asked = accepted(retrieval.request)
-    available = []
-    for form in (*MESSAGES, *alone, *(VALUES if has_values(retrieval) else ()), ZIP):
-        (one,) = ranges_of(form)
-        if not any(
-            wanted.matches(one.media_type) and wanted.transfer_syntax == one.transfer_syntax for wanted in asked
-        ):
-            available.append(form)
+    forms = [*MESSAGES, *alone, ZIP]
+    (octets,) = ranges_of(VALUES)
+    syntaxes = retrieval.syntaxes_of_pixels
+    if any(form_of_frames(one, octets) for one in syntaxes) if syntaxes else has_values(retrieval):
+        forms.append(VALUES)
+    available = beside(forms, accepted(retrieval.request))
     raise DicomWebError(406, "None of the accepted forms can be given.", available=available)
 
 
@@ -225,7 +222,7 @@ def retrieve_frames(request: HttpRequest, frames: str, **uids: str) -> HttpRespo
     syntax = instance.transfer_syntax_uid
     types = dict.fromkeys((FRAME_MEDIA_TYPES.get(syntax, OCTETS), OCTETS, *DEFAULT_SYNTAXES))
     given = [one for one in types if form_of_frames(syntax, MediaRange(one, is_multipart=True)) is not None]
-    available = [f'multipart/related; type="{one}"' for one in given]
+    available = beside((f'multipart/related; type="{one}"' for one in given), accepted(request))
     raise DicomWebError(406, "None of the accepted forms can be given.", available=available)
 
 

@@ -87,7 +87,7 @@ def _metadata(request: HttpRequest, compressed: list[bytes], etag: str) -> HttpR
         if not wanted.is_multipart and (wanted.matches(DICOM_JSON) or wanted.media_type == "application/json"):
             etag = gzipped(etag) if _takes_gzip(request) else etag
             return _with_headers(request, _as_json(request, compressed, etag), etag)
-        if wanted.matches(XML) and (wanted.is_multipart or wanted.media_type != "*/*"):
+        if wanted.matches(XML):
             etag = f'{etag[:-1]}-xml"'
             if knows(request, etag):
                 return _with_headers(request, empty(304), etag)

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from pydicom import Dataset
+from pydicom.uid import UID, ExplicitVRBigEndian
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
@@ -30,10 +31,10 @@ from portal.audit.services import record_viewing
 from portal.connections import release_connections
 from studies.access import instances_visible_to
 from studies.archive import objects
-from studies.archive.errors import ObjectMissing
+from studies.archive.errors import NotTranscodable, ObjectMissing
 from studies.archive.extraction import Extraction
 from studies.archive.recalls import want
-from studies.archive.writing import dataset_bytes
+from studies.archive.transcoding import rewritten
 from studies.dimse.callers import Caller, refuse
 from studies.dimse.calling import associated
 from studies.dimse.errors import NodeUnavailable
@@ -355,15 +356,23 @@ def _in_pages(ids: list[int]) -> Iterator[Instance]:
 def _send_header(
     association: TunedAssociation, instance: Instance, number: int, contexts: list[PresentationContext]
 ) -> int | None:
-    """Send an instance without its bulk data (PS3.4 Annex Z), in any accepted context of its SOP class."""
-    context = next((c for c in contexts if c.abstract_syntax == instance.sop_class_uid), None)
-    if context is None or context.context_id is None:
+    """Send an instance without its bulk data (PS3.4 Annex Z), in an accepted context of its SOP class.
+
+    Its own transfer syntax is best, and nothing else is turned to big endian.
+    """
+    own = instance.transfer_syntax_uid
+    by_syntax = {UID(c.transfer_syntax[0]): c for c in contexts if c.abstract_syntax == instance.sop_class_uid}
+    possible = [UID(own), *(syntax for syntax in by_syntax if syntax != ExplicitVRBigEndian)]
+    target = next((syntax for syntax in possible if syntax in by_syntax), None)
+    if target is None or (context_id := by_syntax[target].context_id) is None:
         return None
     try:
         dataset = objects.read_dataset(instance)
-    except ObjectMissing:
+        _remove_bulk_data(dataset)
+        content = rewritten(dataset, own, target)
+    except (ObjectMissing, NotTranscodable) as error:
+        logger.warning("an instance can't be sent: %s", type(error).__name__)
         return None
-    _remove_bulk_data(dataset)
     command = store_request(
         sop_class_uid=instance.sop_class_uid,
         sop_instance_uid=instance.sop_instance_uid,
@@ -371,8 +380,7 @@ def _send_header(
         priority=0,
         originator=None,
     )
-    data = dataset_bytes(dataset, context.transfer_syntax[0])
-    return int(send_data(association, context.context_id, command, [data]).Status)
+    return int(send_data(association, context_id, command, content).Status)
 
 
 def _remove_bulk_data(dataset: Dataset) -> None:

@@ -29,6 +29,7 @@ from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.archive import objects
 from studies.archive.models import NonPatientInstance
+from studies.archive.writing import turn_words
 from studies.ingest.errors import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, NOT_AUTHORISED, Refusal
 from studies.ingest.part10 import read_structure
 from studies.ingest.services import StagedFile
@@ -102,6 +103,7 @@ def _read(staged: StagedFile) -> tuple[Dataset, str, str]:
     read_structure(memoryview(staged.path.read_bytes()))
     try:
         dataset = pydicom.dcmread(staged.path)
+        turn_words(dataset, dataset.file_meta.TransferSyntaxUID)
         return dataset, str(dataset.get("SOPInstanceUID", "")), str(dataset.get("SOPClassUID", ""))
     except Exception as error:  # pydicom raises what it will on hostile values
         raise Refusal("The data set can't be parsed.", CANNOT_UNDERSTAND) from error

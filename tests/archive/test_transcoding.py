@@ -256,6 +256,26 @@ def test_a_broken_run_is_an_error_of_its_own_and_not_the_decoders(north: Any, in
         Frames(Instance.objects.get()).samples(1)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1024, 256), (1000, 256), (1024, 300), (256, 1024)])
+def test_a_stream_of_another_size_than_the_data_set_says_is_not_given(
+    rows: int, columns: int, north: Any, ingest_files: Any
+) -> None:
+    dataset = pydicom.dcmread(str(pydicom.data.get_testdata_file("JPEG-lossy.dcm")))
+    assert (dataset.file_meta.TransferSyntaxUID, dataset.Rows, dataset.Columns) == (JPEGExtended12Bit, 1024, 256)
+    dataset.Rows, dataset.Columns = rows, columns
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    ingest_files(north, buffer.getvalue())
+    frames = Frames(Instance.objects.get())
+    if (rows, columns) == (1024, 256):
+        assert len(frames.little_endian(1)) == rows * columns * 2
+        return
+    with pytest.raises(NotTranscodable):
+        frames.little_endian(1)
+    with pytest.raises(NotTranscodable):
+        b"".join(transcoded_file(Instance.objects.select_related("series__study").get(), ExplicitVRLittleEndian))
+
+
 def test_an_element_that_cannot_be_written_is_an_error_of_its_own(north: Any, ingest_files: Any) -> None:
     content = make_instance(StudyComments="hello").replace(b"\x32\x00\x00\x40LT", b"\x32\x00\x00\x40XX")
     ingest_files(north, content)

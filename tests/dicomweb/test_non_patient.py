@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from django.test import Client
 from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from studies.archive.models import NonPatientInstance
 from studies.archive.native_model import from_native_xml
@@ -21,7 +23,12 @@ PALETTES = "/dicom-web/color-palettes"
 DICOM = "application/dicom"
 
 
-def palette(uid: str = "1.2.3.1", label: str = "HOT_IRON", sop_class: str = "1.2.840.10008.5.1.4.39.1") -> bytes:
+def palette(
+    uid: str = "1.2.3.1",
+    label: str = "HOT_IRON",
+    sop_class: str = "1.2.840.10008.5.1.4.39.1",
+    syntax: str = ExplicitVRLittleEndian,
+) -> bytes:
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, uid
     dataset.ContentLabel, dataset.ContentDescription = label, "Heiß"
@@ -29,7 +36,9 @@ def palette(uid: str = "1.2.3.1", label: str = "HOT_IRON", sop_class: str = "1.2
     dataset.ContentCreatorName = "Müller^Jörg"
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, uid
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = UID(syntax)
+    words = b"\0\1\2\3" if syntax == ExplicitVRBigEndian else b"\1\0\3\2"
+    dataset.RedPaletteColorLookupTableData = words
     buffer = BytesIO()
     file = FileDataset(None, dataset, file_meta=meta, preamble=b"\0" * 128)  # type: ignore[arg-type]
     pydicom.dcmwrite(buffer, file, enforce_file_format=True)
@@ -51,7 +60,7 @@ def test_it_is_stored_once_found_and_given_back_as_it_was(technologist: Client) 
     assert technologist.post(f"{PALETTES}/1.2.3.1", content, content_type=DICOM).status_code == 200
     assert NonPatientInstance.objects.count() == 1
     given = technologist.get(f"{PALETTES}/1.2.3.1", HTTP_ACCEPT=DICOM)
-    assert b"".join(given.streaming_content) == content
+    assert given.content == content
     described = technologist.get(f"{PALETTES}/1.2.3.1", HTTP_ACCEPT="application/dicom+json").json()
     assert described[0]["00700080"]["Value"] == ["HOT_IRON"]
 
@@ -61,8 +70,10 @@ def test_it_is_stored_once_found_and_given_back_as_it_was(technologist: Client) 
     [
         ("", 2),
         ("ContentLabel=PET", 1),
-        ("00700080=hot*", 1),
-        ("ContentCreatorName=M?ller*", 2),
+        ("00700080=HOT*", 1),
+        ("00700080=hot*", 0),
+        ("ContentCreatorName=m?ller*", 2),
+        ("ContentDescription=Hei%C3%9F" + "x" * 300, 0),
         ("ContentLabel=NONE", 0),
         ("limit=1", 1),
         ("offset=1", 1),
@@ -74,8 +85,58 @@ def test_a_search_finds_what_matches(query: str, count: int, technologist: Clien
     answer = technologist.get(f"{PALETTES}?{query}")
     assert (len(answer.json()) if answer.status_code == 200 else 0) == count
     assert ("Additional results" in answer.headers.get("Warning", "")) == (query == "limit=1")
-    for key in ("NoSuchThing", ""):
-        assert technologist.get(f"{PALETTES}?{key}=1").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "NoSuchThing=1",
+        "=1",
+        "ContentLabel=PET&ContentLabel=HOT_IRON",
+        "ContentLabel=PET&00700080=HOT_IRON",
+        "ContentLabel=P%FCT",
+        "ContentLabel=" + "x" * 5001,
+    ],
+)
+def test_a_search_for_what_is_no_key_is_refused(query: str, technologist: Client) -> None:
+    technologist.post(PALETTES, palette(), content_type=DICOM)
+    assert technologist.get(f"{PALETTES}?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("stored", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_it_is_given_in_the_transfer_syntax_that_is_asked_for(stored: str, technologist: Client) -> None:
+    content = palette(syntax=stored)
+    assert technologist.post(PALETTES, content, content_type=DICOM).status_code == 200
+    url, red = f"{PALETTES}/1.2.3.1", b"\1\0\3\2"
+    for asked, given in (("", ExplicitVRLittleEndian), ("*", stored), (ExplicitVRLittleEndian,) * 2, (stored,) * 2):
+        answer = technologist.get(url, HTTP_ACCEPT=f"{DICOM}; transfer-syntax={asked}" if asked else DICOM)
+        assert answer["Content-Type"] == f"{DICOM}; transfer-syntax={given}"
+        dataset = pydicom.dcmread(BytesIO(answer.content))
+        assert dataset.file_meta.TransferSyntaxUID == given
+        words = np.frombuffer(dataset.RedPaletteColorLookupTableData, ">u2" if given == ExplicitVRBigEndian else "<u2")
+        assert words.astype("<u2").tobytes() == red
+        assert (answer.content == content) == (given == stored)
+    jpeg = f"{DICOM}; transfer-syntax={JPEGBaseline8Bit}"
+    refused = technologist.get(url, HTTP_ACCEPT=jpeg)
+    assert (refused.status_code, jpeg in refused.json()["available"]) == (406, False)
+    described = technologist.get(url, HTTP_ACCEPT=f"{jpeg}, application/dicom+json").json()
+    assert b64decode(described[0]["00281201"]["InlineBinary"]) == red
+
+
+def test_the_same_validator_means_the_same_bytes_and_a_wildcard_takes_what_is_not_refused(technologist: Client) -> None:
+    for uid in ("1.2.3.1", "1.2.3.2"):
+        technologist.post(PALETTES, palette(uid), content_type=DICOM)
+    xml = 'multipart/related; type="application/dicom+xml"'
+    first, second = (technologist.get(f"{PALETTES}/1.2.3.1", HTTP_ACCEPT=xml) for _ in range(2))
+    assert (first["ETag"], first["Content-Type"], first.content) == (
+        second["ETag"],
+        second["Content-Type"],
+        second.content,
+    )
+    without = technologist.get(f"{PALETTES}/1.2.3.1", HTTP_ACCEPT="application/dicom;q=0, */*")
+    assert without["Content-Type"] == "application/dicom+json"
+    several = technologist.get(PALETTES, HTTP_ACCEPT="application/dicom+json;q=0, */*")
+    assert several["Content-Type"].startswith(xml)
 
 
 @pytest.mark.parametrize(

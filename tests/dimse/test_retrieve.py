@@ -12,7 +12,13 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
 from pynetdicom import AE, build_role, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import (
@@ -26,6 +32,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from tests.dicomweb.test_metadata_of_icons import LARGE, compressed_icon, in_rle, with_compressed_icons
 from tests.dimse.test_query import keys
 from tests.dimse.test_store import dataset_bytes, dcmtk, store
 from tests.factories import make_instance
@@ -254,6 +261,28 @@ def test_headers_come_without_bulk_data(filled: Atrium) -> None:
     (header,) = received.values()
     assert header.PatientID == "R1"
     assert "PixelData" not in header
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, RLELossless, JPEG2000Lossless, ExplicitVRBigEndian])
+def test_headers_come_with_icons_that_their_transfer_syntax_takes(syntax: str, filled: Atrium, tmp_path: Path) -> None:
+    stored = with_compressed_icons("MR_small_RLE.dcm", *[compressed_icon(in_rle(LARGE))] * 2)
+    (tmp_path / "icons").write_bytes(stored)
+    assert store(filled, tmp_path / "icons") == 0x0000
+    uid = pydicom.dcmread(tmp_path / "icons").SOPInstanceUID
+    received, statuses = get(
+        filled,
+        keys("IMAGE", SOPInstanceUID=uid),
+        CompositeInstanceRetrieveWithoutBulkDataGet,
+        syntaxes=syntax,
+        sop_class=MRImageStorage,
+    )
+    if syntax == ExplicitVRBigEndian:
+        assert (received, statuses[-1].NumberOfFailedSuboperations) == ({}, 1)
+        return
+    assert statuses[-1].Status == 0x0000
+    icon = received[uid].IconImageSequence[0]
+    assert icon["PixelData"].is_undefined_length == (syntax == RLELossless)
+    assert syntax == RLELossless or icon.PixelData == LARGE.tobytes()
 
 
 def test_a_get_is_cancelled_in_the_middle(filled: Atrium) -> None:

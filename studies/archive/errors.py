@@ -9,6 +9,10 @@ class NotRenderable(Exception):
     """No picture can be made of this instance; the message says why."""
 
 
+class OutsidePicture(NotRenderable):
+    """The part that was asked for lies outside of the picture."""
+
+
 class NotTranscodable(Exception):
     """The instance can't be given in the wanted transfer syntax; the message says why."""
 

@@ -13,7 +13,7 @@ from pydicom.multival import MultiValue
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, convert_color_space
 
 from studies.archive.codecs import DECODING_ERRORS, PixelForm
-from studies.archive.errors import NotRenderable, NotTranscodable
+from studies.archive.errors import NotRenderable, NotTranscodable, OutsidePicture
 from studies.archive.frames import Frames
 from studies.archive.lettering import lettered
 from studies.archive.presentation_states import Presentation
@@ -237,7 +237,7 @@ def _squared(image: Image.Image, header: Dataset) -> Image.Image:
 
 
 def placed(image: Image.Image, look: Look) -> Image.Image:
-    """Cut the region out and scale it so that it fits the size. Raises NotRenderable for an empty region."""
+    """Cut the region out and scale it so that it fits the size. Raises OutsidePicture."""
     region = look.region
     if region is not None:
         width = region.width if region.width is not None else image.width - region.left
@@ -246,10 +246,10 @@ def placed(image: Image.Image, look: Look) -> Image.Image:
         right, lower = min(region.left + width, image.width), min(region.top + height, image.height)
         box = (region.left, region.top, right, lower)
         if width <= 0 or height <= 0 or box[0] >= image.width or box[1] >= image.height:
-            raise NotRenderable("The region lies outside the picture.")
+            raise OutsidePicture("The region lies outside the picture.")
         image = image.crop(tuple(round(n) for n in box))  # type: ignore[arg-type]
         if not image.width or not image.height:
-            raise NotRenderable("The region lies outside the picture.")
+            raise OutsidePicture("The region lies outside the picture.")
         if region.is_mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if region.is_flipped:

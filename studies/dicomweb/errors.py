@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 
 from accounts.gates import problem
 from portal.bodies import BrokenOff, ClientSilent
-from studies.archive.errors import NotRenderable, NotTranscodable, ObjectMissing
+from studies.archive.errors import NotRenderable, NotTranscodable, ObjectMissing, OutsidePicture
 from studies.models import Study
 
 logger = logging.getLogger("atrium.dicomweb")
@@ -52,6 +52,8 @@ def answers_errors(view: View) -> View:
         except (Study.DoesNotExist, BrokenOff):
             # What was there a moment ago is gone before any of it was sent.
             return problem(404, "There is no such resource.")
+        except OutsidePicture as error:
+            return problem(400, str(error))
         except (NotRenderable, NotTranscodable) as error:
             return problem(406, str(error))
         except ObjectMissing as error:

@@ -211,6 +211,8 @@ def leave_trace(request: HttpRequest, study: Study, way: str, **counts: int) -> 
     A study of the cold tier is brought back meanwhile.
     """
     want(study)
+    if request.method == "HEAD":
+        counts = {}
     record_viewing(
         AuditEvent.Action.RETRIEVE,
         principal=principal_of_request(request),

@@ -85,6 +85,11 @@ def retrieved(request: HttpRequest, study_instance_uid: str, series_instance_uid
 @answers_errors
 def retrieve_instance(request: HttpRequest, **uids: str) -> HttpResponseBase:
     """Retrieve one instance, as a multipart message or alone."""
+    return retrieved_instance(request, uids)
+
+
+def retrieved_instance(request: HttpRequest, uids: dict[str, str]) -> HttpResponseBase:
+    """Give one instance in the most wanted form. Raises DicomWebError."""
     instance = instance_for(request, uids, "wado")
     retrieval = Retrieval(request, instance.series.study, [_counted(instance)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from http import HTTPStatus
 
 from django.http import HttpRequest, QueryDict
 from django.http.response import HttpResponseBase
@@ -17,7 +18,7 @@ from studies.dicomweb.looks import look_of_uri, relative_region, warns_of_annota
 from studies.dicomweb.media_types import ranges_of, with_plus
 from studies.dicomweb.rendered import give_rendered, media_types_of
 from studies.dicomweb.retrieval import instance_for, may_retrieve, principal_of_request
-from studies.dicomweb.wado import retrieve_instance
+from studies.dicomweb.wado import retrieved_instance
 from studies.models import Instance
 
 # The text of what is rendered is UTF-8, of which US-ASCII is a part.
@@ -70,7 +71,12 @@ def _as_dicom(request: HttpRequest, uids: dict[str, str], parameters: dict[str, 
         raise DicomWebError(400, f"{', '.join(given)}: only for pictures.")
     syntax = parameters.get("transferSyntax", "")
     request.GET = _accepting(f"{DICOM}; transfer-syntax={syntax}" if syntax else DICOM)  # type: ignore[assignment]
-    return retrieve_instance(request, **uids)
+    try:
+        return retrieved_instance(request, uids)
+    except DicomWebError as error:
+        if error.status == HTTPStatus.NOT_ACCEPTABLE:
+            raise DicomWebError(406, str(error), available=[DICOM]) from error
+        raise
 
 
 def _shown(request: HttpRequest, uids: dict[str, str], parameters: dict[str, str], wanted: str) -> HttpResponseBase:

@@ -19,6 +19,7 @@ PROCESSING_FAILURE = 0x0110
 INVALID_INSTANCE = 0x0117
 CLASS_NOT_SUPPORTED = 0x0122
 NOT_AUTHORISED = 0x0124
+DUPLICATE_SOP_INSTANCE = 0x0111
 # Of the range that PS3.4 Table B.2-1 leaves for a data set that doesn't belong here.
 WAS_REJECTED = 0xA970
 # Warnings of PS3.4 Table B.2-1: stored all the same.

@@ -30,7 +30,13 @@ from portal.audit.services import record
 from studies.archive import objects
 from studies.archive.models import NonPatientInstance
 from studies.archive.writing import turn_words
-from studies.ingest.errors import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, NOT_AUTHORISED, Refusal
+from studies.ingest.errors import (
+    CANNOT_UNDERSTAND,
+    DATASET_DOES_NOT_MATCH,
+    DUPLICATE_SOP_INSTANCE,
+    NOT_AUTHORISED,
+    Refusal,
+)
 from studies.ingest.part10 import read_structure
 from studies.ingest.services import StagedFile
 from studies.uids import is_uid
@@ -55,7 +61,8 @@ def store_non_patient_instance(
 ) -> tuple[NonPatientInstance, bool]:
     """Keep a staged object and give its row and whether it's new; the staged file is consumed.
 
-    One that is there already is left as it is. Raises Refusal, OSError when storage can't take it.
+    One that is there already is left as it is, and another of its UID refused. Raises Refusal, OSError when storage
+    can't take it.
     """
     try:
         if not principal.may(Capability.STUDY_UPLOAD, site.pk):
@@ -67,10 +74,10 @@ def store_non_patient_instance(
             raise Refusal("The object is of another kind than this resource.", DATASET_DOES_NOT_MATCH)
         if not is_uid(uid) or (only_uid and uid != only_uid):
             raise Refusal("The SOP Instance UID is missing, invalid or another one.", DATASET_DOES_NOT_MATCH)
+        digest = hashlib.sha256(staged.path.read_bytes())
         existing = NonPatientInstance.objects.filter(site=site, sop_instance_uid=uid).first()
         if existing is not None:
-            return existing, False
-        digest = hashlib.sha256(staged.path.read_bytes())
+            return _same(existing, digest.digest()), False
         key = f"{site.slug}/non-patient/{category}/{uid}-{digest.hexdigest()[:16]}.dcm"
         content = _json(dataset)
         objects.place(key, staged.path)
@@ -89,13 +96,20 @@ def store_non_patient_instance(
                 "attributes": content,
             },
         )
-        record(
-            AuditEvent.Action.IMPORT,
-            principal=principal,
-            site_id=site.pk,
-            details={"what": "non-patient instance", "category": category, "uid": uid},
-        )
-    return kept, is_new
+        if is_new:
+            record(
+                AuditEvent.Action.IMPORT,
+                principal=principal,
+                site_id=site.pk,
+                details={"what": "non-patient instance", "category": category, "uid": uid},
+            )
+    return _same(kept, digest.digest()), is_new
+
+
+def _same(kept: NonPatientInstance, sha256: bytes) -> NonPatientInstance:
+    if bytes(kept.sha256) != sha256:
+        raise Refusal("There is another object of this UID already.", DUPLICATE_SOP_INSTANCE)
+    return kept
 
 
 def _read(staged: StagedFile) -> tuple[Dataset, str, str]:

@@ -103,6 +103,15 @@ def test_a_search_for_what_is_no_key_is_refused(query: str, technologist: Client
     assert technologist.get(f"{PALETTES}?{query}").status_code == 400
 
 
+def test_another_object_of_the_same_uid_is_refused_and_the_first_stays(technologist: Client) -> None:
+    assert technologist.post(PALETTES, palette(), content_type=DICOM).status_code == 200
+    answer = technologist.post(PALETTES, palette(label="OTHER"), content_type=DICOM)
+    (failed,) = answer.json()["00081198"]["Value"]
+    assert (answer.status_code, failed["00081197"]["Value"]) == (409, [0x0111])
+    (kept,) = technologist.get(PALETTES).json()
+    assert kept["00700080"]["Value"] == ["HOT_IRON"]
+
+
 @pytest.mark.parametrize("stored", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_it_is_given_in_the_transfer_syntax_that_is_asked_for(stored: str, technologist: Client) -> None:
     content = palette(syntax=stored)

@@ -33,6 +33,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from portal.audit.models import AuditEvent, ViewingWindow
+from portal.audit.services import flush_counts
 from studies.archive.corrections import correct_study
 from studies.models import Instance, Study
 from tests.dicomweb.retrieving import (
@@ -326,6 +328,19 @@ def test_a_refusal_of_whole_objects_names_what_there_is_beside(
         assert len(available) == 5 + has_octets
         for accept in available:
             assert radiologist.get(url, HTTP_ACCEPT=accept).status_code == 200
+
+
+def test_what_is_not_sent_is_not_counted(
+    instance: Instance, radiologist: Client, django_capture_on_commit_callbacks: Any
+) -> None:
+    for method, sent in (("HEAD", 0), ("GET", 1)):
+        for url in (STUDY_URL, address(instance)):
+            with django_capture_on_commit_callbacks(execute=True):
+                answer = radiologist.generic(method, url, HTTP_ACCEPT="application/dicom; transfer-syntax=*")
+                assert answer.status_code == 200
+                body_of(answer)
+        flush_counts()
+        assert ViewingWindow.objects.get(action=AuditEvent.Action.RETRIEVE).instances == 2 * sent
 
 
 def test_what_is_made_anew_each_time_equals_nothing_byte_by_byte(instance: Instance, radiologist: Client) -> None:

@@ -119,7 +119,7 @@ def test_pixels_that_arent_square_are_stretched(show: Any) -> None:
         *("window=1", "window=a,b", "window=1,0", "window=1,2,cubic", "window=nan,4", "viewport=0,5", "viewport=5"),
         *("viewport=9999,9999", "viewport=5,5,-1,0,5,5", "viewport=5,5,0,0,0,5", "quality=0", "quality=101"),
         *("quality=x", "iccprofile=purple", "viewport=1e3,5", "quality=\u0665\u0660", "window=1_0,4"),
-        *("window=1e9,4", "viewport=5,5,nan,0,5,5", "window=1,2,linear,3"),
+        *("window=1e9,4", "viewport=5,5,nan,0,5,5", "viewport=5,5,100,0,5,5", "window=1,2,linear,3"),
     ],
 )
 def test_parameters_that_make_no_sense_are_400(query: str, north: Any, ingest_files: Any, radiologist: Client) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
+from itertools import chain
 
 import pydicom
 from django.db.models import QuerySet
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.filereader import read_dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from accounts.capabilities import Capability
 from accounts.principals import Principal
 from studies.access import sites_where
-from studies.archive.errors import NotTranscodable
 from studies.archive.models import NonPatientInstance
 from studies.archive.objects import stream_object
 from studies.archive.transcoding import rewritten
 from studies.archive.writing import file_head
+
+META_GROUP = 2
 
 
 def non_patient_instances_visible_to(principal: Principal, category: str) -> QuerySet[NonPatientInstance]:
@@ -24,21 +28,36 @@ def non_patient_instances_visible_to(principal: Principal, category: str) -> Que
     return NonPatientInstance.objects.filter(site__in=sites, category=category).order_by("-pk")
 
 
-def file_in(instance: NonPatientInstance, transfer_syntax_uid: str) -> tuple[str, bytes] | None:
-    """Give a Part 10 file and its transfer syntax: as stored for ``*``, by default Explicit VR Little Endian.
+def transfer_syntax_of(instance: NonPatientInstance) -> str:
+    """Give the transfer syntax that the file's meta information names. Raises ObjectMissing."""
+    beginning = next(stream_object(instance.object_key, instance.object_length))
+    meta = read_dataset(
+        BytesIO(beginning[132:]), False, True, stop_when=lambda tag, vr, length: tag >> 16 != META_GROUP
+    )
+    return str(meta.TransferSyntaxUID)
 
-    None where it can't be given so (PS3.18 §8.7.3.5.2). Raises ObjectMissing.
+
+def target_of(stored: str, asked: str) -> str | None:
+    """Give the transfer syntax in which a file stored in one is given; None for one in which it can't be.
+
+    As stored for ``*``, by default Explicit VR Little Endian (PS3.18 §8.7.3.5.2). What's deflated stays so: it may be
+    a thousand times as long.
     """
-    content = b"".join(stream_object(instance.object_key, instance.object_length))
-    dataset = pydicom.dcmread(BytesIO(content))
-    stored = dataset.file_meta.TransferSyntaxUID
-    if transfer_syntax_uid == "*" or (transfer_syntax_uid or ExplicitVRLittleEndian) == stored:
-        return stored, content
-    if transfer_syntax_uid not in {"", ExplicitVRLittleEndian}:
-        return None
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    try:
-        chunks = rewritten(dataset, stored, ExplicitVRLittleEndian)
-    except NotTranscodable:
-        return None
-    return ExplicitVRLittleEndian, b"".join((file_head(dataset.file_meta), *chunks))
+    if asked in {"*", stored} or (not asked and stored == DeflatedExplicitVRLittleEndian):
+        return stored
+    if asked in {"", ExplicitVRLittleEndian} and stored != DeflatedExplicitVRLittleEndian:
+        return str(ExplicitVRLittleEndian)
+    return None
+
+
+def file_in(instance: NonPatientInstance, stored: str, target: str) -> Iterator[bytes]:
+    """Give the Part 10 file in chunks, in a transfer syntax that :func:`target_of` names.
+
+    Raises ObjectMissing, NotTranscodable.
+    """
+    chunks = stream_object(instance.object_key, instance.object_length)
+    if target == stored:
+        return chunks
+    dataset = pydicom.dcmread(BytesIO(b"".join(chunks)))
+    dataset.file_meta.TransferSyntaxUID = UID(target)
+    return chain([file_head(dataset.file_meta)], rewritten(dataset, stored, UID(target)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import register_converter
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -17,6 +17,8 @@ from accounts.principals import Principal
 from portal.audit.models import AuditEvent
 from portal.audit.services import record
 from studies.archive import non_patient as kept
+from studies.archive import transcoding
+from studies.archive.errors import NotTranscodable
 from studies.archive.models import NonPatientInstance
 from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.dicomweb.datasets import answer_with
@@ -32,7 +34,7 @@ from studies.dicomweb.parameters import (
     flag,
     natural,
 )
-from studies.dicomweb.retrieval import Part, multipart, validated
+from studies.dicomweb.retrieval import Part, knows, multipart, validated
 from studies.dicomweb.sites import site_for
 from studies.dicomweb.store_answer import End, answer, retrieve_url, wants_xml
 from studies.dicomweb.store_body import TooLarge, received
@@ -40,10 +42,11 @@ from studies.ingest.errors import Refusal
 from studies.ingest.non_patient import CATEGORIES, store_non_patient_instance
 from studies.ingest.services import Outcome, StagedFile, Status
 from studies.lookups import without_retrying
-from studies.matching.criteria import LONGEST_VALUE
 from studies.matching.wildcards import pattern
 
 MOST_RESULTS = 1000
+# Compared with texts of any length, one by one.
+LONGEST_KEY = 200
 may_see = program_capability_required(Capability.STUDY_VIEW)
 may_store = program_capability_required(Capability.STUDY_UPLOAD)
 
@@ -120,19 +123,29 @@ def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> Htt
         site_id=one.site_id,
         details={"way": "wado", "category": category, "uid": one.sop_instance_uid},
     )
+    stored = kept.transfer_syntax_of(one)
     for wanted in accepted(request):
-        if wanted.matches(DICOM) and (file := kept.file_in(one, wanted.transfer_syntax)):
-            syntax, content = file
-            etag = etag_of(bytes(one.sha256), syntax, str(wanted.is_multipart))
-            content_type = f"{DICOM}; transfer-syntax={syntax}"
+        if wanted.matches(DICOM) and (target := kept.target_of(stored, wanted.transfer_syntax)):
+            made = [] if target == stored else [str(transcoding.FORM)]
+            etag = etag_of(bytes(one.sha256), target, str(wanted.is_multipart), *made)
+            if knows(request, etag):
+                return validated(request, HttpResponse(), etag)
+            try:
+                chunks = kept.file_in(one, stored, target)
+            except NotTranscodable:
+                continue
+            content_type = f"{DICOM}; transfer-syntax={target}"
             if not wanted.is_multipart:
-                return validated(request, HttpResponse(content, content_type=content_type), etag)
-            message = multipart(DICOM, [Part(content_type, [content])], boundary=boundary_of(etag))
+                response = StreamingHttpResponse(chunks, content_type=content_type)
+                if target == stored:
+                    response["Content-Length"] = str(one.object_length)
+                return validated(request, response, etag)
+            message = multipart(DICOM, [Part(content_type, chunks)], boundary=boundary_of(etag))
             return validated(request, message, etag)
-        if any(wanted.matches(form) for form in (DICOM_JSON, DICOM_XML, "application/json")):
-            response = answer_with(request, [one.attributes])
-            etag = etag_of(bytes(one.sha256), response["Content-Type"])
-            return validated(request, response, etag)
+        is_json = not wanted.is_multipart and (wanted.matches(DICOM_JSON) or wanted.media_type == "application/json")
+        if is_json or wanted.matches(DICOM_XML):
+            described = answer_with(request, [one.attributes])
+            return validated(request, described, etag_of(bytes(one.sha256), described["Content-Type"]))
     raise DicomWebError(406, "Objects are given as DICOM, JSON or XML.", available=beside(FORMS, accepted(request)))
 
 
@@ -180,8 +193,8 @@ def _pattern(tag: str, value: str) -> re.Pattern[str] | None:
     """Give what a value must be; None for any. Names alone are compared without regard to case (PS3.4 §C.2.2.2.1)."""
     if not value.strip("*"):
         return None
-    if len(value) > LONGEST_VALUE:
-        raise DicomWebError(400, "A value is too long.")
+    if len(value) > LONGEST_KEY:
+        raise DicomWebError(400, f"A key's value has at most {LONGEST_KEY} characters.")
     flags = re.DOTALL | (re.IGNORECASE if dictionary_VR(int(tag, 16)) == "PN" else re.NOFLAG)
     return re.compile(without_retrying(pattern(value)), flags)
 

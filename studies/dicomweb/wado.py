@@ -51,7 +51,7 @@ from studies.dicomweb.retrieval import (
     study_for,
     validated,
 )
-from studies.dicomweb.wado_bulk import bulk_in_form, form_of_frames, has_values
+from studies.dicomweb.wado_bulk import bulk_in_form, form_of_frames, has_other_values
 from studies.dicomweb.zipped import ZIP, File, zipped
 from studies.models import Instance
 
@@ -111,8 +111,7 @@ def _counted(instance: Instance) -> Counted:
 def _refuse(retrieval: Retrieval, *alone: str) -> NoReturn:
     forms = [*MESSAGES, *alone, ZIP]
     (octets,) = ranges_of(VALUES)
-    syntaxes = retrieval.syntaxes_of_pixels
-    if any(form_of_frames(one, octets) for one in syntaxes) if syntaxes else has_values(retrieval):
+    if any(form_of_frames(one, octets) for one in retrieval.syntaxes_of_pixels) or has_other_values(retrieval):
         forms.append(VALUES)
     available = beside(forms, accepted(retrieval.request))
     raise DicomWebError(406, "None of the accepted forms can be given.", available=available)

@@ -71,7 +71,7 @@ def _retrieve(request: HttpRequest, study: Study, uids: dict[str, str], *, with_
     )
     if response is not None:
         return response
-    if not has_values(retrieval):
+    if not (syntaxes or has_other_values(retrieval)):
         raise not_found()
     available = sorted({FRAME_MEDIA_TYPES.get(syntax, OCTETS) for syntax in syntaxes} or {OCTETS})
     raise DicomWebError(
@@ -81,12 +81,10 @@ def _retrieve(request: HttpRequest, study: Study, uids: dict[str, str], *, with_
     )
 
 
-def has_values(retrieval: Retrieval) -> bool:
-    """Say whether there is any binary value, pixels or another."""
+def has_other_values(retrieval: Retrieval) -> bool:
+    """Say whether there is any binary value but pixels."""
     each = each_with_study(retrieval.ids, retrieval.study)
-    return bool(retrieval.syntaxes_of_pixels) or any(
-        next(_other_parts(one, MediaRange("*/*"), ""), None) for one in each
-    )
+    return any(next(_other_parts(one, MediaRange("*/*"), ""), None) for one in each)
 
 
 def bulk_in_form(

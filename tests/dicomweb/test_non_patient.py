@@ -12,10 +12,18 @@ import pytest
 from django.test import Client
 from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+)
 
 from studies.archive.models import NonPatientInstance
 from studies.archive.native_model import from_native_xml
+from tests.dicomweb.retrieving import body_of
 from tests.factories import make_instance
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -60,7 +68,7 @@ def test_it_is_stored_once_found_and_given_back_as_it_was(technologist: Client) 
     assert technologist.post(f"{PALETTES}/1.2.3.1", content, content_type=DICOM).status_code == 200
     assert NonPatientInstance.objects.count() == 1
     given = technologist.get(f"{PALETTES}/1.2.3.1", HTTP_ACCEPT=DICOM)
-    assert given.content == content
+    assert body_of(given) == content
     described = technologist.get(f"{PALETTES}/1.2.3.1", HTTP_ACCEPT="application/dicom+json").json()
     assert described[0]["00700080"]["Value"] == ["HOT_IRON"]
 
@@ -73,7 +81,6 @@ def test_it_is_stored_once_found_and_given_back_as_it_was(technologist: Client) 
         ("00700080=HOT*", 1),
         ("00700080=hot*", 0),
         ("ContentCreatorName=m?ller*", 2),
-        ("ContentDescription=Hei%C3%9F" + "x" * 300, 0),
         ("ContentLabel=NONE", 0),
         ("limit=1", 1),
         ("offset=1", 1),
@@ -95,7 +102,7 @@ def test_a_search_finds_what_matches(query: str, count: int, technologist: Clien
         "ContentLabel=PET&ContentLabel=HOT_IRON",
         "ContentLabel=PET&00700080=HOT_IRON",
         "ContentLabel=P%FCT",
-        "ContentLabel=" + "x" * 5001,
+        "ContentLabel=" + "x" * 201,
     ],
 )
 def test_a_search_for_what_is_no_key_is_refused(query: str, technologist: Client) -> None:
@@ -112,24 +119,36 @@ def test_another_object_of_the_same_uid_is_refused_and_the_first_stays(technolog
     assert kept["00700080"]["Value"] == ["HOT_IRON"]
 
 
-@pytest.mark.parametrize("stored", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize(
+    "stored", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
+)
 def test_it_is_given_in_the_transfer_syntax_that_is_asked_for(stored: str, technologist: Client) -> None:
     content = palette(syntax=stored)
     assert technologist.post(PALETTES, content, content_type=DICOM).status_code == 200
     url, red = f"{PALETTES}/1.2.3.1", b"\1\0\3\2"
-    for asked, given in (("", ExplicitVRLittleEndian), ("*", stored), (ExplicitVRLittleEndian,) * 2, (stored,) * 2):
+    # What's deflated may be a thousand times as long.
+    is_deflated = stored == DeflatedExplicitVRLittleEndian
+    by_default = stored if is_deflated else ExplicitVRLittleEndian
+    explicit = [] if is_deflated else [(ExplicitVRLittleEndian,) * 2]
+    for asked, given in (("", by_default), ("*", stored), (stored,) * 2, *explicit):
         answer = technologist.get(url, HTTP_ACCEPT=f"{DICOM}; transfer-syntax={asked}" if asked else DICOM)
         assert answer["Content-Type"] == f"{DICOM}; transfer-syntax={given}"
-        dataset = pydicom.dcmread(BytesIO(answer.content))
+        given_content = body_of(answer)
+        dataset = pydicom.dcmread(BytesIO(given_content))
         assert dataset.file_meta.TransferSyntaxUID == given
         words = np.frombuffer(dataset.RedPaletteColorLookupTableData, ">u2" if given == ExplicitVRBigEndian else "<u2")
         assert words.astype("<u2").tobytes() == red
-        assert (answer.content == content) == (given == stored)
+        assert (given_content == content) == (given == stored)
+    assert is_deflated == (
+        technologist.get(url, HTTP_ACCEPT=f"{DICOM}; transfer-syntax=1.2.840.10008.1.2.1").status_code == 406
+    )
     jpeg = f"{DICOM}; transfer-syntax={JPEGBaseline8Bit}"
     refused = technologist.get(url, HTTP_ACCEPT=jpeg)
     assert (refused.status_code, jpeg in refused.json()["available"]) == (406, False)
     described = technologist.get(url, HTTP_ACCEPT=f"{jpeg}, application/dicom+json").json()
     assert b64decode(described[0]["00281201"]["InlineBinary"]) == red
+    second = technologist.get(url, HTTP_ACCEPT=f'multipart/related; type="application/dicom+json", {DICOM};q=0.5')
+    assert second["Content-Type"].startswith(DICOM + ";")
 
 
 def test_the_same_validator_means_the_same_bytes_and_a_wildcard_takes_what_is_not_refused(technologist: Client) -> None:

@@ -330,6 +330,15 @@ def test_a_refusal_of_whole_objects_names_what_there_is_beside(
             assert radiologist.get(url, HTTP_ACCEPT=accept).status_code == 200
 
 
+def test_a_film_has_no_octets_and_a_document_beside_it_has(north: Any, ingest_files: Any, radiologist: Client) -> None:
+    octets = 'multipart/related; type="application/octet-stream"'
+    for content, has_octets in ((make_video()[1], False), (make_pdf_object(b"%PDF-1.4" + b" " * 5000), True)):
+        ingest_files(north, content)
+        study = f"/dicom-web/studies/{Study.objects.get().study_instance_uid}"
+        assert (octets in radiologist.get(study, HTTP_ACCEPT="text/html").json()["available"]) == has_octets
+        assert radiologist.get(study, HTTP_ACCEPT=octets).status_code == (206 if has_octets else 406)
+
+
 def test_what_is_not_sent_is_not_counted(
     instance: Instance, radiologist: Client, django_capture_on_commit_callbacks: Any
 ) -> None:

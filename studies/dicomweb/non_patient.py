@@ -24,7 +24,7 @@ from studies.archive.native_model import MEDIA_TYPE as DICOM_XML
 from studies.dicomweb.datasets import answer_with
 from studies.dicomweb.errors import DicomWebError, answers_errors, empty, not_found, warn
 from studies.dicomweb.framing import DICOM, DICOM_JSON, boundary_of, etag_of
-from studies.dicomweb.media_types import accepted, beside
+from studies.dicomweb.media_types import MediaRange, accepted, beside
 from studies.dicomweb.multipart import BrokenBody
 from studies.dicomweb.parameters import (
     MATCHING_FLAGS,
@@ -123,30 +123,38 @@ def _retrieve(request: HttpRequest, category: str, sop_instance_uid: str) -> Htt
         site_id=one.site_id,
         details={"way": "wado", "category": category, "uid": one.sop_instance_uid},
     )
-    stored = kept.transfer_syntax_of(one)
     for wanted in accepted(request):
-        if wanted.matches(DICOM) and (target := kept.target_of(stored, wanted.transfer_syntax)):
-            made = [] if target == stored else [str(transcoding.FORM)]
-            etag = etag_of(bytes(one.sha256), target, str(wanted.is_multipart), *made)
-            if knows(request, etag):
-                return validated(request, HttpResponse(), etag)
-            try:
-                chunks = kept.file_in(one, stored, target)
-            except NotTranscodable:
-                continue
-            content_type = f"{DICOM}; transfer-syntax={target}"
-            if not wanted.is_multipart:
-                response = StreamingHttpResponse(chunks, content_type=content_type)
-                if target == stored:
-                    response["Content-Length"] = str(one.object_length)
-                return validated(request, response, etag)
-            message = multipart(DICOM, [Part(content_type, chunks)], boundary=boundary_of(etag))
-            return validated(request, message, etag)
+        if wanted.matches(DICOM) and (response := _file(request, one, wanted)):
+            return response
         is_json = not wanted.is_multipart and (wanted.matches(DICOM_JSON) or wanted.media_type == "application/json")
         if is_json or wanted.matches(DICOM_XML):
             described = answer_with(request, [one.attributes])
             return validated(request, described, etag_of(bytes(one.sha256), described["Content-Type"]))
     raise DicomWebError(406, "Objects are given as DICOM, JSON or XML.", available=beside(FORMS, accepted(request)))
+
+
+def _file(request: HttpRequest, one: NonPatientInstance, wanted: MediaRange) -> HttpResponseBase | None:
+    """Give the object as DICOM, alone or as a multipart message; None where it can't be in the transfer syntax."""
+    stored = kept.transfer_syntax_of(one)
+    target = kept.target_of(stored, wanted.transfer_syntax)
+    if target is None:
+        return None
+    made = [] if target == stored else [str(transcoding.FORM)]
+    etag = etag_of(bytes(one.sha256), target, str(wanted.is_multipart), *made)
+    if knows(request, etag):
+        return validated(request, HttpResponse(), etag)
+    try:
+        chunks = kept.file_in(one, stored, target)
+    except NotTranscodable:
+        return None
+    content_type = f"{DICOM}; transfer-syntax={target}"
+    if wanted.is_multipart:
+        message = multipart(DICOM, [Part(content_type, chunks)], boundary=boundary_of(etag))
+        return validated(request, message, etag)
+    response = StreamingHttpResponse(chunks, content_type=content_type)
+    if target == stored:
+        response["Content-Length"] = str(one.object_length)
+    return validated(request, response, etag)
 
 
 @may_see

@@ -43,7 +43,7 @@ from studies.archive.writing import dataset_bytes, file_head, turn_words
 from studies.models import Instance
 
 # Of files in another transfer syntax than theirs. To be raised with whatever changes their bytes.
-FORM = 2
+FORM = 3
 NATIVE_TARGETS = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 LOSSY_TARGETS = (JPEGBaseline8Bit,)
 # ISO 10918-1, the defined term of Lossy Image Compression Method for JPEG (PS3.3 C.7.6.1.1.5).
